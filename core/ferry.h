@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#define FERRY_INSIDE
+
+#include "ferry-buffer.h"
+#include "ferry-channel-config.h"
+#include "ferry-channel.h"
+#include "ferry-codec-factory.h"
+#include "ferry-codec.h"
+#include "ferry-enum-types.h"
+#include "ferry-enums.h"
+#include "ferry-error.h"
+#include "ferry-feature.h"
+#include "ferry-plugin.h"
+#include "ferry-registry.h"
+#include "ferry-segment-transport.h"
+#include "ferry-statistics.h"
+#include "ferry-tensor.h"
+#include "ferry-transport-factory.h"
+#include "ferry-transport.h"
+#include "ferry-types.h"
+#include "ferry-version-macros.h"
+#include "ferry-version.h"
+
+#undef FERRY_INSIDE
