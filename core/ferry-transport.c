@@ -1,0 +1,643 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ferry-transport-private.h"
+
+#include "ferry-buffer-private.h"
+#include "ferry-error.h"
+
+#include <string.h>
+
+/**
+ * FerryTransport:
+ *
+ * What moves messages between the participants of a channel.
+ *
+ * Applications hold a [class@Channel], which drives a transport. Transports come from
+ * plugins; one over mapped memory derives from [class@SegmentTransport], any other
+ * implements this interface. A function that an implementation leaves out fails with
+ * %FERRY_ERROR_UNSUPPORTED.
+ *
+ * Since: 1.0
+ */
+
+G_DEFINE_INTERFACE (FerryTransport, ferry_transport, G_TYPE_OBJECT)
+
+static void
+ferry_transport_default_init (FerryTransportInterface *iface)
+{
+}
+
+static void
+set_unsupported (FerryTransport *self, const char *what, GError **error)
+{
+  g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
+               "%s does not implement %s(); use another transport for this, or implement it there",
+               G_OBJECT_TYPE_NAME (self), what);
+}
+
+/**
+ * ferry_transport_pack_wire_name:
+ * @wire_name: the wire name of a codec, of which at most %FERRY_WIRE_NAME_MAX bytes are
+ *   looked at
+ * @version: the version of the encoding
+ * @packed_name: (out): the first 8 bytes of the name, the first byte lowest
+ * @packed_version: (out): the other 4 bytes of the name in the lower half, @version
+ *   in the upper half
+ *
+ * Packs wire name and version into two numbers, so that the message path neither
+ * copies nor compares strings. The numbers are the same on machines of either byte
+ * order.
+ *
+ * Since: 1.0
+ */
+void
+ferry_transport_pack_wire_name (const char *wire_name, guint version, guint64 *packed_name, guint64 *packed_version)
+{
+  guint64 parts[2] = { 0, 0 };
+
+  g_return_if_fail (wire_name != NULL);
+  g_return_if_fail (packed_name != NULL);
+  g_return_if_fail (packed_version != NULL);
+
+  for (guint i = 0; i < FERRY_WIRE_NAME_MAX && wire_name[i] != '\0'; i++)
+    parts[i / 8] |= (guint64) (guint8) wire_name[i] << (8 * (i % 8));
+  *packed_name = parts[0];
+  *packed_version = parts[1] | (guint64) version << 32;
+}
+
+/*
+ * Private: undoes ferry_transport_pack_wire_name(). The numbers may come from another
+ * process: any are safe, but the name need not be a valid one.
+ */
+void
+ferry_transport_unpack_wire_name (guint64 packed_name, guint64 packed_version, char name[FERRY_WIRE_NAME_MAX + 1],
+                                  guint *version)
+{
+  for (guint i = 0; i < FERRY_WIRE_NAME_MAX; i++)
+    {
+      guint64 part = i < 8 ? packed_name : packed_version;
+
+      name[i] = (char) (part >> (8 * (i % 8)) & 0xff);
+    }
+  name[FERRY_WIRE_NAME_MAX] = '\0';
+  if (version != NULL)
+    *version = (guint) (packed_version >> 32);
+}
+
+/**
+ * ferry_transport_open:
+ * @self: a transport
+ * @config: what to open; its fields tell afterwards what the channel really has
+ * @cancellable: (nullable): a cancellable
+ * @error: return location for an error
+ *
+ * Creates or joins a channel, as one participant. A transport object is opened once.
+ *
+ * Errors: %FERRY_ERROR_INVALID_ARGUMENT as of [method@ChannelConfig.validate],
+ * %FERRY_ERROR_EXISTS, %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_MISMATCH,
+ * %FERRY_ERROR_PERMISSION, %FERRY_ERROR_NO_SPACE, %FERRY_ERROR_VERSION,
+ * %FERRY_ERROR_CORRUPT, %FERRY_ERROR_TOO_MANY, %FERRY_ERROR_UNSUPPORTED.
+ *
+ * Returns: %TRUE on success
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_open (FerryTransport *self, FerryChannelConfig *config, GCancellable *cancellable, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (config != NULL, FALSE);
+  g_return_val_if_fail (cancellable == NULL || G_IS_CANCELLABLE (cancellable), FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  if (!ferry_channel_config_validate (config, error) || g_cancellable_set_error_if_cancelled (cancellable, error))
+    return FALSE;
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->open == NULL)
+    {
+      set_unsupported (self, "open", error);
+      return FALSE;
+    }
+  return iface->open (self, config, cancellable, error);
+}
+
+/**
+ * ferry_transport_close:
+ * @self: a transport
+ * @error: return location for an error
+ *
+ * Leaves the channel. What waits in other threads fails with %FERRY_ERROR_CLOSED;
+ * buffers that were received stay valid until they are dropped.
+ *
+ * Returns: %TRUE on success, also when it was closed before
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_close (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->close == NULL)
+    {
+      set_unsupported (self, "close", error);
+      return FALSE;
+    }
+  return iface->close (self, error);
+}
+
+/**
+ * ferry_transport_loan:
+ * @self: an open transport
+ * @size: bytes
+ * @timeout: microseconds; negative: for ever, 0: not at all
+ * @cancellable: (nullable): a cancellable
+ * @error: return location for an error
+ *
+ * Gives a writable buffer, to be filled and handed to [method@Transport.commit], or
+ * dropped. Thread-safe.
+ *
+ * Errors: %FERRY_ERROR_TOO_BIG, %FERRY_ERROR_NO_SPACE, %FERRY_ERROR_FULL,
+ * %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED, %FERRY_ERROR_UNSUPPORTED,
+ * %G_IO_ERROR_CANCELLED.
+ *
+ * Returns: (transfer full): a buffer
+ *
+ * Since: 1.0
+ */
+FerryBuffer *
+ferry_transport_loan (FerryTransport *self, gsize size, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->loan == NULL)
+    {
+      set_unsupported (self, "loan", error);
+      return NULL;
+    }
+  return iface->loan (self, size, timeout, cancellable, error);
+}
+
+/**
+ * ferry_transport_commit:
+ * @self: an open transport
+ * @buffer: a buffer that @self loaned
+ * @timeout: microseconds; negative: for ever, 0: not at all
+ * @cancellable: (nullable): a cancellable
+ * @error: return location for an error
+ *
+ * Makes a loaned buffer a message. On failure the buffer stays what it was and may
+ * be committed again. Thread-safe.
+ *
+ * Errors: %FERRY_ERROR_INVALID_ARGUMENT when @self did not loan the buffer,
+ * %FERRY_ERROR_FULL, %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED,
+ * %FERRY_ERROR_CORRUPT, %FERRY_ERROR_UNSUPPORTED, %G_IO_ERROR_CANCELLED.
+ *
+ * Returns: %TRUE on success, also when the back-pressure policy dropped the message
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_commit (FerryTransport *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
+                        GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (buffer != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->commit == NULL)
+    {
+      set_unsupported (self, "commit", error);
+      return FALSE;
+    }
+  return iface->commit (self, buffer, timeout, cancellable, error);
+}
+
+/*
+ * Private: what a time-out that began at that monotonic time leaves.
+ */
+static gint64
+remaining_timeout (gint64 timeout, gint64 start)
+{
+  gint64 elapsed;
+
+  if (timeout <= 0)
+    return timeout;
+  elapsed = g_get_monotonic_time () - start;
+  return elapsed >= timeout ? 0 : timeout - elapsed;
+}
+
+/*
+ * Private: copies bytes into a message; loans and commits when the transport has no
+ * send() of its own.
+ */
+gboolean
+ferry_transport_send (FerryTransport *self, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version,
+                      gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  g_autoptr (FerryBuffer) buffer = NULL;
+  gint64 start;
+
+  if (G_LIKELY (iface->send != NULL))
+    return iface->send (self, data, size, wire_name, wire_version, timeout, cancellable, error);
+
+  start = timeout > 0 ? g_get_monotonic_time () : 0;
+  buffer = ferry_transport_loan (self, size, timeout, cancellable, error);
+  if (buffer == NULL)
+    return FALSE;
+  if (!ferry_buffer_set_size (buffer, size) || !ferry_buffer_fill (buffer, 0, data, size))
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED,
+                   "%s loaned a buffer of %" G_GSIZE_FORMAT " bytes that can't hold the %" G_GSIZE_FORMAT
+                   " bytes asked for; this is a bug there",
+                   G_OBJECT_TYPE_NAME (self), ferry_buffer_get_size (buffer), size);
+      return FALSE;
+    }
+  buffer->wire_name = wire_name;
+  buffer->wire_version = wire_version;
+  return ferry_transport_commit (self, buffer, remaining_timeout (timeout, start), cancellable, error);
+}
+
+/**
+ * ferry_transport_take:
+ * @self: an open transport
+ * @timeout: microseconds; negative: for ever, 0: not at all
+ * @cancellable: (nullable): a cancellable
+ * @error: return location for an error
+ *
+ * Takes the next message. Thread-safe.
+ *
+ * Errors: %FERRY_ERROR_EMPTY, %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_END_OF_STREAM,
+ * %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT, %FERRY_ERROR_UNSUPPORTED,
+ * %G_IO_ERROR_CANCELLED.
+ *
+ * Returns: (transfer full): a buffer
+ *
+ * Since: 1.0
+ */
+FerryBuffer *
+ferry_transport_take (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->take == NULL)
+    {
+      set_unsupported (self, "take", error);
+      return NULL;
+    }
+  return iface->take (self, timeout, cancellable, error);
+}
+
+/**
+ * ferry_transport_wait:
+ * @self: an open transport
+ * @condition: %G_IO_IN for a message or the end of the stream, %G_IO_OUT for room
+ * @timeout: microseconds; negative: for ever, 0: not at all
+ * @cancellable: (nullable): a cancellable
+ * @error: return location for an error
+ *
+ * Waits until the condition may hold. Another participant can be faster, so that it
+ * does not hold any more afterwards. Thread-safe.
+ *
+ * Errors: %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED, %FERRY_ERROR_UNSUPPORTED,
+ * %G_IO_ERROR_CANCELLED.
+ *
+ * Returns: %TRUE when it is worth while to try
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_wait (FerryTransport *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable,
+                      GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->wait == NULL)
+    {
+      set_unsupported (self, "wait", error);
+      return FALSE;
+    }
+  return iface->wait (self, condition, timeout, cancellable, error);
+}
+
+/**
+ * ferry_transport_wake:
+ * @self: a transport
+ *
+ * Lets every wait of this endpoint return and check again. Thread-safe, and safe in
+ * the handler of [signal@Gio.Cancellable::cancelled].
+ *
+ * Since: 1.0
+ */
+void
+ferry_transport_wake (FerryTransport *self)
+{
+  FerryTransportInterface *iface;
+
+  g_return_if_fail (FERRY_IS_TRANSPORT (self));
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->wake != NULL)
+    iface->wake (self);
+}
+
+/* Private: a descriptor to poll, or -1 with an error. */
+int
+ferry_transport_get_fd (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  if (iface->get_fd == NULL)
+    {
+      set_unsupported (self, "get_fd", error);
+      return -1;
+    }
+  return iface->get_fd (self, error);
+}
+
+/* Private: the conditions that hold. A transport that can't tell says that all may. */
+GIOCondition
+ferry_transport_check (FerryTransport *self, GIOCondition condition)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  return iface->check != NULL ? iface->check (self, condition) : condition;
+}
+
+/* Private: waits until everything that this endpoint sent is taken. */
+gboolean
+ferry_transport_flush (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  if (iface->flush == NULL)
+    {
+      set_unsupported (self, "flush", error);
+      return FALSE;
+    }
+  return iface->flush (self, timeout, cancellable, error);
+}
+
+/* Private: this sender sends no more. */
+gboolean
+ferry_transport_end_of_stream (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  if (iface->end_of_stream == NULL)
+    {
+      set_unsupported (self, "end_of_stream", error);
+      return FALSE;
+    }
+  return iface->end_of_stream (self, error);
+}
+
+/* Private: closes the channel for everybody. */
+gboolean
+ferry_transport_shut_down (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  if (iface->shut_down == NULL)
+    {
+      set_unsupported (self, "shut_down", error);
+      return FALSE;
+    }
+  return iface->shut_down (self, error);
+}
+
+/**
+ * ferry_transport_get_statistics:
+ * @self: an open transport
+ * @statistics: filled in
+ * @error: return location for an error
+ *
+ * Takes a snapshot of the channel's counters. Thread-safe.
+ *
+ * Errors: %FERRY_ERROR_CLOSED, %FERRY_ERROR_UNSUPPORTED.
+ *
+ * Returns: %TRUE on success
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_get_statistics (FerryTransport *self, FerryStatistics *statistics, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (statistics != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->get_statistics == NULL)
+    {
+      set_unsupported (self, "get_statistics", error);
+      return FALSE;
+    }
+  return iface->get_statistics (self, statistics, error);
+}
+
+/* Private: who is in the channel, (element-type FerryParticipant). */
+GPtrArray *
+ferry_transport_list_participants (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  if (iface->list_participants == NULL)
+    {
+      set_unsupported (self, "list_participants", error);
+      return NULL;
+    }
+  return iface->list_participants (self, error);
+}
+
+/* Private: the next life-cycle change. */
+FerryTransportEvent
+ferry_transport_poll_events (FerryTransport *self, FerryParticipant *participant)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  return iface->poll_events != NULL ? iface->poll_events (self, participant) : FERRY_TRANSPORT_EVENT_NONE;
+}
+
+/* Private: gives idle memory back; tells how many bytes. */
+gsize
+ferry_transport_trim (FerryTransport *self)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  return iface->trim != NULL ? iface->trim (self) : 0;
+}
+
+/**
+ * ferry_transport_verify:
+ * @self: an open transport
+ * @error: return location for an error
+ *
+ * Checks the invariants of a channel at rest: that no slot and no block is lost.
+ * While participants are at work it may report what is only half done.
+ *
+ * Errors: %FERRY_ERROR_CORRUPT with the first violation, %FERRY_ERROR_CLOSED,
+ * %FERRY_ERROR_UNSUPPORTED.
+ *
+ * Returns: %TRUE if all invariants hold
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_verify (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->verify == NULL)
+    {
+      set_unsupported (self, "verify", error);
+      return FALSE;
+    }
+  return iface->verify (self, error);
+}
+
+/**
+ * ferry_transport_list_channels:
+ * @self: a transport, open or not
+ * @error: return location for an error
+ *
+ * Finds the named channels of this transport that this user may see, alive or left
+ * behind.
+ *
+ * Errors: %FERRY_ERROR_UNSUPPORTED, %FERRY_ERROR_FAILED.
+ *
+ * Returns: (transfer full) (array zero-terminated=1): the names
+ *
+ * Since: 1.0
+ */
+char **
+ferry_transport_list_channels (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->list_channels == NULL)
+    {
+      set_unsupported (self, "list_channels", error);
+      return NULL;
+    }
+  return iface->list_channels (self, error);
+}
+
+/* Names that are no names reach no transport. */
+static gboolean
+check_name (const char *name, GError **error)
+{
+  g_autoptr (FerryChannelConfig) config = ferry_channel_config_new ();
+
+  config->name = g_strdup (name);
+  return ferry_channel_config_validate (config, error);
+}
+
+/**
+ * ferry_transport_probe_channel:
+ * @self: a transport, open or not
+ * @name: the name of a channel
+ * @alive: (out): whether it has a live participant
+ * @error: return location for an error
+ *
+ * Tells whether the channel of that name is alive, without joining it.
+ *
+ * Errors: %FERRY_ERROR_INVALID_ARGUMENT, %FERRY_ERROR_NOT_FOUND,
+ * %FERRY_ERROR_PERMISSION, %FERRY_ERROR_VERSION, %FERRY_ERROR_CORRUPT,
+ * %FERRY_ERROR_UNSUPPORTED.
+ *
+ * Returns: %TRUE on success
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_probe_channel (FerryTransport *self, const char *name, gboolean *alive, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (name != NULL, FALSE);
+  g_return_val_if_fail (alive != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  *alive = FALSE;
+  if (!check_name (name, error))
+    return FALSE;
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->probe_channel == NULL)
+    {
+      set_unsupported (self, "probe_channel", error);
+      return FALSE;
+    }
+  return iface->probe_channel (self, name, alive, error);
+}
+
+/**
+ * ferry_transport_sweep_channel:
+ * @self: a transport, open or not
+ * @name: the name of a channel
+ * @error: return location for an error
+ *
+ * Removes what a channel without live participants left behind.
+ *
+ * Errors: %FERRY_ERROR_EXISTS when somebody alive uses the channel,
+ * %FERRY_ERROR_INVALID_ARGUMENT, %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_PERMISSION,
+ * %FERRY_ERROR_UNSUPPORTED.
+ *
+ * Returns: %TRUE if it was removed
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_sweep_channel (FerryTransport *self, const char *name, GError **error)
+{
+  FerryTransportInterface *iface;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+  g_return_val_if_fail (name != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  if (!check_name (name, error))
+    return FALSE;
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  if (iface->sweep_channel == NULL)
+    {
+      set_unsupported (self, "sweep_channel", error);
+      return FALSE;
+    }
+  return iface->sweep_channel (self, name, error);
+}
