@@ -71,13 +71,12 @@ char *
 bench_format (double value, const char *unit)
 {
   static const char *const times[] = { "ns", "µs", "ms", "s", NULL };
+  static const char *const ascii_times[] = { "ns", "us", "ms", "s", NULL };
   static const char *const rates[] = { "/s", "k/s", "M/s", "G/s", NULL };
   static const char *const byte_rates[] = { "B/s", "kB/s", "MB/s", "GB/s", "TB/s", NULL };
 
   if (g_str_equal (unit, "ns"))
-    return format_steps (value, times, 1000);
-  if (g_str_equal (unit, "us"))
-    return format_steps (value, times + 1, 1000);
+    return format_steps (value, g_get_charset (NULL) ? times : ascii_times, 1000);
   if (g_str_equal (unit, "1/s"))
     return format_steps (value, rates, 1000);
   if (g_str_equal (unit, "B/s"))

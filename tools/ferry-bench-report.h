@@ -11,7 +11,7 @@ G_BEGIN_DECLS
 typedef struct
 {
   GArray *values;
-  const char *unit; /* "1/s", "ns", "B/s", "us", "" */
+  const char *unit; /* "1/s", "ns", "B/s", "%", "" */
 } BenchSamples;
 
 void bench_samples_init (BenchSamples *self, const char *unit);

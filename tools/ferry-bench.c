@@ -2,8 +2,6 @@
 
 /* ferry-bench: how fast channels are, beside what else a machine can do. */
 
-#include <errno.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,9 +9,8 @@
 #include "ferry-bench-channel.h"
 #include "ferry-bench-claims.h"
 #include "ferry-bench-report.h"
+#include "ferry-tool-util.h"
 
-#define EXIT_USAGE 2
-#define EXIT_SIGNAL_BASE 128
 #define DEFAULT_SIZES "64,4K,64K,1M,16M"
 #define DEFAULT_DURATION 0.3 /* seconds */
 #define DEFAULT_REPEATS 3
@@ -24,8 +21,9 @@
 #define MAX_REPEATS 1000
 #define MAX_CAPACITY 1048576 /* messages */
 #define DEFAULT_LATENCY_SIZE "64"
-#define MAX_SIZE (G_GUINT64_CONSTANT (1) << 40) /* bytes */
-#define MEMORY_FACTOR 4                         /* source, target and two blocks in flight of one size */
+#define MAX_LATENCY_SIZE (G_GUINT64_CONSTANT (1) << 30) /* bytes */
+#define MAX_SIZE (G_GUINT64_CONSTANT (1) << 40)         /* bytes */
+#define MEMORY_FACTOR 4                                 /* source, target and two blocks in flight of one size */
 
 static char **opt_transports;
 static char *opt_sizes;
@@ -88,7 +86,7 @@ static const GOptionEntry entries[] = {
 typedef struct
 {
   GArray *sizes; /* of gsize */
-  gsize latency_size;
+  guint64 latency_size;
   gboolean broadcast;
   gboolean throughput;
   gboolean latency;
@@ -133,57 +131,18 @@ usage_error (GError **error, const char *format, ...)
 }
 
 static gboolean
-parse_size (const char *text, gsize *size, GError **error)
-{
-  char *end;
-  guint64 value;
-  guint64 factor = 1;
-
-  errno = 0;
-  value = g_ascii_strtoull (text, &end, 10);
-  if (end == text || *text == '-' || errno != 0)
-    return usage_error (error, "“%s” is not a size; sizes are numbers of bytes such as 64, 4K, 1M or 2G", text);
-
-  switch (g_ascii_toupper (*end))
-    {
-    case 'K':
-      factor = 1 << 10;
-      end++;
-      break;
-    case 'M':
-      factor = 1 << 20;
-      end++;
-      break;
-    case 'G':
-      factor = 1 << 30;
-      end++;
-      break;
-    default:
-      break;
-    }
-  if (g_ascii_strncasecmp (end, "iB", 2) == 0)
-    end += 2;
-  else if (g_ascii_toupper (*end) == 'B')
-    end++;
-  if (*end != '\0')
-    return usage_error (error, "“%s” is not a size; sizes are numbers of bytes such as 64, 4K, 1M or 2G", text);
-  if (value > MAX_SIZE / factor)
-    return usage_error (error, "size %s is too large; the largest is 1024G", text);
-  *size = value * factor;
-  return TRUE;
-}
-
-static gboolean
 parse_sizes (const char *list, GArray *sizes, GError **error)
 {
   g_auto (GStrv) parts = g_strsplit (list, ",", -1);
 
   for (guint i = 0; parts[i] != NULL; i++)
     {
+      guint64 parsed;
       gsize size;
 
-      if (!parse_size (g_strstrip (parts[i]), &size, error))
+      if (!tool_parse_size (g_strstrip (parts[i]), MAX_SIZE, &parsed, error))
         return FALSE;
+      size = parsed;
       if (size > bench_get_available_memory () / MEMORY_FACTOR)
         return usage_error (
             error, "messages of %s need about %u times their size; %" G_GUINT64_FORMAT " MiB of memory are free",
@@ -223,15 +182,15 @@ parse_settings (Settings *settings, GError **error)
                     : opt_quick       ? QUICK_SIZES
                                       : DEFAULT_SIZES,
                     settings->sizes, error)
-      || !parse_size (opt_latency_size != NULL ? opt_latency_size : DEFAULT_LATENCY_SIZE, &settings->latency_size,
-                      error))
+      || !tool_parse_size (opt_latency_size != NULL ? opt_latency_size : DEFAULT_LATENCY_SIZE, MAX_LATENCY_SIZE,
+                           &settings->latency_size, error))
     return FALSE;
   if (settings->latency_size == 0)
     return usage_error (error, "--latency-size must be at least 1");
 
   settings->broadcast = g_strcmp0 (opt_mode, "broadcast") == 0;
   if (opt_mode != NULL && !settings->broadcast && !g_str_equal (opt_mode, "work-queue"))
-    return usage_error (error, "“%s” is not a mode; there are work-queue and broadcast", opt_mode);
+    return usage_error (error, "'%s' is not a mode; there are work-queue and broadcast", opt_mode);
 
   settings->wait = -1;
   for (guint i = 0; i < G_N_ELEMENTS (wait_names) && opt_wait != NULL; i++)
@@ -240,12 +199,12 @@ parse_settings (Settings *settings, GError **error)
         settings->wait = (int) i;
     }
   if (opt_wait != NULL && settings->wait < 0)
-    return usage_error (error, "“%s” is not a waiting strategy; there are spin, sleep and adaptive", opt_wait);
+    return usage_error (error, "'%s' is not a waiting strategy; there are spin, sleep and adaptive", opt_wait);
 
   settings->throughput = opt_only == NULL || g_str_equal (opt_only, "throughput");
   settings->latency = opt_only == NULL || g_str_equal (opt_only, "latency");
   if (!settings->throughput && !settings->latency)
-    return usage_error (error, "--only takes throughput or latency, not “%s”", opt_only);
+    return usage_error (error, "--only takes throughput or latency, not '%s'", opt_only);
   return TRUE;
 }
 
@@ -462,13 +421,13 @@ run (const Settings *settings)
   transports = opt_transports != NULL ? g_strdupv (opt_transports) : bench_channel_list_transports (&error);
   if (transports == NULL)
     {
-      g_printerr ("ferry-bench: can't list the transports: %s\n", error->message);
+      tool_printerr ("can't list the transports: %s", error->message);
       return EXIT_FAILURE;
     }
   if (transports[0] == NULL)
     {
-      g_printerr ("ferry-bench: no shared-memory transport found; ferry-inspect tells which plugins there are and why "
-                  "one can't be used\n");
+      tool_printerr ("no shared-memory transport found; ferry-inspect tells which plugins there are and why one can't "
+                     "be used");
       return EXIT_FAILURE;
     }
 
@@ -498,8 +457,8 @@ run (const Settings *settings)
 
   if (bench_get_signal () != 0)
     {
-      g_printerr ("ferry-bench: interrupted\n");
-      return EXIT_SIGNAL_BASE + bench_get_signal ();
+      tool_printerr ("interrupted");
+      return TOOL_EXIT_SIGNAL_BASE + bench_get_signal ();
     }
 
   json = bench_report_to_json (report);
@@ -509,7 +468,7 @@ run (const Settings *settings)
     bench_report_print (report);
   if (opt_output != NULL && !g_file_set_contents (opt_output, json, -1, &error))
     {
-      g_printerr ("ferry-bench: %s\n", error->message);
+      tool_printerr ("%s", error->message);
       return EXIT_FAILURE;
     }
   if (bench_report_has_errors (report) || (opt_strict && bench_report_has_unmet_claims (report)))
@@ -525,7 +484,7 @@ main (int argc, char **argv)
   Settings settings = { 0 };
   int status;
 
-  setlocale (LC_ALL, "");
+  tool_init ("ferry-bench");
 
   g_option_context_set_summary (context,
                                 "Measures throughput and latency of Ferry channels between processes, beside\n"
@@ -544,12 +503,11 @@ main (int argc, char **argv)
 
   settings.sizes = g_array_new (FALSE, FALSE, sizeof (gsize));
   if (!g_option_context_parse (context, &argc, &argv, &error)
-      || (argc > 1 && !usage_error (&error, "unexpected argument “%s”", argv[1]))
+      || (argc > 1 && !usage_error (&error, "unexpected argument '%s'", argv[1]))
       || !parse_settings (&settings, &error))
     {
-      g_printerr ("ferry-bench: %s\nTry “ferry-bench --help”.\n", error->message);
       g_array_unref (settings.sizes);
-      return EXIT_USAGE;
+      return tool_fail_usage ("%s", error->message);
     }
   if (opt_version)
     {
