@@ -200,6 +200,11 @@ GBytes *ferry_tensor_to_bytes (FerryTensor *self,
                                GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gboolean ferry_tensor_store (FerryTensor *self,
+                             guint8 *data,
+                             gsize size);
+
+FERRY_AVAILABLE_IN_1_0
 gboolean ferry_tensor_fill (FerryTensor *self,
                             gsize offset,
                             const guint8 *data,
