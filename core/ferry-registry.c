@@ -606,7 +606,7 @@ make_default_paths (void)
 static char **
 canonicalize_paths (const char *const *paths)
 {
-  g_autoptr (GPtrArray) canonical = g_ptr_array_new_null_terminated (g_strv_length ((char **) paths), g_free, TRUE);
+  g_autoptr (GPtrArray) canonical = g_ptr_array_new_null_terminated (g_strv_length ((char **) paths) + 1, g_free, TRUE);
 
   for (guint i = 0; paths[i] != NULL; i++)
     {

@@ -72,12 +72,13 @@ ferry_scan_helper_new (void)
   return self;
 }
 
-/* Ends the process, in whatever state it is; returns its wait status, or -1 when somebody
- * else has collected it. */
+/* Ends the process, in whatever state it is; returns its wait status, or -1 when it did
+ * not end by itself or somebody else has collected it. */
 static int
 stop (FerryScanHelper *self, gboolean is_ending)
 {
   gint64 deadline = g_get_monotonic_time () + (is_ending ? END_TIMEOUT_US : 0);
+  gboolean is_killed = FALSE;
   int status = -1;
   pid_t result;
 
@@ -87,11 +88,14 @@ stop (FerryScanHelper *self, gboolean is_ending)
   while ((result = waitpid (self->pid, &status, WNOHANG)) == 0 || (result < 0 && errno == EINTR))
     {
       /* It has answered or it never will: nothing is lost. */
-      if (g_get_monotonic_time () >= deadline)
-        kill (self->pid, SIGKILL);
+      if (!is_killed && g_get_monotonic_time () >= deadline)
+        {
+          kill (self->pid, SIGKILL);
+          is_killed = TRUE;
+        }
       g_usleep (END_POLL_US);
     }
-  if (result < 0)
+  if (result < 0 || is_killed)
     status = -1;
 
   g_spawn_close_pid (self->pid);

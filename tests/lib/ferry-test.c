@@ -106,3 +106,21 @@ ferry_test_assert_last_unref (gpointer object, const char *file, int line)
   g_object_unref (object);
   ck_assert_msg (weak == NULL, "%s:%d: somebody still holds the object", file, line);
 }
+
+/* Copies a plugin from the build tree's tests/fixtures into a folder; gives its path. */
+char *
+ferry_test_install_plugin (const char *name, const char *folder)
+{
+  g_autofree char *file = g_strdup_printf ("libferry-%s.so", name);
+  g_autofree char *from_path = ferry_test_fixture (file);
+  char *to_path = g_build_filename (folder, file, NULL);
+  g_autoptr (GFile) from = g_file_new_for_path (from_path);
+  g_autoptr (GFile) to = g_file_new_for_path (to_path);
+  g_autoptr (GError) error = NULL;
+
+  g_file_copy (from, to, G_FILE_COPY_OVERWRITE, NULL, NULL, NULL, &error);
+  ferry_assert_no_error (error);
+  ck_assert_int_eq (g_chmod (to_path, 0644), 0);
+
+  return to_path;
+}

@@ -3,6 +3,7 @@
 
 #include <check.h>
 #include <ferry.h>
+#include <string.h>
 
 /* Check's macros compare integers as intmax_t and strings; these report GErrors. */
 
@@ -17,7 +18,7 @@
 
 #define ferry_assert_contains(text, part)                                                                              \
   ck_assert_msg ((text) != NULL && strstr ((text), (part)) != NULL, "\"%s\" does not contain \"%s\"",                  \
-                 (text) != NULL ? (text) : "(null)", (part))
+                 (const char *) (text) != NULL ? (const char *) (text) : "(null)", (part))
 
 /* The object's last reference is dropped here: nothing else holds it. */
 #define ferry_assert_last_unref(object) ferry_test_assert_last_unref ((gpointer) (object), __FILE__, __LINE__)
@@ -39,6 +40,9 @@ char *ferry_test_make_folder (void);
 void ferry_test_remove_folder (const char *path);
 
 char *ferry_test_fixture (const char *name);
+
+char *ferry_test_install_plugin (const char *name,
+                                 const char *folder);
 
 void ferry_test_assert_last_unref (gpointer object,
                                    const char *file,
