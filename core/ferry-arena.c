@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The blocks of docs/memory-model.md, section 4. */
+
+#include "ferry-segment-private.h"
+
+#include "ferry-error.h"
+
+#include <unistd.h>
+
+guint64
+ferry_arena_class_size (guint klass)
+{
+  return G_GUINT64_CONSTANT (1) << (FERRY_MIN_BLOCK_SHIFT + klass);
+}
+
+guint
+ferry_arena_class_blocks (guint klass)
+{
+  guint64 n = (G_GUINT64_CONSTANT (1) << FERRY_CLASS_RANGE_SHIFT) / ferry_arena_class_size (klass);
+
+  return (guint) CLAMP (n, FERRY_MIN_BLOCKS, FERRY_MAX_BLOCKS);
+}
+
+static guint
+ferry_arena_class_for (guint64 size)
+{
+  guint klass = 0;
+
+  while (klass < FERRY_N_CLASSES && ferry_arena_class_size (klass) < size)
+    klass++;
+  return klass;
+}
+
+static inline guint64
+ferry_arena_round (guint64 size)
+{
+  guint64 page = G_GUINT64_CONSTANT (1) << FERRY_MIN_BLOCK_SHIFT;
+
+  return (MAX (size, 1) + page - 1) & ~(page - 1);
+}
+
+static inline guint
+ferry_arena_n_used (FerrySegment *self, guint klass)
+{
+  return MIN (atomic_load_explicit (&self->class_used[klass], memory_order_acquire), self->classes[klass].n_blocks);
+}
+
+static inline void
+ferry_arena_set_bit (FerrySegment *self, guint klass, guint index)
+{
+  atomic_fetch_or_explicit (&self->classes[klass].bitmap[index / 64], G_GUINT64_CONSTANT (1) << (index % 64),
+                            memory_order_release);
+}
+
+/* Private: whether the number names a block that is in use and large enough. Every block
+ * number that comes out of shared memory passes here. */
+gboolean
+ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size)
+{
+  guint klass = FERRY_BLOCK_CLASS (block);
+  guint index = FERRY_BLOCK_INDEX (block);
+
+  if (klass >= FERRY_N_CLASSES || size > ferry_arena_class_size (klass))
+    return FALSE;
+  if (index >= ferry_arena_n_used (self, klass))
+    return FALSE;
+  return atomic_load_explicit (&self->classes[klass].blocks[index].committed, memory_order_relaxed) >= size;
+}
+
+/* Private: the address of a block. Chunks are mapped once and stay. */
+guint8 *
+ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error)
+{
+  guint klass = FERRY_BLOCK_CLASS (block);
+  guint index = FERRY_BLOCK_INDEX (block);
+  guint64 size = ferry_arena_class_size (klass);
+  guint per_chunk = self->classes[klass].blocks_per_chunk;
+  guint chunk = index / per_chunk;
+  _Atomic (gpointer) *chunks = (_Atomic (gpointer) *) atomic_load_explicit (&self->classes[klass].chunks,
+                                                                           memory_order_acquire);
+  gpointer address;
+
+  if (G_UNLIKELY (chunks == NULL))
+    {
+      gpointer *fresh = g_new0 (gpointer, self->classes[klass].n_chunks);
+      gpointer *expected = NULL;
+
+      if (!atomic_compare_exchange_strong_explicit (&self->classes[klass].chunks, &expected, fresh,
+                                                    memory_order_acq_rel, memory_order_acquire))
+        {
+          g_free (fresh);
+          fresh = expected;
+        }
+      chunks = (_Atomic (gpointer) *) fresh;
+    }
+
+  address = atomic_load_explicit (&chunks[chunk], memory_order_acquire);
+  if (G_UNLIKELY (address == NULL))
+    {
+      gpointer expected = NULL;
+
+      address = self->klass->map (self->transport, FERRY_SEGMENT_AREA_DATA,
+                                  self->classes[klass].data_offset + (guint64) chunk * per_chunk * size,
+                                  per_chunk * size, self->data_writable, error);
+      if (address == NULL)
+        return NULL;
+      if (!atomic_compare_exchange_strong_explicit (&chunks[chunk], &expected, address, memory_order_acq_rel,
+                                                    memory_order_acquire))
+        {
+          self->klass->unmap (self->transport, address, per_chunk * size);
+          address = expected;
+        }
+    }
+  return (guint8 *) address + (guint64) (index % per_chunk) * size;
+}
+
+/* Takes the free block of lowest index: it is the most likely to be warm, and the high ones can be given back. */
+static gboolean
+ferry_arena_claim_free (FerrySegment *self, guint klass, guint32 *block)
+{
+  guint n_used = ferry_arena_n_used (self, klass);
+
+  for (guint i = 0; i < (n_used + 63) / 64; i++)
+    {
+      _Atomic guint64 *word = &self->classes[klass].bitmap[i];
+      guint64 bits = atomic_load_explicit (word, memory_order_acquire);
+
+      while (bits != 0)
+        {
+          guint index = i * 64 + __builtin_ctzll (bits);
+          guint64 bit = bits & -bits;
+          FerryBlock *descriptor;
+          guint64 w;
+
+          bits &= bits - 1;
+          if (index >= n_used)
+            break;
+          if (!(atomic_fetch_and_explicit (word, ~bit, memory_order_acq_rel) & bit))
+            continue;
+          FERRY_STEP ("alloc-bit");
+          descriptor = &self->classes[klass].blocks[index];
+          w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
+          if (ferry_word_state (w) != FERRY_BLOCK_FREE)
+            continue;
+          if (atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                                       ferry_word (ferry_word_lap (w) + 1, self->id, FERRY_BLOCK_OWNED),
+                                                       memory_order_acq_rel, memory_order_relaxed))
+            {
+              FERRY_STEP ("alloc-owned");
+              *block = FERRY_BLOCK_REF (klass, index);
+              return TRUE;
+            }
+        }
+    }
+  return FALSE;
+}
+
+/* Raises the committed sum within the bound. Under the lock. */
+static gboolean
+ferry_arena_reserve_bytes (FerrySegment *self, guint64 delta)
+{
+  guint64 sum = atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed);
+
+  if (sum + delta > self->max_bytes)
+    {
+      ferry_arena_trim (self, G_MAXINT64, sum + delta - self->max_bytes);
+      sum = atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed);
+      if (sum + delta > self->max_bytes)
+        return FALSE;
+    }
+  sum += delta;
+  atomic_store_explicit (&self->shared->bytes_committed, sum, memory_order_relaxed);
+  if (sum > atomic_load_explicit (&self->shared->bytes_committed_peak, memory_order_relaxed))
+    atomic_store_explicit (&self->shared->bytes_committed_peak, sum, memory_order_relaxed);
+  return TRUE;
+}
+
+/* Makes the first @size bytes of a block that we own real. */
+static FerryArenaResult
+ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, GError **error)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint64 have = atomic_load_explicit (&descriptor->committed, memory_order_acquire);
+  guint64 want = ferry_arena_round (size);
+  guint64 offset = self->classes[FERRY_BLOCK_CLASS (block)].data_offset +
+                   FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (FERRY_BLOCK_CLASS (block));
+
+  if (G_LIKELY (have >= want))
+    return FERRY_ARENA_OK;
+  if (have > ferry_arena_class_size (FERRY_BLOCK_CLASS (block)))
+    have = 0;
+
+  for (guint attempt = 0;; attempt++)
+    {
+      g_autoptr (GError) local = NULL;
+
+      if (!ferry_segment_lock (self, error))
+        return FERRY_ARENA_ERROR;
+      if (!ferry_arena_reserve_bytes (self, want - have))
+        {
+          ferry_segment_unlock (self);
+          return FERRY_ARENA_FULL;
+        }
+      atomic_store_explicit (&descriptor->committed, want, memory_order_release);
+      ferry_segment_unlock (self);
+      FERRY_STEP ("grow-reserved");
+
+      if (self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, offset + have, want - have, &local))
+        {
+          FERRY_STEP ("grow-committed");
+          return FERRY_ARENA_OK;
+        }
+
+      /* Take the reservation back, and before failing try with what idle blocks hold. */
+      if (!ferry_segment_lock (self, error))
+        return FERRY_ARENA_ERROR;
+      self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, offset + have, want - have, NULL);
+      atomic_store_explicit (&descriptor->committed, have, memory_order_release);
+      atomic_fetch_sub_explicit (&self->shared->bytes_committed, want - have, memory_order_relaxed);
+      guint64 got = attempt == 0 ? ferry_arena_trim (self, G_MAXINT64, want - have) : 0;
+      ferry_segment_unlock (self);
+      if (got == 0)
+        {
+          g_propagate_error (error, g_steal_pointer (&local));
+          return FERRY_ARENA_ERROR;
+        }
+    }
+}
+
+/* Adds a block to the class, owned by us. Under no lock yet. */
+static FerryArenaResult
+ferry_arena_grow (FerrySegment *self, guint klass, guint32 *block, GError **error)
+{
+  guint index;
+  FerryBlock *descriptor;
+  guint64 w;
+  gsize page = ferry_arena_round (1);
+
+  if (!ferry_segment_lock (self, error))
+    return FERRY_ARENA_ERROR;
+  index = ferry_arena_n_used (self, klass);
+  if (index >= self->classes[klass].n_blocks)
+    {
+      ferry_segment_unlock (self);
+      return FERRY_ARENA_FULL;
+    }
+  /* The page of descriptors and the word of the bitmap must be real before they are touched. */
+  if (index % (page / sizeof (FerryBlock)) == 0)
+    {
+      guint64 bitmap_offset = (self->classes[klass].control_offset + index / 8) & ~(guint64) (page - 1);
+      guint64 blocks_offset = (guint64) ((guint8 *) &self->classes[klass].blocks[index] - self->control);
+
+      if (!self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, bitmap_offset, page, error) ||
+          !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, blocks_offset, page, error))
+        {
+          ferry_segment_unlock (self);
+          return FERRY_ARENA_ERROR;
+        }
+    }
+  FERRY_STEP ("grow-locked");
+  descriptor = &self->classes[klass].blocks[index];
+  w = atomic_load_explicit (&descriptor->word, memory_order_relaxed);
+  atomic_store_explicit (&descriptor->word, ferry_word (ferry_word_lap (w) + 1, self->id, FERRY_BLOCK_OWNED),
+                         memory_order_release);
+  FERRY_STEP ("grow-owned");
+  atomic_store_explicit (&self->class_used[klass], index + 1, memory_order_release);
+  FERRY_STEP ("grow-used");
+  ferry_segment_unlock (self);
+  *block = FERRY_BLOCK_REF (klass, index);
+  return FERRY_ARENA_OK;
+}
+
+/* Private: a block of at least that size, owned by us, its pages real. */
+FerryArenaResult
+ferry_arena_alloc (FerrySegment *self, guint64 size, guint32 *block, guint8 **data, GError **error)
+{
+  guint klass = ferry_arena_class_for (size);
+  FerryArenaResult result = FERRY_ARENA_FULL;
+
+  if (klass >= FERRY_N_CLASSES || ferry_arena_round (size) > self->max_bytes)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG,
+                   "%s: a message of %" G_GUINT64_FORMAT " bytes does not fit into the bound of %" G_GUINT64_FORMAT
+                   " bytes; create the channel with a larger max-bytes, or send it in parts",
+                   self->label, size, klass >= FERRY_N_CLASSES ? ferry_arena_class_size (FERRY_N_CLASSES - 1)
+                                                               : self->max_bytes);
+      return FERRY_ARENA_ERROR;
+    }
+
+  if (G_UNLIKELY (!ferry_arena_claim_free (self, klass, block)))
+    {
+      result = ferry_arena_grow (self, klass, block, error);
+      if (result != FERRY_ARENA_OK)
+        return result;
+    }
+  result = ferry_arena_ensure_committed (self, *block, size, error);
+  if (G_UNLIKELY (result != FERRY_ARENA_OK))
+    {
+      ferry_arena_free (self, *block);
+      return result;
+    }
+  *data = ferry_arena_map_block (self, *block, error);
+  if (G_UNLIKELY (*data == NULL))
+    {
+      ferry_arena_free (self, *block);
+      return FERRY_ARENA_ERROR;
+    }
+  return FERRY_ARENA_OK;
+}
+
+/* Private: a taker makes the block of a slot that it has TAKEN its own (B3). */
+gboolean
+ferry_arena_own (FerrySegment *self, guint32 block)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
+
+  /* Nobody else may change the word of a block that a TAKEN slot names, so a failure is corruption. */
+  return ferry_word_state (w) == FERRY_BLOCK_OWNED &&
+         atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                                  ferry_word (ferry_word_lap (w), self->id, FERRY_BLOCK_OWNED),
+                                                  memory_order_acq_rel, memory_order_relaxed);
+}
+
+static void
+ferry_arena_set_free (FerrySegment *self, guint32 block, guint64 w)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+
+  atomic_store_explicit (&descriptor->idle_since, g_get_monotonic_time (), memory_order_relaxed);
+  if (!atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                                ferry_word (ferry_word_lap (w), 0, FERRY_BLOCK_FREE),
+                                                memory_order_seq_cst, memory_order_relaxed))
+    return;
+  FERRY_STEP ("free-word");
+  ferry_arena_set_bit (self, FERRY_BLOCK_CLASS (block), FERRY_BLOCK_INDEX (block));
+  FERRY_STEP ("free-bit");
+}
+
+/* Private: gives a block of ours back. Who waits for room is told by the caller's
+ * ferry_waiter_notify_senders(). */
+void
+ferry_arena_free (FerrySegment *self, guint32 block)
+{
+  guint64 w = atomic_load_explicit (&ferry_arena_block (self, block)->word, memory_order_acquire);
+
+  FERRY_STEP ("free-before");
+  if (ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_owner (w) == self->id)
+    ferry_arena_set_free (self, block, w);
+}
+
+/* Private: frees a block whose word is @w, whoever owned it: repair. */
+void
+ferry_arena_force_free (FerrySegment *self, guint32 block, guint64 word)
+{
+  ferry_arena_set_free (self, block, word);
+}
+
+/* Private: frees a retired block that nobody holds (B4). */
+void
+ferry_arena_free_if_unheld (FerrySegment *self, guint32 block)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint64 w;
+
+  atomic_thread_fence (memory_order_seq_cst);
+  w = atomic_load_explicit (&descriptor->word, memory_order_seq_cst);
+  if (ferry_word_state (w) != FERRY_BLOCK_RETIRED)
+    return;
+  for (guint i = 0; i < FERRY_BITMAP_WORDS; i++)
+    if (atomic_load_explicit (&descriptor->holders[i], memory_order_seq_cst) != 0)
+      return;
+  ferry_arena_set_free (self, block, w);
+}
+
+/* Private: a broadcast reader is about to use the block; it looks at the slot again
+ * afterwards. */
+void
+ferry_arena_hold (FerrySegment *self, guint32 block)
+{
+  atomic_fetch_or_explicit (&ferry_arena_block (self, block)->holders[self->id / 64],
+                            G_GUINT64_CONSTANT (1) << (self->id % 64), memory_order_seq_cst);
+}
+
+/* Private: participant @id uses the block no more. */
+void
+ferry_arena_unhold (FerrySegment *self, guint32 block, guint id)
+{
+  FERRY_STEP ("unhold-before");
+  atomic_fetch_and_explicit (&ferry_arena_block (self, block)->holders[id / 64], ~(G_GUINT64_CONSTANT (1) << (id % 64)),
+                             memory_order_seq_cst);
+  FERRY_STEP ("unhold-cleared");
+  ferry_arena_free_if_unheld (self, block);
+}
+
+/* Private: the ring has given the block up. */
+void
+ferry_arena_retire (FerrySegment *self, guint32 block)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
+
+  if (ferry_word_state (w) == FERRY_BLOCK_OWNED)
+    atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                             ferry_word (ferry_word_lap (w), 0, FERRY_BLOCK_RETIRED),
+                                             memory_order_seq_cst, memory_order_relaxed);
+  FERRY_STEP ("retired");
+  ferry_arena_free_if_unheld (self, block);
+}
+
+/* Private: gives the pages of free blocks back that are idle since before @idle_before, at
+ * least @wanted bytes if there are, the largest blocks first. Under the lock. Returns the bytes given back. */
+guint64
+ferry_arena_trim (FerrySegment *self, gint64 idle_before, guint64 wanted)
+{
+  guint64 got = 0;
+
+  if (!self->data_writable)
+    return 0;
+  for (guint klass = FERRY_N_CLASSES; klass-- > 0 && got < wanted;)
+    {
+      guint n_used = ferry_arena_n_used (self, klass);
+
+      for (guint index = n_used; index-- > 0 && got < wanted;)
+        {
+          FerryBlock *descriptor = &self->classes[klass].blocks[index];
+          guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
+          guint64 committed = atomic_load_explicit (&descriptor->committed, memory_order_relaxed);
+          guint64 mine = ferry_word (ferry_word_lap (w), self->id, FERRY_BLOCK_TRIMMING);
+
+          if (ferry_word_state (w) != FERRY_BLOCK_FREE || committed == 0)
+            continue;
+          if (atomic_load_explicit (&descriptor->idle_since, memory_order_relaxed) >= idle_before)
+            continue;
+          if (!atomic_compare_exchange_strong_explicit (&descriptor->word, &w, mine, memory_order_acq_rel,
+                                                        memory_order_relaxed))
+            continue;
+          FERRY_STEP ("trim-claimed");
+          committed = MIN (committed, ferry_arena_class_size (klass));
+          if (self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
+                                     self->classes[klass].data_offset + index * ferry_arena_class_size (klass),
+                                     committed, NULL))
+            {
+              FERRY_STEP ("trim-punched");
+              atomic_store_explicit (&descriptor->committed, 0, memory_order_release);
+              FERRY_STEP ("trim-zeroed");
+              guint64 sum = atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed);
+              atomic_store_explicit (&self->shared->bytes_committed, sum - MIN (sum, committed), memory_order_relaxed);
+              got += committed;
+            }
+          atomic_store_explicit (&descriptor->word, ferry_word (ferry_word_lap (mine), 0, FERRY_BLOCK_FREE),
+                                 memory_order_release);
+          ferry_arena_set_bit (self, klass, index);
+          FERRY_STEP ("trim-freed");
+        }
+    }
+  return got;
+}
+
+/* Private: part of a repair: bits for all free blocks, the committed sum anew. Under the lock. */
+void
+ferry_arena_recount (FerrySegment *self)
+{
+  guint64 sum = 0;
+
+  for (guint klass = 0; klass < FERRY_N_CLASSES; klass++)
+    {
+      guint n_used = ferry_arena_n_used (self, klass);
+
+      for (guint index = 0; index < n_used; index++)
+        {
+          FerryBlock *descriptor = &self->classes[klass].blocks[index];
+          guint64 committed = atomic_load_explicit (&descriptor->committed, memory_order_relaxed);
+
+          sum += MIN (committed, ferry_arena_class_size (klass));
+          if (ferry_word_state (atomic_load_explicit (&descriptor->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
+            ferry_arena_set_bit (self, klass, index);
+        }
+    }
+  atomic_store_explicit (&self->shared->bytes_committed, sum, memory_order_relaxed);
+}
+
+/* Private: part of a repair: a trimmer died at work. Under the lock. */
+void
+ferry_arena_finish_trim (FerrySegment *self, guint32 block, guint64 word)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint klass = FERRY_BLOCK_CLASS (block);
+
+  if (self->data_writable)
+    self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
+                           self->classes[klass].data_offset + FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (klass),
+                           ferry_arena_class_size (klass), NULL);
+  atomic_store_explicit (&descriptor->committed, 0, memory_order_release);
+  ferry_arena_set_free (self, block, word);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "ferry-buffer.h"
+#include "ferry-transport.h"
+
+G_BEGIN_DECLS
+
+/* Payload up to this size is stored inside a pooled buffer, in bytes. */
+#define FERRY_BUFFER_INLINE_MAX (256)
+
+/* Payload starts at this alignment, in bytes: a cache line, and what SIMD code asks for. */
+#define FERRY_BUFFER_ALIGNMENT (64)
+
+typedef enum
+{
+  FERRY_BUFFER_WRITABLE = 1 << 0,  /* the data may be written */
+  FERRY_BUFFER_LOANED = 1 << 1,    /* may be committed to the transport that owns it */
+  FERRY_BUFFER_RECEIVED = 1 << 2,  /* came out of a channel */
+  FERRY_BUFFER_OWNS_DATA = 1 << 3, /* data was allocated with g_aligned_alloc() */
+  FERRY_BUFFER_CONSUMED = 1 << 4,  /* was committed: the block is no longer ours */
+} FerryBufferFlags;
+
+struct _FerryBuffer
+{
+  gatomicrefcount ref_count;
+  guint flags;
+  guint8 *data;
+  gsize size;     /* bytes of the message */
+  gsize capacity; /* bytes that may be filled */
+  guint64 sequence;
+  gint64 timestamp;
+  guint64 wire_name;
+  guint64 wire_version;
+  guint sender;
+  guint fork_generation;     /* of the process that owns the block */
+  FerryTransport *transport; /* owned; its release function is called with the last reference */
+  guint64 token;             /* the transport's own: which block */
+  GDestroyNotify release;
+  gpointer release_data;
+  FerryBuffer *next_free;
+  guint8 inline_data[FERRY_BUFFER_INLINE_MAX] __attribute__ ((aligned (FERRY_BUFFER_ALIGNMENT)));
+};
+
+FerryBuffer *ferry_buffer_alloc (void);
+guint8 *ferry_buffer_reserve (FerryBuffer *self,
+                              gsize size);
+
+G_END_DECLS

@@ -1,0 +1,630 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The ring of docs/memory-model.md, section 3. */
+
+#include "ferry-segment-private.h"
+
+#include <string.h>
+
+/* How many slots ahead are fetched into the cache. A miss costs some 80 ns between cores and
+ * a message some 40, so a few suffice; more only evicts. */
+#define PREFETCH_DISTANCE (6)
+/* How many messages a receiver takes before it looks at the tail again. */
+#define TAIL_REFRESH (16)
+/* The second cache line of a slot, in bytes from its start. */
+#define CACHE_LINE (64)
+
+static inline guint64
+ferry_ring_walk_limit (FerrySegment *self)
+{
+  /* A stale hint is at most two jumps and two rounds away, see R2 and R3. */
+  return 4 * self->ring_slots + 16;
+}
+
+/* Private: the first position that is not claimed, found from the hint. G_MAXUINT64 when the
+ * walk does not end. */
+guint64
+ferry_ring_find_tail (FerrySegment *self)
+{
+  guint64 t = atomic_load_explicit (self->tail, memory_order_acquire);
+
+  for (guint64 n = ferry_ring_walk_limit (self); n > 0; n--)
+    {
+      guint64 w = atomic_load_explicit (&ferry_segment_slot (self, t)->word, memory_order_acquire);
+      guint64 lap = t >> self->lap_shift;
+      gint64 ahead = ferry_word_lap_ahead (w, lap);
+
+      if (ahead < 0 || (ahead == 0 && ferry_word_state (w) == FERRY_SLOT_EMPTY))
+        return t;
+      /* This slot resolved the position one lap before its word, so everything below that one is claimed. */
+      if (ahead > 1)
+        t += (guint64) (ahead - 1) << self->lap_shift;
+      t++;
+    }
+  return G_MAXUINT64;
+}
+
+/* Private: moves the head hint over what is resolved (R3) and returns it. G_MAXUINT64 when
+ * the ring makes no sense. */
+guint64
+ferry_ring_advance_head (FerrySegment *self)
+{
+  guint64 h = atomic_load_explicit (self->head, memory_order_acquire);
+  guint64 start = h;
+  guint64 n;
+
+  for (n = ferry_ring_walk_limit (self); n > 0; n--)
+    {
+      FerrySlot *slot = ferry_segment_slot (self, h);
+      guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
+      guint64 lap = h >> self->lap_shift;
+      gint64 ahead = ferry_word_lap_ahead (w, lap);
+
+      if (ahead < 0)
+        return G_MAXUINT64;
+      if (ahead == 0)
+        {
+          if (ferry_word_state (w) != FERRY_SLOT_VOID)
+            break;
+          atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
+                                                   memory_order_seq_cst, memory_order_relaxed);
+          continue;
+        }
+      /* The slot was used again in lap + ahead - 1, so its position two laps before the word, and all below, are
+       * resolved. */
+      if (ahead > 2)
+        h += (guint64) (ahead - 2) << self->lap_shift;
+      h++;
+    }
+  if (n == 0)
+    return G_MAXUINT64;
+  if (h != start)
+    atomic_store_explicit (self->head, h, memory_order_release);
+  return h;
+}
+
+/* Private: the smallest cursor of active broadcast receivers, at most @tail. */
+guint64
+ferry_ring_min_cursor (FerrySegment *self, guint64 tail)
+{
+  guint64 min = tail;
+  guint n = ferry_segment_n_records (self);
+
+  for (guint i = 0; i < n; i++)
+    {
+      FerryParticipantRecord *record = &self->records[i];
+      guint64 word = atomic_load_explicit (&record->word, memory_order_seq_cst);
+
+      if (ferry_record_state (word) != FERRY_RECORD_ACTIVE || ferry_record_role (word) != FERRY_ROLE_RECEIVER)
+        continue;
+      guint64 cursor = atomic_load_explicit (&record->cursor, memory_order_acquire);
+      /* Positions wrap never; a scribbled cursor can hold senders up or let them overtake, nothing else. */
+      if ((gint64) (min - cursor) > 0)
+        min = cursor;
+    }
+  return min;
+}
+
+/* Private: resolves a slot that this participant (or, in a repair, a dead one) has TAKEN in
+ * broadcast: its block is retired, its place becomes free. */
+gboolean
+ferry_ring_finish_taken (FerrySegment *self, FerrySlot *slot, guint64 word)
+{
+  guint32 block = slot->block;
+  guint64 size = slot->size;
+
+  if (block != FERRY_NO_BLOCK)
+    {
+      if (ferry_arena_check_ref (self, block, size))
+        ferry_arena_retire (self, block);
+    }
+  FERRY_STEP ("reclaim-before-empty");
+  return atomic_compare_exchange_strong_explicit (&slot->word, &word,
+                                                  ferry_word (ferry_word_lap (word) + 1, 0, FERRY_SLOT_EMPTY),
+                                                  memory_order_seq_cst, memory_order_relaxed);
+}
+
+/* Takes the slot at the head out of a broadcast ring. FALSE when there is none to take. */
+static gboolean
+ferry_ring_reclaim_one (FerrySegment *self, guint64 position)
+{
+  FerrySlot *slot = ferry_segment_slot (self, position);
+  guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
+  guint64 lap = position >> self->lap_shift;
+  guint64 taken = ferry_word (lap, self->id, FERRY_SLOT_TAKEN);
+
+  if (ferry_word_lap_ahead (w, lap) != 0 || ferry_word_state (w) != FERRY_SLOT_COMMITTED)
+    return FALSE;
+  if (!atomic_compare_exchange_strong_explicit (&slot->word, &w, taken, memory_order_seq_cst, memory_order_relaxed))
+    return FALSE;
+  FERRY_STEP ("reclaim-taken");
+  ferry_ring_finish_taken (self, slot, taken);
+  return TRUE;
+}
+
+/* Private: broadcast: gives up what every receiver has read and no history asks for. */
+void
+ferry_ring_reclaim (FerrySegment *self)
+{
+  guint64 tail = ferry_ring_find_tail (self);
+  guint64 limit = ferry_ring_min_cursor (self, tail);
+
+  if (tail == G_MAXUINT64)
+    return;
+  if (self->history > 0)
+    {
+      guint64 keep_from = tail > self->history ? tail - self->history : 0;
+      limit = MIN (limit, keep_from);
+    }
+  for (guint64 n = ferry_ring_walk_limit (self); n > 0; n--)
+    {
+      guint64 h = ferry_ring_advance_head (self);
+
+      if (h == G_MAXUINT64 || (gint64) (limit - h) <= 0 || !ferry_ring_reclaim_one (self, h))
+        break;
+    }
+  atomic_store_explicit (&self->cached_head, ferry_ring_min_cursor (self, tail), memory_order_relaxed);
+}
+
+/* The position below which nothing counts against the capacity any more. */
+static guint64
+ferry_ring_refresh_head (FerrySegment *self, guint64 t)
+{
+  guint64 h;
+
+  h = ferry_ring_advance_head (self);
+  if (h != G_MAXUINT64 && self->mode == FERRY_MODE_BROADCAST)
+    {
+      guint64 cursor = ferry_ring_min_cursor (self, t);
+
+      /* The head is beyond a cursor only when drop-oldest overtook it. */
+      if ((gint64) (cursor - h) > 0)
+        h = cursor;
+    }
+  if (h != G_MAXUINT64)
+    atomic_store_explicit (&self->cached_head, h, memory_order_relaxed);
+  return h;
+}
+
+static inline void
+ferry_ring_note_peak (FerrySegment *self, guint64 t)
+{
+  guint64 peak = atomic_load_explicit (&self->shared->in_flight_peak, memory_order_relaxed);
+  guint64 depth = t + 1 - atomic_load_explicit (&self->cached_head, memory_order_relaxed);
+
+  /* The cached head may be old, so the depth is at most this: look closer only when it would be a new peak. */
+  if (G_LIKELY (depth <= peak))
+    return;
+  guint64 h = ferry_ring_refresh_head (self, t);
+  depth = t + 1 - h;
+  if (h == G_MAXUINT64 || depth > self->ring_slots)
+    return;
+  while (depth > peak && !atomic_compare_exchange_weak_explicit (&self->shared->in_flight_peak, &peak, depth,
+                                                                 memory_order_relaxed, memory_order_relaxed))
+    ;
+}
+
+/* Private: one message into the ring. FERRY_RING_FULL when there is no room now. */
+FerryRingResult
+ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *payload)
+{
+  guint64 t = atomic_load_explicit (self->tail, memory_order_acquire);
+  FerrySlot *slot;
+  guint64 lap;
+  guint64 n;
+  gboolean reclaimed = FALSE;
+
+  for (n = ferry_ring_walk_limit (self); n > 0; n--)
+    {
+      guint64 w;
+      gint64 ahead;
+
+      slot = ferry_segment_slot (self, t);
+      lap = t >> self->lap_shift;
+      w = atomic_load_explicit (&slot->word, memory_order_acquire);
+      ahead = ferry_word_lap_ahead (w, lap);
+
+      if (G_LIKELY (w == ferry_word (lap, 0, FERRY_SLOT_EMPTY)))
+        {
+          if (G_UNLIKELY (t - atomic_load_explicit (&self->cached_head, memory_order_relaxed) >= self->capacity))
+            {
+              guint64 h = ferry_ring_refresh_head (self, t);
+
+              if (h == G_MAXUINT64)
+                return FERRY_RING_CORRUPT;
+              if (t - h >= self->capacity)
+                {
+                  /* t may have been claimed, and more taken, since: only a head that is not ahead of it counts */
+                  if ((gint64) (h - t) > 0)
+                    {
+                      t = h;
+                      continue;
+                    }
+                  return FERRY_RING_FULL;
+                }
+            }
+          FERRY_STEP ("send-before-claim");
+          if (G_LIKELY (atomic_compare_exchange_strong_explicit (&slot->word, &w,
+                                                                 ferry_word (lap, self->id, FERRY_SLOT_WRITING),
+                                                                 memory_order_acq_rel, memory_order_relaxed)))
+            break;
+          continue;
+        }
+      if (ahead < 0)
+        {
+          /* The slot's last message is still there. In broadcast everybody may have read it. */
+          if (self->mode == FERRY_MODE_BROADCAST && !reclaimed)
+            {
+              reclaimed = TRUE;
+              ferry_ring_reclaim (self);
+              continue;
+            }
+          return FERRY_RING_FULL;
+        }
+      if (ahead > 1)
+        t += (guint64) (ahead - 1) << self->lap_shift;
+      t++;
+    }
+  if (G_UNLIKELY (n == 0))
+    return FERRY_RING_CORRUPT;
+
+  FERRY_STEP ("send-claimed");
+  slot->size = message->size;
+  slot->timestamp = message->timestamp;
+  slot->block = message->block;
+  slot->sender = (guint16) self->id;
+  slot->flags = 0;
+  slot->wire_name = message->wire_name;
+  slot->wire_version = message->wire_version;
+  if (message->block == FERRY_NO_BLOCK && message->size > 0)
+    memcpy (slot->payload, payload, message->size);
+  FERRY_STEP ("send-written");
+
+  /* Release for the fields (pairs with the acquire loads of the word in ferry_ring_take()), and a full barrier before
+   * rx_sleeping is looked at (pairs with ferry_waiter_prepare()). */
+  atomic_exchange_explicit (&slot->word, ferry_word (lap, self->id, FERRY_SLOT_COMMITTED), memory_order_seq_cst);
+  FERRY_STEP ("send-committed");
+  atomic_store_explicit (self->tail, t + 1, memory_order_release);
+  FERRY_STEP ("send-tail");
+  ferry_waiter_notify_receivers (self);
+  FERRY_STEP ("send-woken");
+
+  ferry_ring_note_peak (self, t);
+  FerrySlot *next = ferry_segment_slot (self, t + PREFETCH_DISTANCE);
+  __builtin_prefetch (next, 1);
+  __builtin_prefetch ((guint8 *) next + CACHE_LINE, 1);
+  return FERRY_RING_OK;
+}
+
+/* Copies a slot's fields to private memory and checks them. */
+static inline gboolean
+ferry_ring_read_slot (FerrySegment *self, FerrySlot *slot, guint64 position, FerryMessage *message)
+{
+  message->sequence = position;
+  message->size = slot->size;
+  message->timestamp = slot->timestamp;
+  message->block = slot->block;
+  message->sender = slot->sender;
+  message->wire_name = slot->wire_name;
+  message->wire_version = slot->wire_version;
+
+  /* The compiler must not read the slot again: a hostile peer may change it any time. */
+  __asm__ volatile ("" ::: "memory");
+
+  if (message->block == FERRY_NO_BLOCK)
+    return message->size <= self->inline_max;
+  return ferry_arena_check_ref (self, message->block, message->size);
+}
+
+/* Copies inline payload out. In broadcast a sender may overwrite it meanwhile; the word is checked afterwards. */
+__attribute__ ((no_sanitize ("thread"))) static inline void
+ferry_ring_copy_payload (guint8 *to, const FerrySlot *slot, gsize size)
+{
+  if (G_LIKELY (size > 0))
+    memcpy (to, slot->payload, size);
+}
+
+static inline void
+ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
+{
+  guint64 known = atomic_load_explicit (&self->cached_tail, memory_order_relaxed);
+
+  if (position + PREFETCH_DISTANCE >= known)
+    {
+      if (position % TAIL_REFRESH != 0)
+        return;
+      known = atomic_load_explicit (self->tail, memory_order_relaxed);
+      atomic_store_explicit (&self->cached_tail, known, memory_order_relaxed);
+      if (position + PREFETCH_DISTANCE >= known)
+        return;
+    }
+  FerrySlot *ahead = ferry_segment_slot (self, position + PREFETCH_DISTANCE);
+  __builtin_prefetch (ahead, 1);
+  __builtin_prefetch ((guint8 *) ahead + CACHE_LINE, 0);
+}
+
+static FerryRingResult
+ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload)
+{
+  guint64 h = atomic_load_explicit (self->head, memory_order_acquire);
+  guint64 start = h;
+  guint64 pending = 0; /* slots passed that are not resolved */
+  guint64 n;
+
+  for (n = ferry_ring_walk_limit (self); n > 0; n--)
+    {
+      FerrySlot *slot = ferry_segment_slot (self, h);
+      guint64 lap = h >> self->lap_shift;
+      guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
+      gint64 ahead = ferry_word_lap_ahead (w, lap);
+
+      if (G_UNLIKELY (ahead != 0))
+        {
+          if (ahead < 0)
+            {
+              if (pending == 0)
+                return FERRY_RING_CORRUPT;
+              return FERRY_RING_EMPTY; /* a whole lap behind an unresolved slot: not claimed yet */
+            }
+          if (ahead > 2 && pending == 0)
+            h += (guint64) (ahead - 2) << self->lap_shift;
+          h++;
+          if (pending > 0)
+            {
+              if (++pending > self->ring_slots)
+                return FERRY_RING_EMPTY;
+            }
+          continue;
+        }
+
+      switch (ferry_word_state (w))
+        {
+        case FERRY_SLOT_COMMITTED:
+          break;
+        case FERRY_SLOT_EMPTY:
+          if (pending == 0 && h != start)
+            atomic_store_explicit (self->head, h, memory_order_release);
+          return FERRY_RING_EMPTY;
+        case FERRY_SLOT_VOID:
+          atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
+                                                   memory_order_seq_cst, memory_order_relaxed);
+          continue;
+        case FERRY_SLOT_WRITING:
+        case FERRY_SLOT_TAKEN:
+          if (++pending > self->ring_slots)
+            return FERRY_RING_EMPTY;
+          h++;
+          continue;
+        default:
+          return FERRY_RING_CORRUPT;
+        }
+
+      if (G_UNLIKELY (!ferry_ring_read_slot (self, slot, h, message)))
+        {
+          if (atomic_load_explicit (&slot->word, memory_order_acquire) != w)
+            continue;
+          /* Nobody can make sense of it: out of the way, and say so. */
+          atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
+                                                   memory_order_seq_cst, memory_order_relaxed);
+          return FERRY_RING_CORRUPT;
+        }
+      if (message->block == FERRY_NO_BLOCK)
+        {
+          __builtin_prefetch (slot, 1);
+          ferry_ring_copy_payload (payload, slot, message->size);
+          FERRY_STEP ("take-copied");
+          /* Success means that the slot was COMMITTED in this lap all the while, so what was copied is the message.
+           * Release: the copy is done before a sender writes here again. */
+          if (G_UNLIKELY (!atomic_compare_exchange_strong_explicit (
+                  &slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY), memory_order_seq_cst,
+                  memory_order_relaxed)))
+            continue;
+          FERRY_STEP ("take-emptied");
+        }
+      else
+        {
+          guint64 taken = ferry_word (lap, self->id, FERRY_SLOT_TAKEN);
+          gboolean ours;
+
+          if (!atomic_compare_exchange_strong_explicit (&slot->word, &w, taken, memory_order_seq_cst,
+                                                        memory_order_relaxed))
+            continue;
+          FERRY_STEP ("take-taken");
+          ours = ferry_arena_own (self, message->block);
+          FERRY_STEP ("take-owned");
+          atomic_exchange_explicit (&slot->word, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY), memory_order_seq_cst);
+          FERRY_STEP ("take-released");
+          if (!ours)
+            return FERRY_RING_CORRUPT;
+        }
+      if (pending == 0)
+        atomic_store_explicit (self->head, h + 1, memory_order_release);
+      FERRY_STEP ("take-head");
+      ferry_waiter_notify_senders (self);
+      FERRY_STEP ("take-woken");
+      ferry_ring_prefetch_ahead (self, h);
+      return FERRY_RING_OK;
+    }
+  return FERRY_RING_CORRUPT;
+}
+
+static FerryRingResult
+ferry_ring_take_broadcast (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped)
+{
+  guint64 c = atomic_load_explicit (&self->cursor, memory_order_relaxed);
+  guint64 n;
+
+  for (n = ferry_ring_walk_limit (self); n > 0; n--)
+    {
+      FerrySlot *slot = ferry_segment_slot (self, c);
+      guint64 lap = c >> self->lap_shift;
+      guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
+      gint64 ahead = ferry_word_lap_ahead (w, lap);
+      gboolean sane;
+
+      if (G_UNLIKELY (ahead < 0))
+        return FERRY_RING_EMPTY;
+      if (G_UNLIKELY (ahead > 0))
+        {
+          /* Overtaken: go on with the oldest that is left. */
+          guint64 h = ferry_ring_advance_head (self);
+
+          if (h == G_MAXUINT64)
+            return FERRY_RING_CORRUPT;
+          if ((gint64) (h - c) <= 0)
+            h = c + 1;
+          *dropped += h - c;
+          c = h;
+          atomic_store_explicit (&self->cursor, c, memory_order_relaxed);
+          atomic_store_explicit (&self->me->cursor, c, memory_order_seq_cst);
+          continue;
+        }
+      switch (ferry_word_state (w))
+        {
+        case FERRY_SLOT_COMMITTED:
+          break;
+        case FERRY_SLOT_EMPTY:
+        case FERRY_SLOT_WRITING:
+          return FERRY_RING_EMPTY;
+        case FERRY_SLOT_VOID:
+          c++;
+          atomic_store_explicit (&self->cursor, c, memory_order_relaxed);
+          atomic_store_explicit (&self->me->cursor, c, memory_order_seq_cst);
+          continue;
+        case FERRY_SLOT_TAKEN: /* dropped before we came */
+          c++;
+          *dropped += 1;
+          atomic_store_explicit (&self->cursor, c, memory_order_relaxed);
+          atomic_store_explicit (&self->me->cursor, c, memory_order_seq_cst);
+          continue;
+        default:
+          return FERRY_RING_CORRUPT;
+        }
+
+      sane = ferry_ring_read_slot (self, slot, c, message);
+      if (sane && message->block == FERRY_NO_BLOCK)
+        {
+          ferry_ring_copy_payload (payload, slot, message->size);
+        }
+      else if (sane)
+        {
+          FERRY_STEP ("read-before-hold");
+          ferry_arena_hold (self, message->block);
+          FERRY_STEP ("read-held");
+        }
+      /* Store-buffering pattern with ferry_ring_reclaim_one(): it changes the word, then looks at holders; we set
+       * holders, then look at the word. */
+      atomic_thread_fence (memory_order_seq_cst);
+      if (G_UNLIKELY (atomic_load_explicit (&slot->word, memory_order_acquire) != w))
+        {
+          if (sane && message->block != FERRY_NO_BLOCK)
+            ferry_arena_unhold (self, message->block, self->id);
+          continue;
+        }
+      c++;
+      atomic_store_explicit (&self->cursor, c, memory_order_relaxed);
+      /* Release: reading is done; full barrier before tx_sleeping is looked at. */
+      atomic_exchange_explicit (&self->me->cursor, c, memory_order_seq_cst);
+      if (G_UNLIKELY (!sane))
+        return FERRY_RING_CORRUPT;
+      FERRY_STEP ("read-cursor");
+      if (message->block != FERRY_NO_BLOCK)
+        ferry_ring_reclaim (self);
+      ferry_waiter_notify_senders (self);
+      ferry_ring_prefetch_ahead (self, c);
+      return FERRY_RING_OK;
+    }
+  return FERRY_RING_CORRUPT;
+}
+
+/* Private: the next message. Inline payload goes to @payload (inline_max bytes); a block is
+ * owned (work queue) or held (broadcast) by us afterwards. */
+FerryRingResult
+ferry_ring_take (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped)
+{
+  FerryRingResult result;
+
+  if (self->mode == FERRY_MODE_WORK_QUEUE)
+    return ferry_ring_take_work (self, message, payload);
+
+  g_mutex_lock (&self->cursor_mutex);
+  result = ferry_ring_take_broadcast (self, message, payload, dropped);
+  g_mutex_unlock (&self->cursor_mutex);
+  return result;
+}
+
+/* Private: makes room by discarding the oldest message that waits. FERRY_RING_EMPTY when
+ * there is none. */
+FerryRingResult
+ferry_ring_drop_oldest (FerrySegment *self)
+{
+  if (self->mode == FERRY_MODE_BROADCAST)
+    {
+      guint64 h = ferry_ring_advance_head (self);
+      guint64 oldest = ferry_ring_min_cursor (self, ferry_ring_find_tail (self));
+
+      /* What lies before the oldest cursor is history; it goes first, then the oldest unread message. */
+      for (guint64 n = ferry_ring_walk_limit (self); n > 0; n--)
+        {
+          if (h == G_MAXUINT64)
+            return FERRY_RING_CORRUPT;
+          if (!ferry_ring_reclaim_one (self, h))
+            return FERRY_RING_EMPTY;
+          if ((gint64) (h - oldest) >= 0)
+            break;
+          h = ferry_ring_advance_head (self);
+        }
+      ferry_ring_advance_head (self);
+      return FERRY_RING_OK;
+    }
+  else
+    {
+      FerryMessage message;
+      guint8 payload[FERRY_MAX_INLINE];
+      FerryRingResult result = ferry_ring_take_work (self, &message, payload);
+
+      if (result == FERRY_RING_OK && message.block != FERRY_NO_BLOCK)
+        ferry_arena_free (self, message.block);
+      return result;
+    }
+}
+
+/* Private: whether a look at the next slot promises a message; cheap enough to spin on. */
+gboolean
+ferry_ring_maybe_ready (FerrySegment *self)
+{
+  guint64 position;
+  guint64 w;
+  gint64 ahead;
+
+  if (self->mode == FERRY_MODE_BROADCAST && self->role == FERRY_ROLE_RECEIVER)
+    position = atomic_load_explicit (&self->cursor, memory_order_relaxed);
+  else
+    position = atomic_load_explicit (self->head, memory_order_acquire);
+  w = atomic_load_explicit (&ferry_segment_slot (self, position)->word, memory_order_acquire);
+  ahead = ferry_word_lap_ahead (w, position >> self->lap_shift);
+  if (ahead != 0)
+    return ahead > 0;
+  return ferry_word_state (w) != FERRY_SLOT_EMPTY;
+}
+
+/* Private: whether a message could be sent now. */
+gboolean
+ferry_ring_has_room (FerrySegment *self)
+{
+  guint64 t = ferry_ring_find_tail (self);
+  guint64 h;
+  guint64 w;
+
+  if (t == G_MAXUINT64)
+    return TRUE; /* let the call find out and say so */
+  if (self->mode == FERRY_MODE_BROADCAST)
+    ferry_ring_reclaim (self);
+  h = ferry_ring_refresh_head (self, t);
+  if (h == G_MAXUINT64 || (gint64) (h - t) > 0)
+    return TRUE;
+  if (t - h >= self->capacity)
+    return FALSE;
+  w = atomic_load_explicit (&ferry_segment_slot (self, t)->word, memory_order_acquire);
+  return ferry_word_lap_ahead (w, t >> self->lap_shift) >= 0;
+}

@@ -1,0 +1,1172 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Layout, participants, the lock and repair of docs/memory-model.md, sections 1, 2 and 5. */
+
+#include "ferry-segment-private.h"
+
+#include "ferry-error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Where the liveness bytes lie in the control file: far beyond its end. */
+#define LIVENESS_OFFSET (G_GINT64_CONSTANT (1) << 62)
+/* The lock: first and longest pause between two tries, and when to give up, in microseconds. The holder works for
+ * microseconds; who holds it for seconds is stopped. */
+#define LOCK_PAUSE_MIN_US (20)
+#define LOCK_PAUSE_MAX_US (5000)
+#define LOCK_PATIENCE_US (10 * G_USEC_PER_SEC)
+#define PAGE (4096)
+
+/* ---- fork ---- */
+
+/* Counts the forks that led to this process. */
+guint ferry_fork_generation;
+
+static pthread_mutex_t segments_mutex = PTHREAD_MUTEX_INITIALIZER;
+static GPtrArray *segments; /* unowned */
+
+static void
+atfork_prepare (void)
+{
+  pthread_mutex_lock (&segments_mutex);
+}
+
+static void
+atfork_parent (void)
+{
+  pthread_mutex_unlock (&segments_mutex);
+}
+
+static void
+close_fd (int *fd)
+{
+  if (*fd >= 0)
+    close (*fd);
+  *fd = -1;
+}
+
+/* The child is nobody yet: the descriptions that prove its parent alive are not the child's to keep. */
+static void
+atfork_child (void)
+{
+  ferry_fork_generation++;
+  for (guint i = 0; segments != NULL && i < segments->len; i++)
+    {
+      FerrySegment *self = g_ptr_array_index (segments, i);
+
+      close_fd (&self->lock_fd);
+      close_fd (&self->doorbell_fd);
+      close_fd (&self->timer_fd);
+      close_fd (&self->epoll_fd);
+    }
+  pthread_mutex_unlock (&segments_mutex);
+}
+
+/* ---- layout ---- */
+
+static guint64
+round_page (guint64 size)
+{
+  return (size + PAGE - 1) & ~(guint64) (PAGE - 1);
+}
+
+typedef struct
+{
+  guint64 bitmap_offset[FERRY_N_CLASSES];
+  guint64 blocks_offset[FERRY_N_CLASSES];
+  guint64 data_offset[FERRY_N_CLASSES];
+  guint64 control_size;
+  guint64 data_size;
+} FerryLayout;
+
+static void
+ferry_layout_compute (FerryLayout *layout, guint64 ring_slots, guint64 slot_stride)
+{
+  guint64 control = round_page (FERRY_OFFSET_RING + ring_slots * slot_stride);
+  guint64 data = 0;
+
+  for (guint c = 0; c < FERRY_N_CLASSES; c++)
+    {
+      guint n = ferry_arena_class_blocks (c);
+
+      layout->bitmap_offset[c] = control;
+      control += round_page ((n + 63) / 64 * sizeof (guint64));
+      layout->blocks_offset[c] = control;
+      control += round_page (n * sizeof (FerryBlock));
+      layout->data_offset[c] = data;
+      data += n * ferry_arena_class_size (c);
+    }
+  layout->control_size = control;
+  layout->data_size = data;
+}
+
+static guint64
+ring_slots_for (guint capacity, guint history)
+{
+  guint64 need = MAX ((guint64) capacity + history, 8);
+  guint64 slots = 1;
+
+  while (slots < need)
+    slots <<= 1;
+  return slots;
+}
+
+static guint64
+slot_stride_for (guint inline_size)
+{
+  /* whole pairs of cache lines, which adjacent-line prefetchers fetch together */
+  return (FERRY_SLOT_HEADER + (guint64) inline_size + 127) & ~G_GUINT64_CONSTANT (127);
+}
+
+static guint64
+default_max_bytes (void)
+{
+  return (guint64) sysconf (_SC_PHYS_PAGES) * (guint64) sysconf (_SC_PAGESIZE) / 2;
+}
+
+static void
+config_settings (const FerryChannelConfig *config, FerrySegmentHeader *header)
+{
+  FerryLayout layout;
+
+  header->mode = config->mode;
+  header->capacity = config->capacity > 0 ? config->capacity : FERRY_DEFAULT_CAPACITY;
+  header->history = config->mode == FERRY_MODE_BROADCAST ? config->history : 0;
+  header->slot_stride = (guint32) slot_stride_for (config->inline_size > 0 ? config->inline_size : FERRY_DEFAULT_INLINE);
+  header->inline_size = header->slot_stride - FERRY_SLOT_HEADER;
+  header->ring_slots = (guint32) ring_slots_for (header->capacity, header->history);
+  header->max_bytes = config->max_bytes > 0 ? config->max_bytes : default_max_bytes ();
+  header->n_participants = FERRY_MAX_PARTICIPANTS;
+  header->n_classes = FERRY_N_CLASSES;
+  ferry_layout_compute (&layout, header->ring_slots, header->slot_stride);
+  header->control_size = layout.control_size;
+  header->data_size = layout.data_size;
+}
+
+/* Private: what a new segment of these settings takes, sparse. */
+gboolean
+ferry_segment_measure (const FerryChannelConfig *config, guint64 *control_size, guint64 *data_size)
+{
+  FerrySegmentHeader header = { 0 };
+
+  config_settings (config, &header);
+  *control_size = header.control_size;
+  *data_size = header.data_size;
+  return TRUE;
+}
+
+/* Private: a broken segment. Always FALSE. */
+gboolean
+ferry_segment_set_corrupt (FerrySegment *self, GError **error, const char *what)
+{
+  g_set_error (error, FERRY_ERROR, FERRY_ERROR_CORRUPT,
+               "%s: shared memory is corrupt: %s; no correct peer writes that. Close the channel in all programs and "
+               "create it anew",
+               self->label, what);
+  return FALSE;
+}
+
+/* Private: the first thing to be called. */
+void
+ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport)
+{
+  static gsize once = 0;
+
+  if (g_once_init_enter (&once))
+    {
+      pthread_atfork (atfork_prepare, atfork_parent, atfork_child);
+      g_once_init_leave (&once, 1);
+    }
+
+  memset (self, 0, sizeof *self);
+  self->transport = transport;
+  self->klass = FERRY_SEGMENT_TRANSPORT_GET_CLASS (transport);
+  self->lock_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
+  self->fork_generation = ferry_fork_generation;
+  g_mutex_init (&self->mutex);
+  g_mutex_init (&self->cursor_mutex);
+  g_mutex_init (&self->sleep_mutex);
+
+  pthread_mutex_lock (&segments_mutex);
+  if (segments == NULL)
+    segments = g_ptr_array_new ();
+  g_ptr_array_add (segments, self);
+  pthread_mutex_unlock (&segments_mutex);
+}
+
+/* Private: unmaps and closes; does not leave. */
+void
+ferry_segment_clear (FerrySegment *self)
+{
+  pthread_mutex_lock (&segments_mutex);
+  if (segments != NULL)
+    g_ptr_array_remove_fast (segments, self);
+  pthread_mutex_unlock (&segments_mutex);
+
+  for (guint c = 0; c < FERRY_N_CLASSES; c++)
+    {
+      gpointer *chunks = atomic_load_explicit (&self->classes[c].chunks, memory_order_relaxed);
+
+      for (guint i = 0; chunks != NULL && i < self->classes[c].n_chunks; i++)
+        if (chunks[i] != NULL)
+          self->klass->unmap (self->transport, chunks[i],
+                              self->classes[c].blocks_per_chunk * ferry_arena_class_size (c));
+      g_free (chunks);
+      atomic_store_explicit (&self->classes[c].chunks, NULL, memory_order_relaxed);
+    }
+  if (self->control != NULL)
+    self->klass->unmap (self->transport, self->control, self->control_size);
+  self->control = NULL;
+  self->me = NULL;
+  close_fd (&self->lock_fd);
+  close_fd (&self->doorbell_fd);
+  close_fd (&self->timer_fd);
+  close_fd (&self->epoll_fd);
+  g_clear_pointer (&self->label, g_free);
+}
+
+/* Maps the control area whose checked header is given. */
+static gboolean
+ferry_segment_map_control (FerrySegment *self, const FerrySegmentHeader *header, GError **error)
+{
+  FerryLayout layout;
+
+  ferry_layout_compute (&layout, header->ring_slots, header->slot_stride);
+  self->control = self->klass->map (self->transport, FERRY_SEGMENT_AREA_CONTROL, 0, header->control_size, TRUE, error);
+  if (self->control == NULL)
+    return FALSE;
+  self->control_size = header->control_size;
+  self->data_size = header->data_size;
+  self->mode = (FerryMode) header->mode;
+  self->capacity = header->capacity;
+  self->ring_slots = header->ring_slots;
+  self->ring_mask = header->ring_slots - 1;
+  self->lap_shift = (guint) __builtin_ctzll (header->ring_slots);
+  self->slot_stride = header->slot_stride;
+  self->history = header->history;
+  self->inline_max = header->inline_size;
+  self->max_bytes = header->max_bytes;
+  self->anonymous = header->anonymous != 0;
+  memcpy (self->identity, header->identity, sizeof self->identity);
+
+  self->tail = (_Atomic guint64 *) (void *) (self->control + FERRY_OFFSET_TAIL);
+  self->head = (_Atomic guint64 *) (void *) (self->control + FERRY_OFFSET_HEAD);
+  self->rx_sleeping = (_Atomic guint64 *) (void *) (self->control + FERRY_OFFSET_RX_SLEEPING);
+  self->tx_sleeping = (_Atomic guint64 *) (void *) (self->control + FERRY_OFFSET_TX_SLEEPING);
+  self->flush_sleeping = (_Atomic guint64 *) (void *) (self->control + FERRY_OFFSET_FLUSH_SLEEPING);
+  self->shared = (FerrySegmentShared *) (void *) (self->control + FERRY_OFFSET_SHARED);
+  self->class_used = (_Atomic guint32 *) (void *) (self->control + FERRY_OFFSET_CLASSES);
+  self->records = (FerryParticipantRecord *) (void *) (self->control + FERRY_OFFSET_PARTICIPANTS);
+  self->ring = self->control + FERRY_OFFSET_RING;
+  for (guint c = 0; c < FERRY_N_CLASSES; c++)
+    {
+      guint64 size = ferry_arena_class_size (c);
+
+      self->classes[c].bitmap = (_Atomic guint64 *) (void *) (self->control + layout.bitmap_offset[c]);
+      self->classes[c].blocks = (FerryBlock *) (void *) (self->control + layout.blocks_offset[c]);
+      self->classes[c].n_blocks = ferry_arena_class_blocks (c);
+      self->classes[c].data_offset = layout.data_offset[c];
+      self->classes[c].control_offset = layout.bitmap_offset[c];
+      self->classes[c].blocks_per_chunk = (guint) MAX (FERRY_CHUNK_SIZE / size, 1);
+      self->classes[c].n_chunks = self->classes[c].n_blocks / self->classes[c].blocks_per_chunk;
+    }
+  return TRUE;
+}
+
+/* Private: creator: writes the header into fresh memory and maps it. */
+gboolean
+ferry_segment_format (FerrySegment *self, const FerryChannelConfig *config, GError **error)
+{
+  FerrySegmentHeader header = { .magic = FERRY_SEGMENT_MAGIC,
+                                .major = FERRY_SEGMENT_MAJOR,
+                                .minor = FERRY_SEGMENT_MINOR,
+                                .features = FERRY_SEGMENT_FEATURES,
+                                .anonymous = config->name == NULL };
+
+  config_settings (config, &header);
+  if (getrandom (header.identity, sizeof header.identity, 0) != sizeof header.identity)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED, "%s: getrandom: %s", self->label, g_strerror (errno));
+      return FALSE;
+    }
+  /* the header, the first page of participants, and the ring */
+  if (!self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, 0, FERRY_OFFSET_PARTICIPANTS + PAGE, error) ||
+      !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, FERRY_OFFSET_RING,
+                            (guint64) header.ring_slots * header.slot_stride, error))
+    return FALSE;
+  if (!ferry_segment_map_control (self, &header, error))
+    return FALSE;
+  memcpy (self->control, &header, sizeof header);
+  return TRUE;
+}
+
+static gboolean
+header_is_sane (const FerrySegmentHeader *header)
+{
+  FerryLayout layout;
+
+  if (header->mode != FERRY_MODE_WORK_QUEUE && header->mode != FERRY_MODE_BROADCAST)
+    return FALSE;
+  if (header->capacity < 1 || header->capacity > FERRY_MAX_CAPACITY || header->history > FERRY_MAX_HISTORY)
+    return FALSE;
+  if (header->ring_slots != ring_slots_for (header->capacity, header->history))
+    return FALSE;
+  if (header->inline_size < FERRY_MIN_INLINE || header->inline_size > FERRY_MAX_INLINE + 128 ||
+      header->slot_stride != header->inline_size + FERRY_SLOT_HEADER || header->slot_stride % 128 != 0)
+    return FALSE;
+  if (header->n_participants != FERRY_MAX_PARTICIPANTS || header->n_classes != FERRY_N_CLASSES ||
+      header->max_bytes == 0)
+    return FALSE;
+  ferry_layout_compute (&layout, header->ring_slots, header->slot_stride);
+  return header->control_size == layout.control_size && header->data_size == layout.data_size;
+}
+
+/* Private: joiner: checks the header and maps the control area. */
+gboolean
+ferry_segment_map (FerrySegment *self, GError **error)
+{
+  FerrySegmentHeader header;
+  int fd = ferry_segment_transport_get_control_fd (self->transport);
+  struct stat control_stat;
+  struct stat data_stat;
+  gssize n;
+
+  /* Read, not mapped: a truncated file must not raise SIGBUS. */
+  n = pread (fd, &header, sizeof header, 0);
+  if (n != (gssize) sizeof header || fstat (fd, &control_stat) != 0 ||
+      fstat (ferry_segment_transport_get_data_fd (self->transport), &data_stat) != 0)
+    return ferry_segment_set_corrupt (self, error, "the control area is too short for a header");
+  if (header.magic != FERRY_SEGMENT_MAGIC)
+    return ferry_segment_set_corrupt (self, error, "it does not begin with the mark of a segment");
+  if (header.major != FERRY_SEGMENT_MAJOR || (header.features & ~FERRY_SEGMENT_FEATURES) != 0)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_VERSION,
+                   "%s: it has layout %u.%u with features 0x%" G_GINT64_MODIFIER
+                   "x, this library knows layout %u.x with features 0x%" G_GINT64_MODIFIER
+                   "x; use the same version of Ferry on all sides",
+                   self->label, header.major, header.minor, header.features, FERRY_SEGMENT_MAJOR,
+                   FERRY_SEGMENT_FEATURES);
+      return FALSE;
+    }
+  if (!header_is_sane (&header))
+    return ferry_segment_set_corrupt (self, error, "its settings contradict each other");
+  /* Both areas may lie in one file, the data behind the control area. */
+  if ((guint64) control_stat.st_size != header.control_size + (self->data_offset > 0 ? header.data_size : 0) ||
+      (guint64) data_stat.st_size != self->data_offset + header.data_size ||
+      (self->data_offset > 0 && self->data_offset != header.control_size))
+    return ferry_segment_set_corrupt (self, error, "it was truncated or extended");
+  return ferry_segment_map_control (self, &header, error);
+}
+
+/* ---- the lock ---- */
+
+/* Private: takes the lock of slow operations. */
+gboolean
+ferry_segment_lock (FerrySegment *self, GError **error)
+{
+  gint64 started = 0;
+  gulong pause = LOCK_PAUSE_MIN_US;
+
+  g_mutex_lock (&self->mutex);
+  while (flock (self->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    {
+      int saved_errno = errno;
+
+      if (saved_errno != EWOULDBLOCK && saved_errno != EINTR)
+        {
+          g_mutex_unlock (&self->mutex);
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED, "%s: can't lock the segment: %s", self->label,
+                       g_strerror (saved_errno));
+          return FALSE;
+        }
+      if (started == 0)
+        started = g_get_monotonic_time ();
+      if (g_get_monotonic_time () - started > LOCK_PATIENCE_US)
+        {
+          g_mutex_unlock (&self->mutex);
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
+                       "%s: another participant has held the lock of the segment for %d s; it is probably stopped "
+                       "(SIGSTOP or a debugger): continue it or end it",
+                       self->label, (int) (LOCK_PATIENCE_US / G_USEC_PER_SEC));
+          return FALSE;
+        }
+      g_usleep (pause);
+      pause = MIN (pause * 2, LOCK_PAUSE_MAX_US);
+    }
+  FERRY_STEP ("locked");
+  return TRUE;
+}
+
+/* Private: undoes ferry_segment_lock(). */
+void
+ferry_segment_unlock (FerrySegment *self)
+{
+  FERRY_STEP ("before-unlock");
+  flock (self->lock_fd, LOCK_UN);
+  g_mutex_unlock (&self->mutex);
+}
+
+/* ---- liveness ---- */
+
+typedef struct
+{
+  gint64 pid;
+  guint64 start;
+  guint64 namespace;
+} FerryProcess;
+
+/* The start time of a process in clock ticks, field 22 of proc(5); 0 when it is gone or a zombie. */
+static guint64
+process_start_time (gint64 pid)
+{
+  char path[64];
+  char text[1024];
+  const char *p;
+  gssize n;
+  int fd;
+
+  g_snprintf (path, sizeof path, "/proc/%" G_GINT64_FORMAT "/stat", pid);
+  fd = open (path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return 0;
+  n = read (fd, text, sizeof text - 1);
+  close (fd);
+  if (n <= 0)
+    return 0;
+  text[n] = '\0';
+  p = strrchr (text, ')'); /* the name before it may contain anything */
+  if (p == NULL || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X')
+    return 0;
+  p += 2; /* at field 3 */
+  for (guint field = 3; field < 22; field++)
+    {
+      p = strchr (p, ' ');
+      if (p == NULL)
+        return 0;
+      p++;
+    }
+  return g_ascii_strtoull (p, NULL, 10);
+}
+
+static const FerryProcess *
+process_self (void)
+{
+  static GMutex mutex;
+  static FerryProcess self;
+  static guint generation = G_MAXUINT;
+
+  g_mutex_lock (&mutex);
+  if (generation != ferry_fork_generation)
+    {
+      struct stat st;
+
+      self.pid = getpid ();
+      self.start = process_start_time (self.pid);
+      self.namespace = stat ("/proc/self/ns/pid", &st) == 0 ? (guint64) st.st_ino : 0;
+      generation = ferry_fork_generation;
+    }
+  g_mutex_unlock (&mutex);
+  return &self;
+}
+
+/* Private: whether the participant of a used record is known to be dead. */
+gboolean
+ferry_segment_is_dead (FerrySegment *self, guint id)
+{
+  FerryParticipantRecord *record = &self->records[id];
+  struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LIVENESS_OFFSET + id, .l_len = 1 };
+  const FerryProcess *here;
+  gint64 pid;
+  guint64 start;
+
+  if (self->joined && id == self->id)
+    return FALSE;
+  if (fcntl (self->lock_fd, F_OFD_GETLK, &lock) != 0)
+    return FALSE; /* not known */
+  if (lock.l_type == F_UNLCK)
+    return TRUE;
+
+  /* The lock may have outlived its process in a child made by a bare clone(). */
+  here = process_self ();
+  pid = record->pid;
+  start = record->pid_start;
+  if (here->namespace == 0 || record->pid_namespace != here->namespace || start == 0 || pid <= 0 || pid == here->pid)
+    return FALSE;
+  return process_start_time (pid) != start;
+}
+
+/* ---- join, leave ---- */
+
+static gboolean
+record_in_use (FerrySegment *self, guint id)
+{
+  return ferry_record_state (atomic_load_explicit (&self->records[id].word, memory_order_acquire)) !=
+         FERRY_RECORD_FREE;
+}
+
+static guint64
+clear_bit (_Atomic guint64 *bitmap, guint id)
+{
+  return atomic_fetch_and_explicit (&bitmap[id / 64], ~(G_GUINT64_CONSTANT (1) << (id % 64)), memory_order_seq_cst);
+}
+
+/* The record becomes free; its counters go to the totals. Under the lock. */
+static void
+release_record (FerrySegment *self, guint id, gboolean died)
+{
+  FerryParticipantRecord *record = &self->records[id];
+  FerrySegmentShared *shared = self->shared;
+  guint64 word = atomic_load_explicit (&record->word, memory_order_acquire);
+  gboolean sender = ferry_record_role (word) == FERRY_ROLE_SENDER;
+  guint64 messages = atomic_load_explicit (&record->messages[0], memory_order_relaxed) +
+                     atomic_load_explicit (&record->messages[1], memory_order_relaxed);
+  guint64 bytes = atomic_load_explicit (&record->bytes[0], memory_order_relaxed) +
+                  atomic_load_explicit (&record->bytes[1], memory_order_relaxed);
+
+  atomic_fetch_add_explicit (sender ? &shared->messages_sent : &shared->messages_received, messages,
+                             memory_order_relaxed);
+  atomic_fetch_add_explicit (sender ? &shared->bytes_sent : &shared->bytes_received, bytes, memory_order_relaxed);
+  atomic_fetch_add_explicit (sender ? &shared->send_waits : &shared->receive_waits,
+                             atomic_load_explicit (&record->waits, memory_order_relaxed), memory_order_relaxed);
+  atomic_fetch_add_explicit (&shared->messages_dropped, atomic_load_explicit (&record->dropped, memory_order_relaxed),
+                             memory_order_relaxed);
+  for (guint i = 0; i < 2; i++)
+    {
+      atomic_store_explicit (&record->messages[i], 0, memory_order_relaxed);
+      atomic_store_explicit (&record->bytes[i], 0, memory_order_relaxed);
+    }
+  atomic_store_explicit (&record->waits, 0, memory_order_relaxed);
+  atomic_store_explicit (&record->dropped, 0, memory_order_relaxed);
+  clear_bit (self->rx_sleeping, id);
+  clear_bit (self->tx_sleeping, id);
+  clear_bit (self->flush_sleeping, id);
+  atomic_store_explicit (&record->doorbell, 0, memory_order_relaxed);
+  atomic_store_explicit (&record->exit_died, died, memory_order_relaxed);
+  atomic_store_explicit (&record->exit_incarnation, ferry_record_incarnation (word), memory_order_relaxed);
+  FERRY_STEP ("record-before-free");
+  atomic_store_explicit (&record->word, ferry_record_word (ferry_record_incarnation (word), 0, FERRY_RECORD_FREE),
+                         memory_order_seq_cst);
+  atomic_fetch_add_explicit (&shared->epoch, 1, memory_order_seq_cst);
+}
+
+typedef struct
+{
+  guint32 block;
+  guint64 word;
+} FerryCandidate;
+
+/* Section 5: undoes or finishes what a dead participant began. Under the lock. */
+static void
+repair (FerrySegment *self, guint dead)
+{
+  g_autoptr (GArray) candidates = g_array_new (FALSE, FALSE, sizeof (FerryCandidate));
+  g_autoptr (GHashTable) named = g_hash_table_new (NULL, NULL);
+
+  FERRY_STEP ("repair-begin");
+  for (guint64 i = 0; i < self->ring_slots; i++)
+    {
+      FerrySlot *slot = ferry_segment_slot (self, i);
+      guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
+
+      if (ferry_word_owner (w) != dead)
+        continue;
+      if (ferry_word_state (w) == FERRY_SLOT_WRITING)
+        atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (ferry_word_lap (w), 0, FERRY_SLOT_VOID),
+                                                 memory_order_seq_cst, memory_order_relaxed);
+      else if (ferry_word_state (w) == FERRY_SLOT_TAKEN && self->mode == FERRY_MODE_WORK_QUEUE)
+        atomic_compare_exchange_strong_explicit (&slot->word, &w,
+                                                 ferry_word (ferry_word_lap (w), 0, FERRY_SLOT_COMMITTED),
+                                                 memory_order_seq_cst, memory_order_relaxed);
+      else if (ferry_word_state (w) == FERRY_SLOT_TAKEN)
+        ferry_ring_finish_taken (self, slot, w);
+      FERRY_STEP ("repair-slot");
+    }
+
+  /* First the blocks that carry its name, then the slots: see section 5 for why in this order. */
+  for (guint c = 0; c < FERRY_N_CLASSES; c++)
+    {
+      guint n = MIN (atomic_load_explicit (&self->class_used[c], memory_order_acquire), self->classes[c].n_blocks);
+
+      for (guint i = 0; i < n; i++)
+        {
+          FerryBlock *block = &self->classes[c].blocks[i];
+          FerryCandidate candidate = { FERRY_BLOCK_REF (c, i),
+                                       atomic_load_explicit (&block->word, memory_order_acquire) };
+
+          if (ferry_word_owner (candidate.word) != dead)
+            continue;
+          if (ferry_word_state (candidate.word) == FERRY_BLOCK_OWNED)
+            g_array_append_val (candidates, candidate);
+          else if (ferry_word_state (candidate.word) == FERRY_BLOCK_TRIMMING)
+            ferry_arena_finish_trim (self, candidate.block, candidate.word);
+        }
+    }
+  for (guint64 i = 0; i < self->ring_slots; i++)
+    {
+      FerrySlot *slot = ferry_segment_slot (self, i);
+      guint state = ferry_word_state (atomic_load_explicit (&slot->word, memory_order_acquire));
+
+      if (state == FERRY_SLOT_COMMITTED || state == FERRY_SLOT_TAKEN)
+        g_hash_table_add (named, GUINT_TO_POINTER (slot->block));
+    }
+  for (guint i = 0; i < candidates->len; i++)
+    {
+      FerryCandidate *candidate = &g_array_index (candidates, FerryCandidate, i);
+
+      if (!g_hash_table_contains (named, GUINT_TO_POINTER (candidate->block)))
+        ferry_arena_force_free (self, candidate->block, candidate->word);
+      FERRY_STEP ("repair-block");
+    }
+  for (guint c = 0; c < FERRY_N_CLASSES; c++)
+    {
+      guint n = MIN (atomic_load_explicit (&self->class_used[c], memory_order_acquire), self->classes[c].n_blocks);
+
+      for (guint i = 0; i < n; i++)
+        {
+          FerryBlock *block = &self->classes[c].blocks[i];
+
+          clear_bit (block->holders, dead);
+          ferry_arena_free_if_unheld (self, FERRY_BLOCK_REF (c, i));
+        }
+    }
+  FERRY_STEP ("repair-holders");
+  ferry_arena_recount (self);
+  FERRY_STEP ("repair-recounted");
+  atomic_fetch_add_explicit (&self->shared->repairs, 1, memory_order_relaxed);
+  release_record (self, dead, TRUE);
+  FERRY_STEP ("repair-released");
+  ferry_waiter_wake_all (self, FERRY_SIDE_RX);
+  ferry_waiter_wake_all (self, FERRY_SIDE_TX);
+  ferry_waiter_wake_all (self, FERRY_SIDE_FLUSH);
+  FERRY_STEP ("repair-woken");
+}
+
+/* Returns how many were repaired. Under the lock. */
+static guint
+repair_dead_locked (FerrySegment *self)
+{
+  guint n_repaired = 0;
+
+  for (guint id = 0; id < ferry_segment_n_records (self); id++)
+    if (record_in_use (self, id) && ferry_segment_is_dead (self, id))
+      {
+        repair (self, id);
+        n_repaired++;
+      }
+  return n_repaired;
+}
+
+/* Private: looks for dead participants and repairs what they left. Returns their number. */
+guint
+ferry_segment_repair_dead (FerrySegment *self)
+{
+  gboolean any = FALSE;
+  guint n_repaired = 0;
+
+  if (self->lock_fd < 0)
+    return 0;
+  for (guint id = 0; id < ferry_segment_n_records (self) && !any; id++)
+    any = record_in_use (self, id) && ferry_segment_is_dead (self, id);
+  if (any && ferry_segment_lock (self, NULL))
+    {
+      n_repaired = repair_dead_locked (self);
+      ferry_segment_unlock (self);
+    }
+  return n_repaired;
+}
+
+/* Private: how many active participants have the role. */
+guint
+ferry_segment_count_role (FerrySegment *self, FerryRole role)
+{
+  guint n = 0;
+
+  for (guint id = 0; id < ferry_segment_n_records (self); id++)
+    {
+      guint64 word = atomic_load_explicit (&self->records[id].word, memory_order_acquire);
+
+      n += ferry_record_state (word) == FERRY_RECORD_ACTIVE && ferry_record_role (word) == role;
+    }
+  return n;
+}
+
+static gboolean
+open_lock_fd (FerrySegment *self, GError **error)
+{
+  char path[64];
+
+  /* A description of our own: its locks are ours alone. */
+  g_snprintf (path, sizeof path, "/proc/self/fd/%d", ferry_segment_transport_get_control_fd (self->transport));
+  self->lock_fd = open (path, O_RDWR | O_CLOEXEC);
+  if (self->lock_fd < 0)
+    {
+      g_set_error (error, FERRY_ERROR, errno == EACCES || errno == EPERM ? FERRY_ERROR_PERMISSION : FERRY_ERROR_FAILED,
+                   "%s: can't open %s: %s; Ferry needs /proc and the right to write the channel's memory", self->label,
+                   path, g_strerror (errno));
+      return FALSE;
+    }
+  return TRUE;
+}
+
+static void
+unlock_and_close (FerrySegment *self)
+{
+  ferry_segment_unlock (self);
+  close_fd (&self->lock_fd);
+}
+
+/* Private: becomes a participant. @withdrawn: the segment can't be joined any more, and the
+ * name is free; no error is set then. */
+gboolean
+ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GError **error)
+{
+  const FerryProcess *here = process_self ();
+  FerryParticipantRecord *record = NULL;
+  guint n_alive = 0;
+  guint64 word;
+  guint id;
+  guint32 flags;
+
+  *withdrawn = FALSE;
+  self->role = role;
+  if (!open_lock_fd (self, error))
+    return FALSE;
+  if (role == FERRY_ROLE_OBSERVER)
+    return TRUE;
+  if (!ferry_segment_lock (self, error))
+    {
+      close_fd (&self->lock_fd);
+      return FALSE;
+    }
+
+  flags = atomic_load_explicit (&self->shared->flags, memory_order_acquire);
+  repair_dead_locked (self);
+  for (id = 0; id < ferry_segment_n_records (self); id++)
+    n_alive += record_in_use (self, id);
+  if (!self->anonymous && ((flags & FERRY_SHARED_WITHDRAWN) ||
+                           (n_alive == 0 && atomic_load_explicit (&self->shared->data_ready, memory_order_acquire))))
+    {
+      if (!(flags & FERRY_SHARED_WITHDRAWN))
+        {
+          atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
+          self->klass->withdraw (self->transport);
+        }
+      *withdrawn = TRUE;
+      unlock_and_close (self);
+      return FALSE;
+    }
+
+  for (id = 0; id < FERRY_MAX_PARTICIPANTS; id++)
+    {
+      struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LIVENESS_OFFSET + id, .l_len = 1 };
+      guint64 offset = FERRY_OFFSET_PARTICIPANTS + (guint64) id * FERRY_PARTICIPANT_STRIDE;
+
+      if (id >= ferry_segment_n_records (self) && offset % PAGE == 0 &&
+          !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, offset, PAGE, error))
+        {
+          unlock_and_close (self);
+          return FALSE;
+        }
+      if (record_in_use (self, id) || fcntl (self->lock_fd, F_OFD_SETLK, &lock) != 0)
+        continue;
+      record = &self->records[id];
+      break;
+    }
+  if (record == NULL)
+    {
+      unlock_and_close (self);
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_MANY,
+                   "%s: it has %d participants, the most a channel can have; close some endpoints, or use a channel "
+                   "for each group",
+                   self->label, FERRY_MAX_PARTICIPANTS);
+      return FALSE;
+    }
+
+  FERRY_STEP ("join-record");
+  self->id = id;
+  self->me = record;
+  self->fork_generation = ferry_fork_generation;
+  self->incarnation = ferry_record_incarnation (atomic_load_explicit (&record->word, memory_order_relaxed)) + 1;
+  word = ferry_record_word (self->incarnation, role, FERRY_RECORD_JOINING);
+  record->pid = here->pid;
+  record->pid_start = here->start;
+  record->pid_namespace = here->namespace;
+  record->uid = getuid ();
+  atomic_store_explicit (&record->ended, 0, memory_order_relaxed);
+  atomic_store_explicit (&record->doorbell, 0, memory_order_relaxed);
+  atomic_store_explicit (&record->word, word, memory_order_seq_cst);
+  FERRY_STEP ("join-joining");
+  if (id >= ferry_segment_n_records (self))
+    atomic_store_explicit (&self->shared->n_records, id + 1, memory_order_release);
+  FERRY_STEP ("join-counted");
+  self->joined = TRUE;
+
+  if (role == FERRY_ROLE_SENDER)
+    {
+      atomic_fetch_and_explicit (&self->shared->flags, ~(guint32) FERRY_SHARED_ENDED, memory_order_seq_cst);
+    }
+  else if (self->mode == FERRY_MODE_BROADCAST)
+    {
+      /* Twice, see section 2: nobody overtakes us after the second reading. */
+      for (guint i = 0; i < 2; i++)
+        {
+          guint64 tail = ferry_ring_find_tail (self);
+          guint64 head = ferry_ring_advance_head (self);
+          guint64 cursor = i == 0 ? 0 : atomic_load_explicit (&self->cursor, memory_order_relaxed);
+          guint64 from = tail > self->history ? tail - self->history : 0;
+
+          if (tail == G_MAXUINT64 || head == G_MAXUINT64)
+            {
+              release_record (self, id, FALSE);
+              self->joined = FALSE;
+              unlock_and_close (self);
+              return ferry_segment_set_corrupt (self, error, "head and tail of the ring contradict its slots");
+            }
+          from = MAX (from, head);
+          cursor = i == 0 ? from : MAX (cursor, MIN (from, tail));
+          atomic_store_explicit (&self->cursor, cursor, memory_order_relaxed);
+          atomic_store_explicit (&record->cursor, cursor, memory_order_seq_cst);
+          if (i == 0)
+            atomic_store_explicit (&record->word, ferry_record_word (self->incarnation, role, FERRY_RECORD_ACTIVE),
+                                   memory_order_seq_cst);
+        }
+    }
+  atomic_store_explicit (&record->word, ferry_record_word (self->incarnation, role, FERRY_RECORD_ACTIVE),
+                         memory_order_seq_cst);
+  atomic_store_explicit (&self->shared->data_ready, 1, memory_order_release);
+  atomic_fetch_add_explicit (&self->shared->epoch, 1, memory_order_seq_cst);
+  FERRY_STEP ("join-active");
+  ferry_segment_unlock (self);
+  ferry_waiter_wake_all (self, FERRY_SIDE_RX);
+  ferry_waiter_wake_all (self, FERRY_SIDE_TX);
+  return TRUE;
+}
+
+/* Private: stops being a participant; with views held, stays as a mere holder until called
+ * again without. */
+void
+ferry_segment_leave (FerrySegment *self, gboolean views_held)
+{
+  guint n_others = 0;
+
+  if (!self->joined || self->fork_generation != ferry_fork_generation)
+    {
+      self->joined = FALSE;
+      close_fd (&self->lock_fd);
+      return;
+    }
+  if (!ferry_segment_lock (self, NULL))
+    {
+      /* Somebody is stopped with the lock in hand. Closing ours tells the others that we are gone. */
+      self->joined = FALSE;
+      close_fd (&self->lock_fd);
+      return;
+    }
+
+  if (views_held)
+    {
+      atomic_store_explicit (&self->me->word, ferry_record_word (self->incarnation, self->role, FERRY_RECORD_LEAVING),
+                             memory_order_seq_cst);
+      clear_bit (self->rx_sleeping, self->id);
+      clear_bit (self->tx_sleeping, self->id);
+      clear_bit (self->flush_sleeping, self->id);
+      atomic_store_explicit (&self->me->doorbell, 0, memory_order_relaxed);
+      atomic_fetch_add_explicit (&self->shared->epoch, 1, memory_order_seq_cst);
+      ferry_segment_unlock (self);
+    }
+  else
+    {
+      repair_dead_locked (self);
+      for (guint id = 0; id < ferry_segment_n_records (self); id++)
+        n_others += id != self->id && record_in_use (self, id);
+      FERRY_STEP ("leave-begin");
+      if (n_others == 0 && !self->anonymous)
+        {
+          atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
+          FERRY_STEP ("leave-marked");
+          self->klass->withdraw (self->transport);
+          FERRY_STEP ("leave-withdrawn");
+          /* This process may keep the mapping for a while; the pages need not stay. */
+          if (self->data_writable)
+            self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, 0, self->data_size, NULL);
+        }
+      release_record (self, self->id, FALSE);
+      FERRY_STEP ("leave-released");
+      self->joined = FALSE;
+      ferry_segment_unlock (self);
+      close_fd (&self->lock_fd);
+    }
+  /* A broadcast receiver may have been the one that all waited for; receivers may be at the end now. */
+  ferry_waiter_wake_all (self, FERRY_SIDE_RX);
+  ferry_waiter_wake_all (self, FERRY_SIDE_TX);
+  ferry_waiter_wake_all (self, FERRY_SIDE_FLUSH);
+}
+
+/* Private: in a fork child, at the first use: joins as a participant of its own. */
+gboolean
+ferry_segment_refork (FerrySegment *self, GError **error)
+{
+  static GMutex mutex;
+  gboolean withdrawn = FALSE;
+  gboolean ok = TRUE;
+
+  g_mutex_lock (&mutex);
+  if (self->fork_generation != ferry_fork_generation)
+    {
+      /* Other threads of the parent may have held them at the fork. */
+      g_mutex_init (&self->mutex);
+      g_mutex_init (&self->cursor_mutex);
+      g_mutex_init (&self->sleep_mutex);
+      self->n_sleepers = 0;
+      self->joined = FALSE;
+      self->me = NULL;
+      self->first_thread = NULL;
+      ok = ferry_segment_join (self, self->role, &withdrawn, error);
+      if (ok)
+        self->fork_generation = ferry_fork_generation;
+      else if (withdrawn)
+        g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
+                     "%s: all its participants left before this fork child used it; open it in the child instead",
+                     self->label);
+    }
+  g_mutex_unlock (&mutex);
+  return ok;
+}
+
+/* Private: counts a message sent or received. The first thread that does pays no atomic
+ * operation. */
+void
+ferry_segment_count (FerrySegment *self, guint64 bytes)
+{
+  static __thread char thread_mark;
+  FerryParticipantRecord *me = self->me;
+
+  if (G_UNLIKELY (self->first_thread == NULL))
+    g_atomic_pointer_compare_and_exchange (&self->first_thread, NULL, (gpointer) &thread_mark);
+  if (G_LIKELY (self->first_thread == &thread_mark))
+    {
+      atomic_store_explicit (&me->messages[0], atomic_load_explicit (&me->messages[0], memory_order_relaxed) + 1,
+                             memory_order_relaxed);
+      atomic_store_explicit (&me->bytes[0], atomic_load_explicit (&me->bytes[0], memory_order_relaxed) + bytes,
+                             memory_order_relaxed);
+    }
+  else
+    {
+      atomic_fetch_add_explicit (&me->messages[1], 1, memory_order_relaxed);
+      atomic_fetch_add_explicit (&me->bytes[1], bytes, memory_order_relaxed);
+    }
+}
+
+/* Private: whether every live sender has ended, and at least one did. */
+gboolean
+ferry_segment_ended (FerrySegment *self)
+{
+  if (!(atomic_load_explicit (&self->shared->flags, memory_order_seq_cst) & FERRY_SHARED_ENDED))
+    return FALSE;
+  for (guint id = 0; id < ferry_segment_n_records (self); id++)
+    {
+      FerryParticipantRecord *record = &self->records[id];
+      guint64 word = atomic_load_explicit (&record->word, memory_order_seq_cst);
+
+      if ((ferry_record_state (word) == FERRY_RECORD_ACTIVE || ferry_record_state (word) == FERRY_RECORD_JOINING) &&
+          ferry_record_role (word) == FERRY_ROLE_SENDER && !atomic_load_explicit (&record->ended, memory_order_seq_cst))
+        return FALSE;
+    }
+  return TRUE;
+}
+
+/* ---- verification ---- */
+
+G_GNUC_PRINTF (3, 4)
+static gboolean
+violated (FerrySegment *self, GError **error, const char *format, ...)
+{
+  va_list args;
+  g_autofree char *text = NULL;
+
+  va_start (args, format);
+  text = g_strdup_vprintf (format, args);
+  va_end (args);
+  return ferry_segment_set_corrupt (self, error, text);
+}
+
+static gboolean
+id_in_use (FerrySegment *self, guint id)
+{
+  return id < ferry_segment_n_records (self) && record_in_use (self, id);
+}
+
+static gboolean
+verify_locked (FerrySegment *self, GError **error)
+{
+  g_autoptr (GHashTable) named = g_hash_table_new (NULL, NULL);
+  guint64 head = ferry_ring_advance_head (self);
+  guint64 tail = ferry_ring_find_tail (self);
+  guint64 sum = 0;
+  struct stat st;
+
+  if (head == G_MAXUINT64 || tail == G_MAXUINT64 || tail - head > self->ring_slots)
+    return violated (self, error,
+                     "head %" G_GUINT64_FORMAT " and tail %" G_GUINT64_FORMAT " contradict the %" G_GUINT64_FORMAT
+                     " slots of the ring",
+                     head, tail, self->ring_slots);
+
+  for (guint64 position = head; position != head + self->ring_slots; position++)
+    {
+      FerrySlot *slot = ferry_segment_slot (self, position);
+      guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
+      guint state = ferry_word_state (w);
+      gint64 ahead = ferry_word_lap_ahead (w, position >> self->lap_shift);
+
+      if (position >= tail ? (ahead != 0 || state != FERRY_SLOT_EMPTY)
+                           : (ahead != 0 && !(ahead == 1 && state == FERRY_SLOT_EMPTY)))
+        return violated (self, error, "slot of position %" G_GUINT64_FORMAT " has state %u, %d laps ahead", position,
+                         state, (int) ahead);
+      if (position >= tail || ahead != 0)
+        continue;
+      if ((state == FERRY_SLOT_WRITING || state == FERRY_SLOT_TAKEN) && !id_in_use (self, ferry_word_owner (w)))
+        return violated (self, error, "slot of position %" G_GUINT64_FORMAT " is stuck in state %u of nobody", position,
+                         state);
+      if ((state == FERRY_SLOT_COMMITTED || state == FERRY_SLOT_TAKEN) && slot->block != FERRY_NO_BLOCK)
+        {
+          if (!ferry_arena_check_ref (self, slot->block, slot->size))
+            return violated (self, error, "slot of position %" G_GUINT64_FORMAT " names no valid block", position);
+          if (!g_hash_table_add (named, GUINT_TO_POINTER (slot->block)))
+            return violated (self, error, "block 0x%x lies in two slots", slot->block);
+        }
+    }
+
+  for (guint c = 0; c < FERRY_N_CLASSES; c++)
+    {
+      guint n = MIN (atomic_load_explicit (&self->class_used[c], memory_order_acquire), self->classes[c].n_blocks);
+
+      for (guint i = 0; i < n; i++)
+        {
+          FerryBlock *block = &self->classes[c].blocks[i];
+          guint32 ref = FERRY_BLOCK_REF (c, i);
+          guint64 w = atomic_load_explicit (&block->word, memory_order_acquire);
+          guint64 committed = atomic_load_explicit (&block->committed, memory_order_relaxed);
+          gboolean bit = (atomic_load_explicit (&self->classes[c].bitmap[i / 64], memory_order_acquire) >> (i % 64)) & 1;
+          gboolean in_ring = g_hash_table_contains (named, GUINT_TO_POINTER (ref));
+          gboolean held = FALSE;
+
+          if (committed > ferry_arena_class_size (c))
+            return violated (self, error, "block 0x%x claims %" G_GUINT64_FORMAT " bytes", ref, committed);
+          sum += committed;
+          for (guint id = 0; id < FERRY_MAX_PARTICIPANTS; id++)
+            if ((atomic_load_explicit (&block->holders[id / 64], memory_order_acquire) >> (id % 64)) & 1)
+              {
+                held = TRUE;
+                if (!id_in_use (self, id))
+                  return violated (self, error, "block 0x%x is held by participant %u, which does not exist", ref, id);
+              }
+          switch (ferry_word_state (w))
+            {
+            case FERRY_BLOCK_FREE:
+              if (in_ring)
+                return violated (self, error, "block 0x%x lies in the ring and is free", ref);
+              if (!bit)
+                return violated (self, error, "block 0x%x is free but not to be found: leaked", ref);
+              break;
+            case FERRY_BLOCK_OWNED:
+              if (!in_ring && !id_in_use (self, ferry_word_owner (w)))
+                return violated (self, error, "block 0x%x belongs to participant %u, which does not exist: leaked", ref,
+                                 ferry_word_owner (w));
+              break;
+            case FERRY_BLOCK_RETIRED:
+              if (!held)
+                return violated (self, error, "block 0x%x is retired, held by nobody and not free: leaked", ref);
+              break;
+            default:
+              return violated (self, error, "block 0x%x has state %u at rest", ref, ferry_word_state (w));
+            }
+        }
+    }
+  if (sum != atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed))
+    return violated (self, error, "blocks have %" G_GUINT64_FORMAT " bytes, the sum says %" G_GUINT64_FORMAT, sum,
+                     (guint64) atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed));
+  if (self->data_offset == 0 && fstat (ferry_segment_transport_get_data_fd (self->transport), &st) == 0 &&
+      (guint64) st.st_blocks * 512 > round_page (sum) && S_ISREG (st.st_mode))
+    return violated (self, error, "the data area takes %" G_GUINT64_FORMAT " bytes, blocks account for %" G_GUINT64_FORMAT,
+                     (guint64) st.st_blocks * 512, sum);
+  return TRUE;
+}
+
+/* Private: checks every invariant of a channel at rest: no slot stuck, no block leaked,
+ * counters right. Dead participants are repaired first. */
+gboolean
+ferry_segment_verify (FerrySegment *self, GError **error)
+{
+  gboolean ok;
+
+  ferry_segment_repair_dead (self);
+  if (!ferry_segment_lock (self, error))
+    return FALSE;
+  ok = verify_locked (self, error);
+  ferry_segment_unlock (self);
+  return ok;
+}
+
+/* ---- steps ---- */
+
+#if FERRY_WITH_STEPS
+
+extern const char *const __start_ferry_steps[];
+extern const char *const __stop_ferry_steps[];
+
+static char armed_name[64];
+static _Atomic int armed_countdown;
+static int armed_signal;
+
+/* Tests only: at the @nth passing of the step this process gets the signal. */
+void
+ferry_step_arm (const char *name, guint nth, int signal)
+{
+  g_strlcpy (armed_name, name, sizeof armed_name);
+  armed_signal = signal;
+  atomic_store (&armed_countdown, (int) nth);
+}
+
+/* Tests only: every step that was compiled in; a name may occur more than once. */
+const char *const *
+ferry_step_list (guint *n_steps)
+{
+  *n_steps = (guint) (__stop_ferry_steps - __start_ferry_steps);
+  return __start_ferry_steps;
+}
+
+void
+ferry_step (const char *name)
+{
+  static gsize once = 0;
+
+  if (g_once_init_enter (&once))
+    {
+      const char *text = g_getenv ("FERRY_STEP_KILL"); /* NAME:NTH */
+      const char *colon = text != NULL ? strchr (text, ':') : NULL;
+
+      if (colon != NULL)
+        {
+          g_autofree char *step = g_strndup (text, (gsize) (colon - text));
+
+          ferry_step_arm (step, (guint) atoi (colon + 1), SIGKILL);
+        }
+      g_once_init_leave (&once, 1);
+    }
+  if (G_LIKELY (atomic_load_explicit (&armed_countdown, memory_order_relaxed) <= 0) || strcmp (name, armed_name) != 0)
+    return;
+  if (atomic_fetch_sub (&armed_countdown, 1) == 1)
+    raise (armed_signal);
+}
+
+#endif

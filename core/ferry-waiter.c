@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Sleeping and waking of docs/memory-model.md, section 6. */
+
+#include "ferry-segment-private.h"
+
+#include "ferry-error.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The longest spin: what a futex wake-up costs here several times over, so that a peer that answers after having
+ * been woken itself is still met spinning. Nanoseconds. */
+#define SPIN_MAX_NS (50000)
+/* A spin is worth while for a few times the mean wait. */
+#define SPIN_FACTOR (4)
+#define SPIN_MIN_NS (2000)
+/* Weight of a new wait in the moving average: 1 / 8. */
+#define MEAN_SHIFT (3)
+/* After that much spinning the processor is offered to others, again and again. Nanoseconds. */
+#define YIELD_AFTER_NS (4000)
+/* Looks at the ring between two looks at the clock. */
+#define SPIN_BATCH (16)
+/* The longest sleep in one piece; then upkeep is done. Microseconds. */
+#define SLEEP_MAX_US (200 * 1000)
+/* Waiting for a flush looks more often: the wake-up comes only when the ring is empty. */
+#define FLUSH_SLEEP_MAX_US (5 * 1000)
+#define UPKEEP_INTERVAL_US (150 * 1000)
+/* Blocks idle for longer are given back. */
+#define IDLE_US (2 * G_USEC_PER_SEC)
+/* The pollable descriptor's timer, for upkeep. */
+#define TIMER_NS (500 * 1000 * 1000)
+
+gint64
+ferry_waiter_now (void)
+{
+  struct timespec now;
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  return (gint64) now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static inline void
+cpu_relax (void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause ();
+#elif defined(__aarch64__)
+  __asm__ volatile ("isb" ::: "memory");
+#else
+  __asm__ volatile ("" ::: "memory");
+#endif
+}
+
+static gboolean
+ferry_waiter_single_cpu (void)
+{
+  static gsize single = 0;
+
+  if (g_once_init_enter (&single))
+    {
+      cpu_set_t set;
+      gboolean one = sched_getaffinity (0, sizeof set, &set) == 0 && CPU_COUNT (&set) == 1;
+
+      g_once_init_leave (&single, one ? 1 : 2);
+    }
+  return single == 1;
+}
+
+/* Private: what a wait took, in ns, with or without sleep. */
+void
+ferry_waiter_learn (FerrySegment *self, gint64 waited)
+{
+  gint64 mean = atomic_load_explicit (&self->mean_wait, memory_order_relaxed);
+
+  waited = MIN (waited, 4 * SPIN_MAX_NS);
+  mean += (waited - mean) >> MEAN_SHIFT;
+  atomic_store_explicit (&self->mean_wait, mean, memory_order_relaxed);
+}
+
+/* Private: spins until ready() holds. FALSE when it is time to sleep. @started and @deadline in ns. */
+gboolean
+ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint64 started, gint64 deadline)
+{
+  gint64 mean = atomic_load_explicit (&self->mean_wait, memory_order_relaxed);
+  gint64 limit;
+  gboolean forever = self->wait_strategy == FERRY_WAIT_STRATEGY_SPIN;
+
+  switch (self->wait_strategy)
+    {
+    case FERRY_WAIT_STRATEGY_SLEEP:
+      return FALSE;
+    case FERRY_WAIT_STRATEGY_SPIN:
+      limit = (gint64) SLEEP_MAX_US * 1000; /* then the caller does upkeep and comes again */
+      break;
+    case FERRY_WAIT_STRATEGY_ADAPTIVE:
+    default:
+      if (mean > SPIN_MAX_NS || ferry_waiter_single_cpu ())
+        return FALSE;
+      limit = CLAMP (mean * SPIN_FACTOR, SPIN_MIN_NS, SPIN_MAX_NS);
+      break;
+    }
+
+  for (;;)
+    {
+      gint64 now;
+
+      for (guint i = 0; i < SPIN_BATCH; i++)
+        {
+          if (ready (self, data))
+            return TRUE;
+          cpu_relax ();
+        }
+      now = ferry_waiter_now ();
+      if (now - started > limit || (deadline >= 0 && now >= deadline))
+        return FALSE;
+      if (atomic_load_explicit (&self->closed, memory_order_relaxed))
+        return TRUE;
+      if (now - started > YIELD_AFTER_NS && !forever)
+        sched_yield ();
+    }
+}
+
+static _Atomic guint64 *
+ferry_waiter_bitmap (FerrySegment *self, FerrySide side)
+{
+  switch (side)
+    {
+    case FERRY_SIDE_RX:
+      return self->rx_sleeping;
+    case FERRY_SIDE_TX:
+      return self->tx_sleeping;
+    case FERRY_SIDE_FLUSH:
+    default:
+      return self->flush_sleeping;
+    }
+}
+
+static inline guint64
+ferry_waiter_bit (FerrySegment *self)
+{
+  return G_GUINT64_CONSTANT (1) << (self->id % 64);
+}
+
+/* Private: announces that we are about to sleep. The caller checks its condition once more
+ * afterwards, then calls ferry_waiter_sleep() with what this returned, or not, and
+ * ferry_waiter_finish() in any case. */
+guint32
+ferry_waiter_prepare (FerrySegment *self, FerrySide side)
+{
+  guint32 seen = atomic_load_explicit (&self->me->wake, memory_order_acquire);
+
+  g_mutex_lock (&self->sleep_mutex);
+  self->n_sleepers++;
+  atomic_fetch_or_explicit (&ferry_waiter_bitmap (self, side)[self->id / 64], ferry_waiter_bit (self),
+                            memory_order_seq_cst);
+  g_mutex_unlock (&self->sleep_mutex);
+  /* Pairs with the barrier of whoever changes the ring (atomic_exchange in ferry_ring_send(), CAS in
+   * ferry_ring_take()). */
+  atomic_thread_fence (memory_order_seq_cst);
+  FERRY_STEP ("wait-announced");
+  return seen;
+}
+
+/* Private: sleeps until woken, the deadline (ns; negative: none) or the next upkeep. */
+void
+ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline)
+{
+  gint64 timeout = SLEEP_MAX_US;
+
+  if (deadline >= 0)
+    {
+      gint64 left = (deadline - ferry_waiter_now () + 999) / 1000;
+
+      timeout = CLAMP (left, 0, SLEEP_MAX_US);
+    }
+  if (timeout > 0)
+    self->klass->wait_word (self->transport, (guint32 *) (void *) &self->me->wake, seen, timeout);
+}
+
+/* Private: undoes ferry_waiter_prepare(). TRUE when somebody had taken our bit to wake us. */
+gboolean
+ferry_waiter_finish (FerrySegment *self, FerrySide side)
+{
+  gboolean woken = FALSE;
+
+  g_mutex_lock (&self->sleep_mutex);
+  self->n_sleepers--;
+  if (self->n_sleepers == 0 && !atomic_load_explicit (&self->me->doorbell, memory_order_relaxed))
+    {
+      guint64 before = atomic_fetch_and_explicit (&ferry_waiter_bitmap (self, side)[self->id / 64],
+                                                  ~ferry_waiter_bit (self), memory_order_seq_cst);
+      woken = (before & ferry_waiter_bit (self)) == 0;
+    }
+  else
+    {
+      woken = (atomic_load_explicit (&ferry_waiter_bitmap (self, side)[self->id / 64], memory_order_seq_cst) &
+               ferry_waiter_bit (self)) == 0;
+    }
+  g_mutex_unlock (&self->sleep_mutex);
+  return woken;
+}
+
+/* The socket of a participant. Nothing of the name comes from shared memory but numbers: a hostile
+ * peer must not make us ring at somebody else's door. */
+static socklen_t
+ferry_waiter_door (FerrySegment *self, guint id, guint32 incarnation, struct sockaddr_un *address)
+{
+  char hex[2 * sizeof self->identity + 1];
+  int length;
+
+  for (guint i = 0; i < sizeof self->identity; i++)
+    g_snprintf (hex + 2 * i, 3, "%02x", self->identity[i]);
+  memset (address, 0, sizeof *address);
+  address->sun_family = AF_UNIX;
+  length = g_snprintf (address->sun_path + 1, sizeof address->sun_path - 1, "ferry-%s-%u-%u", hex, id, incarnation);
+  return (socklen_t) (offsetof (struct sockaddr_un, sun_path) + 1 + length);
+}
+
+static void
+ferry_waiter_ring (FerrySegment *self, guint id, guint32 incarnation)
+{
+  struct sockaddr_un address;
+  socklen_t length = ferry_waiter_door (self, id, incarnation, &address);
+  int fd = self->doorbell_fd;
+  gboolean own = fd >= 0;
+
+  if (!own)
+    fd = socket (AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return; /* out of descriptors: the other one's timer will do */
+  while (sendto (fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *) &address, length) < 0 && errno == EINTR)
+    ;
+  if (!own)
+    close (fd);
+}
+
+/* Wakes the participant if its bit is still set. */
+static gboolean
+ferry_waiter_wake_bit (FerrySegment *self, _Atomic guint64 *bitmap, guint id)
+{
+  FerryParticipantRecord *record = &self->records[id];
+  guint64 bit = G_GUINT64_CONSTANT (1) << (id % 64);
+
+  if (!(atomic_fetch_and_explicit (&bitmap[id / 64], ~bit, memory_order_seq_cst) & bit))
+    return FALSE;
+  FERRY_STEP ("wake-claimed");
+  atomic_fetch_add_explicit (&record->wake, 1, memory_order_seq_cst);
+  FERRY_STEP ("wake-counted");
+  self->klass->wake_word (self->transport, (guint32 *) (void *) &record->wake, G_MAXINT);
+  if (atomic_load_explicit (&record->doorbell, memory_order_seq_cst) &&
+      atomic_exchange_explicit (&record->doorbell, 0, memory_order_seq_cst))
+    ferry_waiter_ring (self, id,
+                       ferry_record_incarnation (atomic_load_explicit (&record->word, memory_order_acquire)));
+  return TRUE;
+}
+
+/* Private: wakes one sleeper; the search begins behind us so that all get their turn. */
+void
+ferry_waiter_wake_one (FerrySegment *self, FerrySide side)
+{
+  _Atomic guint64 *bitmap = ferry_waiter_bitmap (self, side);
+  static __thread guint turn;
+
+  for (guint i = 0; i <= FERRY_BITMAP_WORDS; i++)
+    {
+      guint word = (turn / 64 + i) % FERRY_BITMAP_WORDS;
+      guint64 bits = atomic_load_explicit (&bitmap[word], memory_order_seq_cst);
+
+      if (i == 0)
+        bits &= ~G_GUINT64_CONSTANT (0) << (turn % 64);
+      while (bits != 0)
+        {
+          guint id = word * 64 + __builtin_ctzll (bits);
+
+          bits &= bits - 1;
+          if (ferry_waiter_wake_bit (self, bitmap, id))
+            {
+              turn = (id + 1) % FERRY_MAX_PARTICIPANTS;
+              return;
+            }
+        }
+    }
+}
+
+/* Private: wakes all sleepers of one side. */
+void
+ferry_waiter_wake_all (FerrySegment *self, FerrySide side)
+{
+  _Atomic guint64 *bitmap = ferry_waiter_bitmap (self, side);
+
+  for (guint word = 0; word < FERRY_BITMAP_WORDS; word++)
+    {
+      guint64 bits = atomic_load_explicit (&bitmap[word], memory_order_seq_cst);
+
+      while (bits != 0)
+        {
+          ferry_waiter_wake_bit (self, bitmap, word * 64 + __builtin_ctzll (bits));
+          bits &= bits - 1;
+        }
+    }
+}
+
+/* Private: lets the threads that sleep in this endpoint check again. */
+void
+ferry_waiter_wake_self (FerrySegment *self)
+{
+  if (self->me == NULL)
+    return;
+  atomic_fetch_add_explicit (&self->me->wake, 1, memory_order_seq_cst);
+  self->klass->wake_word (self->transport, (guint32 *) (void *) &self->me->wake, G_MAXINT);
+  if (self->doorbell_fd >= 0)
+    ferry_waiter_ring (self, self->id, self->incarnation);
+}
+
+/* Private: now and then: who died, what is idle? */
+void
+ferry_waiter_upkeep (FerrySegment *self, gboolean now)
+{
+  gint64 time = g_get_monotonic_time ();
+  gint64 last = atomic_load_explicit (&self->last_upkeep, memory_order_relaxed);
+
+  if (!now && time - last < UPKEEP_INTERVAL_US)
+    return;
+  if (!atomic_compare_exchange_strong_explicit (&self->last_upkeep, &last, time, memory_order_relaxed,
+                                                memory_order_relaxed))
+    return;
+  ferry_segment_repair_dead (self);
+  if (self->data_writable && atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed) > 0)
+    {
+      gint64 idle_before = time - IDLE_US;
+      gboolean any = FALSE;
+
+      /* A look without the lock first: nothing to do is the usual case. */
+      for (guint klass = 0; klass < FERRY_N_CLASSES && !any; klass++)
+        {
+          guint n = MIN (atomic_load_explicit (&self->class_used[klass], memory_order_acquire),
+                         self->classes[klass].n_blocks);
+
+          for (guint i = 0; i < n && !any; i++)
+            {
+              FerryBlock *block = &self->classes[klass].blocks[i];
+
+              any = ferry_word_state (atomic_load_explicit (&block->word, memory_order_relaxed)) == FERRY_BLOCK_FREE &&
+                    atomic_load_explicit (&block->committed, memory_order_relaxed) > 0 &&
+                    atomic_load_explicit (&block->idle_since, memory_order_relaxed) < idle_before;
+            }
+        }
+      if (any && ferry_segment_lock (self, NULL))
+        {
+          ferry_arena_trim (self, idle_before, G_MAXUINT64);
+          ferry_segment_unlock (self);
+        }
+    }
+}
+
+/* Private: the pollable descriptor, made at the first call. */
+int
+ferry_waiter_get_fd (FerrySegment *self, GError **error)
+{
+  struct sockaddr_un address;
+  socklen_t length;
+  struct epoll_event event = { .events = EPOLLIN };
+  int door = -1;
+  int timer = -1;
+  int epoll = -1;
+
+  g_mutex_lock (&self->sleep_mutex);
+  if (self->epoll_fd < 0)
+    {
+      length = ferry_waiter_door (self, self->id, self->incarnation, &address);
+      door = socket (AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+      timer = timerfd_create (CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+      epoll = epoll_create1 (EPOLL_CLOEXEC);
+      if (door < 0 || timer < 0 || epoll < 0 || bind (door, (struct sockaddr *) &address, length) < 0 ||
+          epoll_ctl (epoll, EPOLL_CTL_ADD, door, &event) < 0 || epoll_ctl (epoll, EPOLL_CTL_ADD, timer, &event) < 0)
+        {
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED,
+                       "%s: can't make a descriptor to poll: %s; use the blocking calls, or raise the limit of open "
+                       "files",
+                       self->label, g_strerror (errno));
+          if (door >= 0)
+            close (door);
+          if (timer >= 0)
+            close (timer);
+          if (epoll >= 0)
+            close (epoll);
+        }
+      else
+        {
+          self->doorbell_fd = door;
+          self->timer_fd = timer;
+          self->epoll_fd = epoll;
+        }
+    }
+  epoll = self->epoll_fd;
+  g_mutex_unlock (&self->sleep_mutex);
+  return epoll;
+}
+
+/* Private: from now on the descriptor becomes readable when the side may be ready; the caller
+ * checks once more afterwards. */
+void
+ferry_waiter_arm (FerrySegment *self, FerrySide side)
+{
+  struct itimerspec period = { .it_value.tv_nsec = TIMER_NS };
+
+  g_mutex_lock (&self->sleep_mutex);
+  if (self->timer_fd >= 0)
+    timerfd_settime (self->timer_fd, 0, &period, NULL);
+  atomic_store_explicit (&self->me->doorbell, 1, memory_order_seq_cst);
+  atomic_fetch_or_explicit (&ferry_waiter_bitmap (self, side)[self->id / 64], ferry_waiter_bit (self),
+                            memory_order_seq_cst);
+  g_mutex_unlock (&self->sleep_mutex);
+  atomic_thread_fence (memory_order_seq_cst);
+}
+
+/* Private: makes the descriptor unreadable again. */
+void
+ferry_waiter_drain (FerrySegment *self)
+{
+  struct itimerspec off = { 0 };
+  char byte;
+  guint64 expirations;
+
+  if (self->doorbell_fd < 0)
+    return;
+  while (recv (self->doorbell_fd, &byte, sizeof byte, MSG_DONTWAIT) >= 0 || errno == EINTR)
+    ;
+  while (read (self->timer_fd, &expirations, sizeof expirations) < 0 && errno == EINTR)
+    ;
+  timerfd_settime (self->timer_fd, 0, &off, NULL);
+}
