@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the tests of the command-line tools have in common."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+TRANSPORTS = ("memfd", "posix-shm")
+
+# Sanitizers make everything slower; nothing below waits that long unless it fails.
+TIME_LIMIT = 60.0  # seconds
+POLL_INTERVAL = 0.02  # seconds
+THOROUGH = "FERRY_TEST_THOROUGH" in os.environ
+
+_counter = itertools.count()
+
+
+class Tool:
+    """A running tool with its output collected in threads; killed at the end of the test."""
+
+    def __init__(self, *arguments: str, stdin: int = subprocess.PIPE, stdout: int = subprocess.PIPE) -> None:
+        self.process = subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        self.arguments = arguments
+        self.output = bytearray()
+        self.errors = bytearray()
+        self._threads = [self._collect(self.process.stderr, self.errors)]
+        if self.process.stdout is not None:
+            self._threads.append(self._collect(self.process.stdout, self.output))
+
+    def _collect(self, stream: Any, into: bytearray) -> threading.Thread:
+        def collect() -> None:
+            while chunk := stream.read1(1 << 16):
+                into.extend(chunk)
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def message(self) -> str:
+        """What it wrote to standard error so far."""
+        return self.errors.decode(errors="replace")
+
+    def feed(self, data: bytes) -> None:
+        """Write to its standard input; its end of the pipe may be gone."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def end_input(self) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def send_signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, limit: float = TIME_LIMIT) -> int:
+        """Wait for its end and return the exit status; fails after the limit."""
+        try:
+            status = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{' '.join(self.arguments)} did not end within {limit} s; it wrote: {self.message}")
+        for thread in self._threads:
+            thread.join(limit)
+        return status
+
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def dispose(self) -> None:
+        if self.is_running():
+            self.process.kill()
+            self.process.wait()
+        for thread in self._threads:
+            thread.join(TIME_LIMIT)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+
+
+class ToolTestCase(unittest.TestCase):
+    """A test that starts tools and leaves none of them behind."""
+
+    maxDiff = 2000
+
+    def start(self, *arguments: str, **options: int) -> Tool:
+        tool = Tool(*arguments, **options)
+        self.addCleanup(tool.dispose)
+        return tool
+
+    def start_with_input(self, data: bytes, *arguments: str) -> Tool:
+        """Start a tool that reads the data and then the end of its input."""
+        tool = self.start(*arguments)
+
+        def feed() -> None:
+            try:
+                tool.feed(data)
+            except (BrokenPipeError, ValueError):
+                pass
+            tool.end_input()
+
+        threading.Thread(target=feed, daemon=True).start()
+        return tool
+
+    def run_tool(self, *arguments: str, data: bytes = b"") -> tuple[int, str, str]:
+        """Run a tool to its end: exit status, output, standard error."""
+        done = subprocess.run(arguments, input=data, capture_output=True, timeout=TIME_LIMIT)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def make_name(self) -> str:
+        return f"tooltest-{os.getpid()}-{next(_counter)}"
+
+    def wait_until(self, condition: Callable[[], bool], what: str, limit: float = TIME_LIMIT) -> None:
+        end = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > end:
+                self.fail(f"not within {limit} s: {what}")
+            time.sleep(POLL_INTERVAL)
+
+    def list_channels(self, *arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """What ferry-ls tells, by transport and name."""
+        status, output, errors = self.run_tool("ferry-ls", "--json", *arguments)
+        self.assertEqual(status, 0, errors)
+        return {(item["transport"], item["name"]): item for item in json.loads(output)["channels"]}
+
+    def wait_for_participants(self, transport: str, name: str, senders: int = 0, receivers: int = 0) -> None:
+        """Wait until ferry-ls shows at least so many participants."""
+
+        def are_there() -> bool:
+            channel = self.list_channels().get((transport, name), {})
+            return channel.get("senders", 0) >= senders and channel.get("receivers", 0) >= receivers
+
+        self.wait_until(are_there, f"{senders} senders and {receivers} receivers in {transport} name={name}")
+
+    def assert_nothing_left(self, transport: str, name: str) -> None:
+        """Check that the channel is gone and has left no name."""
+        self.wait_until(
+            lambda: (transport, name) not in self.list_channels("--all"), f"{transport} name={name} is gone"
+        )
+
+    def kill(self, *tools: Tool) -> None:
+        """Kill as nobody can catch, and wait until they are dead."""
+        for tool in tools:
+            tool.send_signal(signal.SIGKILL)
+        for tool in tools:
+            self.assertEqual(tool.wait(), -signal.SIGKILL)
+
+
+def for_each_transport(method: Callable[[Any, str], None]) -> Callable[[Any], None]:
+    """Run a test once for each transport."""
+
+    def run(self: ToolTestCase) -> None:
+        for transport in TRANSPORTS:
+            with self.subTest(transport=transport):
+                method(self, transport)
+
+    run.__name__ = method.__name__
+    run.__doc__ = method.__doc__
+    return run
