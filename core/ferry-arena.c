@@ -176,7 +176,8 @@ ferry_arena_reserve_bytes (FerrySegment *self, guint64 delta)
   return TRUE;
 }
 
-/* Makes the first @size bytes of a block that we own real. */
+/* Makes the first @size bytes of a block that we own real (B5). Who dies between reserving and committing leaves
+ * committed as it was, so the next owner commits again. */
 static FerryArenaResult
 ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, GError **error)
 {
@@ -195,19 +196,25 @@ ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, G
     {
       g_autoptr (GError) local = NULL;
 
+      guint64 reserved;
+
       if (!ferry_segment_lock (self, error))
         return FERRY_ARENA_ERROR;
-      if (!ferry_arena_reserve_bytes (self, want - have))
+      reserved = atomic_load_explicit (&descriptor->reserved, memory_order_relaxed);
+      if (reserved < want && !ferry_arena_reserve_bytes (self, want - reserved))
         {
           ferry_segment_unlock (self);
           return FERRY_ARENA_FULL;
         }
-      atomic_store_explicit (&descriptor->committed, want, memory_order_release);
+      FERRY_STEP ("grow-summed");
+      atomic_store_explicit (&descriptor->reserved, MAX (reserved, want), memory_order_release);
       ferry_segment_unlock (self);
       FERRY_STEP ("grow-reserved");
 
       if (self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, offset + have, want - have, &local))
         {
+          FERRY_STEP ("grow-real");
+          atomic_store_explicit (&descriptor->committed, want, memory_order_release);
           FERRY_STEP ("grow-committed");
           return FERRY_ARENA_OK;
         }
@@ -215,9 +222,11 @@ ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, G
       /* Take the reservation back, and before failing try with what idle blocks hold. */
       if (!ferry_segment_lock (self, error))
         return FERRY_ARENA_ERROR;
-      self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, offset + have, want - have, NULL);
-      atomic_store_explicit (&descriptor->committed, have, memory_order_release);
-      atomic_fetch_sub_explicit (&self->shared->bytes_committed, want - have, memory_order_relaxed);
+      self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, offset + have,
+                                   ferry_arena_class_size (FERRY_BLOCK_CLASS (block)) - have, NULL);
+      reserved = atomic_load_explicit (&descriptor->reserved, memory_order_relaxed);
+      atomic_store_explicit (&descriptor->reserved, have, memory_order_release);
+      atomic_fetch_sub_explicit (&self->shared->bytes_committed, reserved - MIN (have, reserved), memory_order_relaxed);
       guint64 got = attempt == 0 ? ferry_arena_trim (self, G_MAXINT64, want - have) : 0;
       ferry_segment_unlock (self);
       if (got == 0)
@@ -311,13 +320,13 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, guint32 *block, guint8 **da
 
 /* Private: a taker makes the block of a slot that it has TAKEN its own (B3). */
 gboolean
-ferry_arena_own (FerrySegment *self, guint32 block)
+ferry_arena_own (FerrySegment *self, guint32 block, guint64 generation)
 {
   FerryBlock *descriptor = ferry_arena_block (self, block);
   guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
 
   /* Nobody else may change the word of a block that a TAKEN slot names, so a failure is corruption. */
-  return ferry_word_state (w) == FERRY_BLOCK_OWNED &&
+  return ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_lap (w) == generation &&
          atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
                                                   ferry_word (ferry_word_lap (w), self->id, FERRY_BLOCK_OWNED),
                                                   memory_order_acq_rel, memory_order_relaxed);
@@ -394,16 +403,23 @@ ferry_arena_unhold (FerrySegment *self, guint32 block, guint id)
   ferry_arena_free_if_unheld (self, block);
 }
 
-/* Private: the ring has given the block up. */
+/* Private: the generation of a block of ours; the slot carries it. */
+guint64
+ferry_arena_generation (FerrySegment *self, guint32 block)
+{
+  return ferry_word_lap (atomic_load_explicit (&ferry_arena_block (self, block)->word, memory_order_relaxed));
+}
+
+/* Private: the ring has given the block up. The generation is the slot's: whoever finishes what a dead reclaimer
+ * began must not retire what has been freed and allocated again. */
 void
-ferry_arena_retire (FerrySegment *self, guint32 block)
+ferry_arena_retire (FerrySegment *self, guint32 block, guint64 generation)
 {
   FerryBlock *descriptor = ferry_arena_block (self, block);
   guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
 
-  if (ferry_word_state (w) == FERRY_BLOCK_OWNED)
-    atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
-                                             ferry_word (ferry_word_lap (w), 0, FERRY_BLOCK_RETIRED),
+  if (ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_lap (w) == generation)
+    atomic_compare_exchange_strong_explicit (&descriptor->word, &w, ferry_word (generation, 0, FERRY_BLOCK_RETIRED),
                                              memory_order_seq_cst, memory_order_relaxed);
   FERRY_STEP ("retired");
   ferry_arena_free_if_unheld (self, block);
@@ -426,10 +442,10 @@ ferry_arena_trim (FerrySegment *self, gint64 idle_before, guint64 wanted)
         {
           FerryBlock *descriptor = &self->classes[klass].blocks[index];
           guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
-          guint64 committed = atomic_load_explicit (&descriptor->committed, memory_order_relaxed);
+          guint64 reserved = atomic_load_explicit (&descriptor->reserved, memory_order_relaxed);
           guint64 mine = ferry_word (ferry_word_lap (w), self->id, FERRY_BLOCK_TRIMMING);
 
-          if (ferry_word_state (w) != FERRY_BLOCK_FREE || committed == 0)
+          if (ferry_word_state (w) != FERRY_BLOCK_FREE || reserved == 0)
             continue;
           if (atomic_load_explicit (&descriptor->idle_since, memory_order_relaxed) >= idle_before)
             continue;
@@ -437,17 +453,19 @@ ferry_arena_trim (FerrySegment *self, gint64 idle_before, guint64 wanted)
                                                         memory_order_relaxed))
             continue;
           FERRY_STEP ("trim-claimed");
-          committed = MIN (committed, ferry_arena_class_size (klass));
+          reserved = MIN (reserved, ferry_arena_class_size (klass));
+          atomic_store_explicit (&descriptor->committed, 0, memory_order_release);
+          FERRY_STEP ("trim-uncommitted");
           if (self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
                                      self->classes[klass].data_offset + index * ferry_arena_class_size (klass),
-                                     committed, NULL))
+                                     reserved, NULL))
             {
               FERRY_STEP ("trim-punched");
-              atomic_store_explicit (&descriptor->committed, 0, memory_order_release);
+              atomic_store_explicit (&descriptor->reserved, 0, memory_order_release);
               FERRY_STEP ("trim-zeroed");
               guint64 sum = atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed);
-              atomic_store_explicit (&self->shared->bytes_committed, sum - MIN (sum, committed), memory_order_relaxed);
-              got += committed;
+              atomic_store_explicit (&self->shared->bytes_committed, sum - MIN (sum, reserved), memory_order_relaxed);
+              got += reserved;
             }
           atomic_store_explicit (&descriptor->word, ferry_word (ferry_word_lap (mine), 0, FERRY_BLOCK_FREE),
                                  memory_order_release);
@@ -471,9 +489,9 @@ ferry_arena_recount (FerrySegment *self)
       for (guint index = 0; index < n_used; index++)
         {
           FerryBlock *descriptor = &self->classes[klass].blocks[index];
-          guint64 committed = atomic_load_explicit (&descriptor->committed, memory_order_relaxed);
+          guint64 reserved = atomic_load_explicit (&descriptor->reserved, memory_order_relaxed);
 
-          sum += MIN (committed, ferry_arena_class_size (klass));
+          sum += MIN (reserved, ferry_arena_class_size (klass));
           if (ferry_word_state (atomic_load_explicit (&descriptor->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
             ferry_arena_set_bit (self, klass, index);
         }
@@ -488,10 +506,13 @@ ferry_arena_finish_trim (FerrySegment *self, guint32 block, guint64 word)
   FerryBlock *descriptor = ferry_arena_block (self, block);
   guint klass = FERRY_BLOCK_CLASS (block);
 
-  if (self->data_writable)
-    self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
-                           self->classes[klass].data_offset + FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (klass),
-                           ferry_arena_class_size (klass), NULL);
   atomic_store_explicit (&descriptor->committed, 0, memory_order_release);
+  /* Who may not write the data area can't punch holes either; then the pages stay, and stay counted. */
+  if (self->data_writable &&
+      self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
+                                   self->classes[klass].data_offset +
+                                       FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (klass),
+                                   ferry_arena_class_size (klass), NULL))
+    atomic_store_explicit (&descriptor->reserved, 0, memory_order_release);
   ferry_arena_set_free (self, block, word);
 }

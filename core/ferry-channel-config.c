@@ -11,8 +11,8 @@
 #define CAPACITY_DEFAULT (64)
 #define HISTORY_MAX (65536)
 #define INLINE_SIZE_MIN (64)
-#define INLINE_SIZE_MAX (4048)
-#define INLINE_SIZE_DEFAULT (208)
+#define INLINE_SIZE_MAX (4040)
+#define INLINE_SIZE_DEFAULT (200)
 
 /* gid_t has 32 bits, and its largest value means "no group". */
 #define GROUP_MAX (G_MAXUINT32 - 1)

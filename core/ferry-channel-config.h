@@ -23,8 +23,8 @@ G_BEGIN_DECLS
  * @max_bytes: bound of the shared memory for payload in bytes; 0: half of the
  *   machine's memory
  * @history: messages that a broadcast channel keeps for receivers that join later, 0 to 65536
- * @inline_size: payload up to that many bytes travels inside the slot, 64 to 4048;
- *   0: the default, 208
+ * @inline_size: payload up to that many bytes travels inside the slot, 64 to 4040;
+ *   0: the default, 200
  * @timestamps: whether senders stamp messages with the monotonic time
  * @join_settings: when joining, take mode, capacity, bounds and history from the
  *   channel instead of failing on a difference

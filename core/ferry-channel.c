@@ -2120,7 +2120,7 @@ ferry_channel_class_init (FerryChannelClass *klass)
   /**
    * FerryChannel:inline-size:
    *
-   * Payload of up to that many bytes travels inside the slot; 0: the default, 208. It is rounded
+   * Payload of up to that many bytes travels inside the slot; 0: the default, 200. It is rounded
    * up to fill cache lines.
    *
    * Since: 1.0

@@ -64,7 +64,8 @@ ferry_ring_advance_head (FerrySegment *self)
         return G_MAXUINT64;
       if (ahead == 0)
         {
-          if (ferry_word_state (w) != FERRY_SLOT_VOID)
+          /* In broadcast VOID stays until the readers are past it: it is reclaimed like a message. */
+          if (ferry_word_state (w) != FERRY_SLOT_VOID || self->mode == FERRY_MODE_BROADCAST)
             break;
           atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
                                                    memory_order_seq_cst, memory_order_relaxed);
@@ -111,13 +112,10 @@ gboolean
 ferry_ring_finish_taken (FerrySegment *self, FerrySlot *slot, guint64 word)
 {
   guint32 block = slot->block;
-  guint64 size = slot->size;
+  guint64 generation = slot->generation;
 
-  if (block != FERRY_NO_BLOCK)
-    {
-      if (ferry_arena_check_ref (self, block, size))
-        ferry_arena_retire (self, block);
-    }
+  if (block != FERRY_NO_BLOCK && ferry_arena_check_ref (self, block, 0))
+    ferry_arena_retire (self, block, generation);
   FERRY_STEP ("reclaim-before-empty");
   return atomic_compare_exchange_strong_explicit (&slot->word, &word,
                                                   ferry_word (ferry_word_lap (word) + 1, 0, FERRY_SLOT_EMPTY),
@@ -133,7 +131,12 @@ ferry_ring_reclaim_one (FerrySegment *self, guint64 position)
   guint64 lap = position >> self->lap_shift;
   guint64 taken = ferry_word (lap, self->id, FERRY_SLOT_TAKEN);
 
-  if (ferry_word_lap_ahead (w, lap) != 0 || ferry_word_state (w) != FERRY_SLOT_COMMITTED)
+  if (ferry_word_lap_ahead (w, lap) != 0)
+    return FALSE;
+  if (ferry_word_state (w) == FERRY_SLOT_VOID)
+    return atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
+                                                    memory_order_seq_cst, memory_order_relaxed);
+  if (ferry_word_state (w) != FERRY_SLOT_COMMITTED)
     return FALSE;
   if (!atomic_compare_exchange_strong_explicit (&slot->word, &w, taken, memory_order_seq_cst, memory_order_relaxed))
     return FALSE;
@@ -148,6 +151,7 @@ ferry_ring_reclaim (FerrySegment *self)
 {
   guint64 tail = ferry_ring_find_tail (self);
   guint64 limit = ferry_ring_min_cursor (self, tail);
+  gboolean any = FALSE;
 
   if (tail == G_MAXUINT64)
     return;
@@ -162,8 +166,10 @@ ferry_ring_reclaim (FerrySegment *self)
 
       if (h == G_MAXUINT64 || (gint64) (limit - h) <= 0 || !ferry_ring_reclaim_one (self, h))
         break;
+      any = TRUE;
     }
-  atomic_store_explicit (&self->cached_head, ferry_ring_min_cursor (self, tail), memory_order_relaxed);
+  if (any && ferry_waiter_any (self->tx_sleeping))
+    ferry_waiter_wake_one (self, FERRY_SIDE_TX);
 }
 
 /* The position below which nothing counts against the capacity any more. */
@@ -182,7 +188,7 @@ ferry_ring_refresh_head (FerrySegment *self, guint64 t)
         h = cursor;
     }
   if (h != G_MAXUINT64)
-    atomic_store_explicit (&self->cached_head, h, memory_order_relaxed);
+    atomic_store_explicit (&self->cached_head, h, memory_order_release);
   return h;
 }
 
@@ -210,6 +216,7 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
 {
   guint64 t = atomic_load_explicit (self->tail, memory_order_acquire);
   FerrySlot *slot;
+  guint64 start = t;
   guint64 lap;
   guint64 n;
   gboolean reclaimed = FALSE;
@@ -226,7 +233,7 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
 
       if (G_LIKELY (w == ferry_word (lap, 0, FERRY_SLOT_EMPTY)))
         {
-          if (G_UNLIKELY (t - atomic_load_explicit (&self->cached_head, memory_order_relaxed) >= self->capacity))
+          if (G_UNLIKELY (t - atomic_load_explicit (&self->cached_head, memory_order_acquire) >= self->capacity))
             {
               guint64 h = ferry_ring_refresh_head (self, t);
 
@@ -266,7 +273,10 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
       t++;
     }
   if (G_UNLIKELY (n == 0))
-    return FERRY_RING_CORRUPT;
+    {
+      /* Others were quicker all the while, or nothing moves and yet there is no end. */
+      return atomic_load_explicit (self->tail, memory_order_acquire) == start ? FERRY_RING_CORRUPT : FERRY_RING_FULL;
+    }
 
   FERRY_STEP ("send-claimed");
   slot->size = message->size;
@@ -274,6 +284,7 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
   slot->block = message->block;
   slot->sender = (guint16) self->id;
   slot->flags = 0;
+  slot->generation = message->generation;
   slot->wire_name = message->wire_name;
   slot->wire_version = message->wire_version;
   if (message->block == FERRY_NO_BLOCK && message->size > 0)
@@ -305,6 +316,7 @@ ferry_ring_read_slot (FerrySegment *self, FerrySlot *slot, guint64 position, Fer
   message->timestamp = slot->timestamp;
   message->block = slot->block;
   message->sender = slot->sender;
+  message->generation = slot->generation;
   message->wire_name = slot->wire_name;
   message->wire_version = slot->wire_version;
 
@@ -348,7 +360,11 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
 {
   guint64 h = atomic_load_explicit (self->head, memory_order_acquire);
   guint64 start = h;
-  guint64 pending = 0; /* slots passed that are not resolved */
+  guint64 pending = 0;          /* slots passed that are not resolved */
+  guint64 writing = 0;          /* the first of them that was being written ... */
+  gboolean any_writing = FALSE; /* ... if any */
+  guint64 horizon = 0;          /* up to here all was looked at twice ... */
+  gboolean looked_twice = FALSE;
   guint64 n;
 
   for (n = ferry_ring_walk_limit (self); n > 0; n--)
@@ -364,7 +380,7 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
             {
               if (pending == 0)
                 return FERRY_RING_CORRUPT;
-              return FERRY_RING_EMPTY; /* a whole lap behind an unresolved slot: not claimed yet */
+              return FERRY_RING_PENDING; /* a whole lap behind an unresolved slot: not claimed yet */
             }
           if (ahead > 2 && pending == 0)
             h += (guint64) (ahead - 2) << self->lap_shift;
@@ -372,7 +388,7 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
           if (pending > 0)
             {
               if (++pending > self->ring_slots)
-                return FERRY_RING_EMPTY;
+                return FERRY_RING_PENDING;
             }
           continue;
         }
@@ -384,19 +400,36 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
         case FERRY_SLOT_EMPTY:
           if (pending == 0 && h != start)
             atomic_store_explicit (self->head, h, memory_order_release);
-          return FERRY_RING_EMPTY;
+          return pending == 0 ? FERRY_RING_EMPTY : FERRY_RING_PENDING;
         case FERRY_SLOT_VOID:
           atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
                                                    memory_order_seq_cst, memory_order_relaxed);
           continue;
         case FERRY_SLOT_WRITING:
+          if (!any_writing)
+            writing = h;
+          any_writing = TRUE;
+          G_GNUC_FALLTHROUGH;
         case FERRY_SLOT_TAKEN:
           if (++pending > self->ring_slots)
-            return FERRY_RING_EMPTY;
+            return FERRY_RING_PENDING;
           h++;
           continue;
         default:
           return FERRY_RING_CORRUPT;
+        }
+
+      /* What was being written when we passed it may be committed by now, and this one be its sender's next: a second
+       * look at what was passed. All below was claimed before this one was committed, so in that look of each sender
+       * only its last can still be WRITING. */
+      if (G_UNLIKELY (any_writing && (!looked_twice || (gint64) (h - horizon) > 0)))
+        {
+          looked_twice = TRUE;
+          horizon = h;
+          h = writing;
+          pending = writing - start;
+          any_writing = FALSE;
+          continue;
         }
 
       if (G_UNLIKELY (!ferry_ring_read_slot (self, slot, h, message)))
@@ -430,7 +463,7 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
                                                         memory_order_relaxed))
             continue;
           FERRY_STEP ("take-taken");
-          ours = ferry_arena_own (self, message->block);
+          ours = ferry_arena_own (self, message->block, message->generation);
           FERRY_STEP ("take-owned");
           atomic_exchange_explicit (&slot->word, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY), memory_order_seq_cst);
           FERRY_STEP ("take-released");
@@ -445,7 +478,8 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
       ferry_ring_prefetch_ahead (self, h);
       return FERRY_RING_OK;
     }
-  return FERRY_RING_CORRUPT;
+  /* Others were quicker all the while, or nothing moves and yet there is no end. */
+  return atomic_load_explicit (self->head, memory_order_acquire) == start ? FERRY_RING_CORRUPT : FERRY_RING_PENDING;
 }
 
 static FerryRingResult
@@ -484,8 +518,9 @@ ferry_ring_take_broadcast (FerrySegment *self, FerryMessage *message, guint8 *pa
         case FERRY_SLOT_COMMITTED:
           break;
         case FERRY_SLOT_EMPTY:
-        case FERRY_SLOT_WRITING:
           return FERRY_RING_EMPTY;
+        case FERRY_SLOT_WRITING:
+          return FERRY_RING_PENDING;
         case FERRY_SLOT_VOID:
           c++;
           atomic_store_explicit (&self->cursor, c, memory_order_relaxed);
@@ -606,6 +641,30 @@ ferry_ring_maybe_ready (FerrySegment *self)
   if (ahead != 0)
     return ahead > 0;
   return ferry_word_state (w) != FERRY_SLOT_EMPTY;
+}
+
+/* Private: whether a message could be taken now; surer than ferry_ring_maybe_ready() and dearer. */
+gboolean
+ferry_ring_has_message (FerrySegment *self)
+{
+  gboolean reader = self->mode == FERRY_MODE_BROADCAST && self->role == FERRY_ROLE_RECEIVER;
+  guint64 position = reader ? atomic_load_explicit (&self->cursor, memory_order_relaxed) : ferry_ring_advance_head (self);
+
+  if (position == G_MAXUINT64)
+    return TRUE; /* let the call find out and say so */
+  for (guint64 i = 0; i < self->ring_slots; i++, position++)
+    {
+      guint64 w = atomic_load_explicit (&ferry_segment_slot (self, position)->word, memory_order_acquire);
+      gint64 ahead = ferry_word_lap_ahead (w, position >> self->lap_shift);
+
+      if (ahead == 0 && (ferry_word_state (w) == FERRY_SLOT_COMMITTED || ferry_word_state (w) == FERRY_SLOT_VOID))
+        return TRUE;
+      if (reader)
+        return ahead > 0 || (ahead == 0 && ferry_word_state (w) == FERRY_SLOT_TAKEN);
+      if (ahead < 0 || (ahead == 0 && ferry_word_state (w) == FERRY_SLOT_EMPTY))
+        return FALSE;
+    }
+  return FALSE;
 }
 
 /* Private: whether a message could be sent now. */

@@ -29,9 +29,9 @@ G_BEGIN_DECLS
 #define FERRY_MAX_CAPACITY (1 << 20)
 #define FERRY_MAX_HISTORY (1 << 16)
 #define FERRY_DEFAULT_CAPACITY (64)
-#define FERRY_DEFAULT_INLINE (208)
+#define FERRY_DEFAULT_INLINE (200)
 #define FERRY_MIN_INLINE (64)
-#define FERRY_MAX_INLINE (4048)
+#define FERRY_MAX_INLINE (4040)
 
 #define FERRY_OFFSET_TAIL (1024)
 #define FERRY_OFFSET_HEAD (1152)
@@ -198,20 +198,21 @@ typedef struct
   guint32 block;
   guint16 sender;
   guint16 flags;
+  guint64 generation; /* of the block */
   guint64 wire_name;
   guint64 wire_version;
   guint8 payload[];
 } FerrySlot;
 
-#define FERRY_SLOT_HEADER (48)
+#define FERRY_SLOT_HEADER (56)
 G_STATIC_ASSERT (sizeof (FerrySlot) == FERRY_SLOT_HEADER);
 
 typedef struct
 {
   _Atomic guint64 word;
-  _Atomic guint64 committed; /* bytes */
+  _Atomic guint64 committed; /* bytes that are real */
+  _Atomic guint64 reserved;  /* bytes that count against the bound: those, and those about to be */
   _Atomic gint64 idle_since; /* monotonic microseconds */
-  guint64 _reserved;
   _Atomic guint64 holders[FERRY_BITMAP_WORDS];
 } FerryBlock;
 
@@ -225,6 +226,7 @@ typedef struct
   gint64 timestamp;
   guint32 block; /* or FERRY_NO_BLOCK */
   guint sender;
+  guint64 generation;
   guint64 wire_name;
   guint64 wire_version;
 } FerryMessage;
@@ -286,7 +288,9 @@ typedef struct
   FerryParticipantRecord *me;
   gboolean joined;
   guint fork_generation;
-  gpointer first_thread;
+  gpointer first_thread; /* its mark; its calls need no atomic operations for what follows */
+  _Atomic guint32 inside_first;  /* calls in progress by that thread ... */
+  _Atomic guint32 inside_others; /* ... and by others */
 
   /* the lock, see section 2 of the memory model */
   GMutex mutex;
@@ -301,7 +305,7 @@ typedef struct
 
   /* sleeping */
   GMutex sleep_mutex;
-  guint n_sleepers;
+  guint n_sleepers[3]; /* by FerrySide */
   FerryWaitStrategy wait_strategy;
   _Atomic gint64 mean_wait; /* ns, moving average */
   _Atomic gint64 last_upkeep;
@@ -316,12 +320,16 @@ typedef enum
   FERRY_RING_OK,
   FERRY_RING_FULL,
   FERRY_RING_EMPTY,
+  FERRY_RING_PENDING, /* nothing to take now, but a slot is in somebody's hands */
   FERRY_RING_CORRUPT,
 } FerryRingResult;
 
 /* ---- ferry-segment.c: layout, participants, lock, repair ---- */
 
 extern guint ferry_fork_generation;
+
+/* Its address tells threads apart. */
+extern __thread char ferry_thread_mark __attribute__ ((tls_model ("initial-exec")));
 
 void ferry_segment_init (FerrySegment *self,
                          FerrySegmentTransport *transport);
@@ -406,6 +414,7 @@ FerryRingResult ferry_ring_take (FerrySegment *self,
                                  guint64 *dropped);
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
+gboolean ferry_ring_has_message (FerrySegment *self);
 gboolean ferry_ring_has_room (FerrySegment *self);
 guint64 ferry_ring_advance_head (FerrySegment *self);
 guint64 ferry_ring_min_cursor (FerrySegment *self,
@@ -432,6 +441,8 @@ FerryArenaResult ferry_arena_alloc (FerrySegment *self,
                                     guint32 *block,
                                     guint8 **data,
                                     GError **error);
+guint64 ferry_arena_generation (FerrySegment *self,
+                                guint32 block);
 gboolean ferry_arena_check_ref (FerrySegment *self,
                                 guint32 block,
                                 guint64 size);
@@ -439,7 +450,8 @@ guint8 *ferry_arena_map_block (FerrySegment *self,
                                guint32 block,
                                GError **error);
 gboolean ferry_arena_own (FerrySegment *self,
-                          guint32 block);
+                          guint32 block,
+                          guint64 generation);
 void ferry_arena_free (FerrySegment *self,
                        guint32 block);
 void ferry_arena_hold (FerrySegment *self,
@@ -448,7 +460,8 @@ void ferry_arena_unhold (FerrySegment *self,
                          guint32 block,
                          guint id);
 void ferry_arena_retire (FerrySegment *self,
-                         guint32 block);
+                         guint32 block,
+                         guint64 generation);
 guint64 ferry_arena_trim (FerrySegment *self,
                           gint64 idle_before,
                           guint64 wanted);
@@ -506,15 +519,18 @@ int ferry_waiter_get_fd (FerrySegment *self,
                          GError **error);
 void ferry_waiter_arm (FerrySegment *self,
                        FerrySide side);
+void ferry_waiter_disarm (FerrySegment *self,
+                          FerrySide side);
 void ferry_waiter_drain (FerrySegment *self);
+void ferry_waiter_wake_everybody (FerrySegment *self);
 
 static inline gboolean
 ferry_waiter_any (_Atomic guint64 *bitmap)
 {
   return (atomic_load_explicit (&bitmap[0], memory_order_seq_cst) |
-          atomic_load_explicit (&bitmap[1], memory_order_relaxed) |
-          atomic_load_explicit (&bitmap[2], memory_order_relaxed) |
-          atomic_load_explicit (&bitmap[3], memory_order_relaxed)) != 0;
+          atomic_load_explicit (&bitmap[1], memory_order_seq_cst) |
+          atomic_load_explicit (&bitmap[2], memory_order_seq_cst) |
+          atomic_load_explicit (&bitmap[3], memory_order_seq_cst)) != 0;
 }
 
 /* Whoever made a message available calls this after a seq_cst operation (store-buffering

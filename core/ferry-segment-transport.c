@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -385,7 +386,8 @@ ferry_segment_transport_withdraw_dead (FerrySegmentTransport *self)
 
       dead = ferry_record_state (word) == FERRY_RECORD_FREE || ferry_segment_is_dead (segment, id);
     }
-  if (dead && !(atomic_load_explicit (&segment->shared->flags, memory_order_acquire) & FERRY_SHARED_WITHDRAWN))
+  /* Also when it is marked already: who marked it may have died before the next step. */
+  if (dead)
     {
       atomic_fetch_or_explicit (&segment->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
       segment->klass->withdraw (self);
@@ -558,7 +560,58 @@ ferry_segment_transport_usable (FerrySegmentTransport *self, FerryRole role, GEr
   /* a fork child, at its first use */
   if (segment->klass->forked != NULL)
     segment->klass->forked (self);
+  atomic_store_explicit (&priv->outstanding, 0, memory_order_relaxed); /* the parent's views are the parent's */
   return ferry_segment_refork (segment, error);
+}
+
+static void ferry_segment_transport_leave_if_done (FerrySegmentTransport *self);
+
+/* The end of what ferry_segment_transport_enter() began. */
+static inline void
+ferry_segment_transport_exit (FerrySegmentTransport *self)
+{
+  FerrySegment *segment = &PRIVATE (self)->segment;
+
+  if (G_LIKELY (segment->first_thread == &ferry_thread_mark))
+    atomic_store_explicit (&segment->inside_first,
+                           atomic_load_explicit (&segment->inside_first, memory_order_relaxed) - 1,
+                           memory_order_release);
+  else
+    atomic_fetch_sub_explicit (&segment->inside_others, 1, memory_order_seq_cst);
+  atomic_signal_fence (memory_order_seq_cst);
+  if (G_UNLIKELY (atomic_load_explicit (&segment->closed, memory_order_acquire)))
+    ferry_segment_transport_leave_if_done (self);
+}
+
+/* A call in progress: the endpoint does not leave meanwhile, whoever closes it. The thread that came first counts
+ * with plain stores; who closes in another thread makes them visible with membarrier(2). */
+static inline gboolean
+ferry_segment_transport_enter (FerrySegmentTransport *self, FerryRole role, GError **error)
+{
+  FerrySegment *segment = &PRIVATE (self)->segment;
+  gboolean ok;
+
+  /* before it is counted: it may begin to count anew in a fork child */
+  if (G_UNLIKELY (!ferry_segment_transport_usable (self, role, error)))
+    return FALSE;
+  if (G_UNLIKELY (segment->first_thread == NULL))
+    g_atomic_pointer_compare_and_exchange (&segment->first_thread, NULL, (gpointer) &ferry_thread_mark);
+  if (G_LIKELY (segment->first_thread == &ferry_thread_mark))
+    atomic_store_explicit (&segment->inside_first,
+                           atomic_load_explicit (&segment->inside_first, memory_order_relaxed) + 1,
+                           memory_order_relaxed);
+  else
+    atomic_fetch_add_explicit (&segment->inside_others, 1, memory_order_seq_cst);
+  atomic_signal_fence (memory_order_seq_cst);
+
+  ok = !atomic_load_explicit (&segment->closed, memory_order_acquire);
+  if (G_UNLIKELY (!ok))
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "%s: this endpoint is closed; open a new one",
+                   segment->label);
+      ferry_segment_transport_exit (self);
+    }
+  return ok;
 }
 
 static gboolean
@@ -648,6 +701,12 @@ ferry_segment_transport_wrap (FerrySegmentTransport *self,
   return buffer;
 }
 
+static inline gboolean
+nothing (FerryRingResult result)
+{
+  return result == FERRY_RING_EMPTY || result == FERRY_RING_PENDING;
+}
+
 static inline FerryRingResult
 ferry_segment_transport_try_take (FerrySegment *segment, FerryBuffer *buffer, FerryMessage *message)
 {
@@ -699,9 +758,18 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
         over = TRUE;
 
       result = ferry_segment_transport_try_take (segment, buffer, message);
-      if (result != FERRY_RING_EMPTY)
+      if (!nothing (result))
         break;
-      if (over)
+      /* Who never sleeps must still find out who died, and get what that one had in hand. */
+      if (timeout == FERRY_NO_WAIT)
+        {
+          ferry_waiter_upkeep (segment, FALSE);
+          result = ferry_segment_transport_try_take (segment, buffer, message);
+          if (!nothing (result))
+            break;
+        }
+      /* What is in somebody's hands may come back: that is not the end yet. */
+      if (over && result == FERRY_RING_EMPTY)
         {
           if (is_shut_down (segment))
             set_error_closed (segment, error);
@@ -726,7 +794,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
       if (ferry_waiter_spin (segment, ready_to_take, NULL, slept ? ferry_waiter_now () : started, deadline))
         {
           result = ferry_segment_transport_try_take (segment, buffer, message);
-          if (result != FERRY_RING_EMPTY)
+          if (!nothing (result))
             break;
         }
       if (segment->wait_strategy == FERRY_WAIT_STRATEGY_SPIN)
@@ -743,17 +811,17 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
         }
       guint32 seen = ferry_waiter_prepare (segment, FERRY_SIDE_RX);
       result = ferry_segment_transport_try_take (segment, buffer, message);
-      if (result == FERRY_RING_EMPTY && !atomic_load_explicit (&segment->closed, memory_order_seq_cst) &&
+      if (nothing (result) && !atomic_load_explicit (&segment->closed, memory_order_seq_cst) &&
           !is_shut_down (segment) && !ferry_segment_ended (segment) && !g_cancellable_is_cancelled (cancellable))
         {
           ferry_waiter_sleep (segment, seen, deadline);
           slept = TRUE;
         }
       ferry_waiter_finish (segment, FERRY_SIDE_RX);
-      if (result != FERRY_RING_EMPTY)
+      if (!nothing (result))
         break;
       result = ferry_segment_transport_try_take (segment, buffer, message);
-      if (result != FERRY_RING_EMPTY)
+      if (!nothing (result))
         break;
       ferry_waiter_upkeep (segment, FALSE);
     }
@@ -769,7 +837,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
 }
 
 static FerryBuffer *
-ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+do_take (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
@@ -777,8 +845,6 @@ ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancel
   FerryMessage message;
   FerryRingResult result;
 
-  if (!ferry_segment_transport_usable (self, FERRY_ROLE_RECEIVER, error))
-    return NULL;
 
   buffer = ferry_buffer_alloc ();
   if (G_UNLIKELY (segment->inline_max > FERRY_BUFFER_INLINE_MAX))
@@ -787,7 +853,7 @@ ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancel
     buffer->data = buffer->inline_data;
 
   result = ferry_segment_transport_try_take (segment, buffer, &message);
-  if (G_UNLIKELY (result == FERRY_RING_EMPTY))
+  if (G_UNLIKELY (nothing (result)))
     result = ferry_segment_transport_wait_take (self, buffer, &message, timeout, cancellable, error);
   if (G_LIKELY (result == FERRY_RING_OK))
     return ferry_segment_transport_wrap (self, buffer, &message, error);
@@ -806,6 +872,8 @@ ferry_segment_transport_leave_if_done (FerrySegmentTransport *self)
 
   g_mutex_lock (&priv->leave_mutex);
   if (priv->opened && !priv->left && atomic_load_explicit (&segment->closed, memory_order_seq_cst) &&
+      atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) == 0 &&
+      atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) == 0 &&
       atomic_load_explicit (&priv->outstanding, memory_order_seq_cst) == 0)
     {
       priv->left = TRUE;
@@ -856,6 +924,7 @@ typedef struct
   GCancellable *cancellable;
   gulong cancel_id;
   guint n_drops;
+  guint n_upkeeps;
 } FerryRoomWait;
 
 static void
@@ -865,7 +934,12 @@ room_wait_end (FerrySegment *segment, FerryRoomWait *wait)
     g_cancellable_disconnect (wait->cancellable, wait->cancel_id);
   wait->cancel_id = 0;
   if (wait->started != 0)
-    ferry_waiter_learn (segment, ferry_waiter_now () - wait->started);
+    {
+      ferry_waiter_learn (segment, ferry_waiter_now () - wait->started);
+      /* Room for one may be room for more, and the wake-up was ours alone, taken or not. */
+      if (ferry_waiter_any (segment->tx_sleeping))
+        ferry_waiter_wake_one (segment, FERRY_SIDE_TX);
+    }
 }
 
 static gboolean
@@ -892,6 +966,15 @@ ferry_segment_transport_make_room (FerrySegmentTransport *self, gboolean in_ring
   FerryOverflow overflow = priv->config->overflow;
   guint32 seen;
 
+  /* A dead participant may be what fills the channel. Who never sleeps finds out here. */
+  if (wait->n_upkeeps++ == 0)
+    {
+      gint64 before = atomic_load_explicit (&segment->last_upkeep, memory_order_relaxed);
+
+      ferry_waiter_upkeep (segment, FALSE);
+      if (atomic_load_explicit (&segment->last_upkeep, memory_order_relaxed) != before)
+        return ROOM_RETRY;
+    }
   if (overflow == FERRY_OVERFLOW_DROP_NEWEST)
     {
       atomic_fetch_add_explicit (&segment->me->dropped, 1, memory_order_relaxed);
@@ -1018,9 +1101,6 @@ ferry_segment_transport_enqueue (FerrySegmentTransport *self,
         }
       if (room == ROOM_NONE)
         return FALSE;
-      /* Room for one may have been room for more: the wake-up was ours alone. */
-      if (ferry_waiter_any (segment->tx_sleeping) && ferry_ring_has_room (segment))
-        ferry_waiter_wake_one (segment, FERRY_SIDE_TX);
     }
   if (G_UNLIKELY (result == FERRY_RING_CORRUPT))
     return ferry_segment_set_corrupt (segment, error, "head, tail and slots of the ring contradict each other");
@@ -1061,7 +1141,7 @@ ferry_segment_transport_alloc (FerrySegmentTransport *self,
 }
 
 static gboolean
-ferry_segment_transport_send (FerryTransport *transport,
+do_send (FerryTransport *transport,
                               const guint8 *data,
                               gsize size,
                               guint64 wire_name,
@@ -1077,12 +1157,11 @@ ferry_segment_transport_send (FerryTransport *transport,
   gboolean dropped = FALSE;
   guint8 *to;
 
-  if (!ferry_segment_transport_usable (self, FERRY_ROLE_SENDER, error))
-    return FALSE;
 
   message.size = size;
   message.timestamp = 0;
   message.block = FERRY_NO_BLOCK;
+  message.generation = 0;
   message.wire_name = wire_name;
   message.wire_version = wire_version;
   if (size <= segment->inline_max)
@@ -1092,7 +1171,8 @@ ferry_segment_transport_send (FerryTransport *transport,
     return set_error_closed (segment, error);
   /* Do not copy gigabytes only to find the ring full. */
   if ((timeout == FERRY_NO_WAIT || priv->config->overflow == FERRY_OVERFLOW_ERROR) &&
-      priv->config->overflow < FERRY_OVERFLOW_DROP_OLDEST && !ferry_ring_has_room (segment))
+      priv->config->overflow < FERRY_OVERFLOW_DROP_OLDEST && !ferry_ring_has_room (segment) &&
+      (ferry_waiter_upkeep (segment, FALSE), !ferry_ring_has_room (segment)))
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_FULL, "%s is full: %u messages wait", segment->label,
                    segment->capacity);
@@ -1101,6 +1181,7 @@ ferry_segment_transport_send (FerryTransport *transport,
   if (!ferry_segment_transport_alloc (self, size, timeout, cancellable, &message.block, &to, &dropped, error))
     return dropped;
   memcpy (to, data, size);
+  message.generation = ferry_arena_generation (segment, message.block);
   FERRY_STEP ("send-copied");
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))
     {
@@ -1115,7 +1196,7 @@ ferry_segment_transport_send (FerryTransport *transport,
 }
 
 static FerryBuffer *
-ferry_segment_transport_loan (FerryTransport *transport,
+do_loan (FerryTransport *transport,
                               gsize size,
                               gint64 timeout,
                               GCancellable *cancellable,
@@ -1129,8 +1210,6 @@ ferry_segment_transport_loan (FerryTransport *transport,
   guint32 block;
   guint8 *data;
 
-  if (!ferry_segment_transport_usable (self, FERRY_ROLE_SENDER, error))
-    return NULL;
   if (is_shut_down (segment))
     {
       set_error_closed (segment, error);
@@ -1157,7 +1236,7 @@ ferry_segment_transport_loan (FerryTransport *transport,
 }
 
 static gboolean
-ferry_segment_transport_commit (FerryTransport *transport,
+do_commit (FerryTransport *transport,
                                 FerryBuffer *buffer,
                                 gint64 timeout,
                                 GCancellable *cancellable,
@@ -1169,8 +1248,6 @@ ferry_segment_transport_commit (FerryTransport *transport,
   FerryMessage message;
   gboolean dropped = FALSE;
 
-  if (!ferry_segment_transport_usable (self, FERRY_ROLE_SENDER, error))
-    return FALSE;
   if (buffer->flags & FERRY_BUFFER_CONSUMED)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "%s: this buffer was sent already; loan another",
@@ -1186,6 +1263,7 @@ ferry_segment_transport_commit (FerryTransport *transport,
           message.size = buffer->size;
           message.timestamp = buffer->timestamp;
           message.block = FERRY_NO_BLOCK;
+          message.generation = 0;
           message.wire_name = buffer->wire_name;
           message.wire_version = buffer->wire_version;
           if (!ferry_segment_transport_enqueue (self, &message, buffer->data, timeout, cancellable, &dropped, error))
@@ -1193,7 +1271,7 @@ ferry_segment_transport_commit (FerryTransport *transport,
         }
       else
         {
-          g_autoptr (FerryBuffer) copy = ferry_segment_transport_loan (transport, buffer->size, timeout, cancellable,
+          g_autoptr (FerryBuffer) copy = do_loan (transport, buffer->size, timeout, cancellable,
                                                                        error);
           if (copy == NULL)
             return FALSE;
@@ -1203,7 +1281,7 @@ ferry_segment_transport_commit (FerryTransport *transport,
           copy->timestamp = buffer->timestamp;
           copy->wire_name = buffer->wire_name;
           copy->wire_version = buffer->wire_version;
-          if (!ferry_segment_transport_commit (transport, copy, timeout, cancellable, error))
+          if (!do_commit (transport, copy, timeout, cancellable, error))
             return FALSE;
         }
       if (buffer->flags & FERRY_BUFFER_LOANED)
@@ -1221,6 +1299,7 @@ ferry_segment_transport_commit (FerryTransport *transport,
   message.size = buffer->size;
   message.timestamp = buffer->timestamp;
   message.block = (guint32) buffer->token;
+  message.generation = ferry_arena_generation (segment, message.block);
   message.wire_name = buffer->wire_name;
   message.wire_version = buffer->wire_version;
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))
@@ -1242,7 +1321,7 @@ condition_holds (FerrySegment *segment, GIOCondition condition)
 {
   if (atomic_load_explicit (&segment->closed, memory_order_seq_cst) || is_shut_down (segment))
     return TRUE;
-  if ((condition & G_IO_IN) && (ferry_ring_maybe_ready (segment) || ferry_segment_ended (segment)))
+  if ((condition & G_IO_IN) && (ferry_ring_has_message (segment) || ferry_segment_ended (segment)))
     return TRUE;
   return (condition & G_IO_OUT) && ferry_ring_has_room (segment);
 }
@@ -1331,11 +1410,15 @@ ferry_segment_transport_wait_until (FerrySegmentTransport *self,
     }
   if (cancel_id != 0)
     g_cancellable_disconnect (cancellable, cancel_id);
+  /* Nothing was consumed: a wake-up that we got serves another as well. */
+  if (side == FERRY_SIDE_RX && segment->mode == FERRY_MODE_WORK_QUEUE && ferry_waiter_any (segment->rx_sleeping) &&
+      ferry_ring_maybe_ready (segment))
+    ferry_waiter_wake_one (segment, FERRY_SIDE_RX);
   return ok;
 }
 
 static gboolean
-ferry_segment_transport_wait (FerryTransport *transport,
+do_wait (FerryTransport *transport,
                               GIOCondition condition,
                               gint64 timeout,
                               GCancellable *cancellable,
@@ -1345,8 +1428,6 @@ ferry_segment_transport_wait (FerryTransport *transport,
   FerrySegment *segment = &PRIVATE (self)->segment;
   FerryWaitFor wait_for = { condition };
 
-  if (!ferry_segment_transport_usable (self, segment->role, error))
-    return FALSE;
   if (segment->role == FERRY_ROLE_OBSERVER || !(condition & (segment->role == FERRY_ROLE_SENDER ? G_IO_OUT : G_IO_IN)))
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
@@ -1359,14 +1440,12 @@ ferry_segment_transport_wait (FerryTransport *transport,
 }
 
 static gboolean
-ferry_segment_transport_flush (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+do_flush (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
   guint64 target;
 
-  if (!ferry_segment_transport_usable (self, FERRY_ROLE_SENDER, error))
-    return FALSE;
   target = ferry_ring_find_tail (segment);
   if (target == G_MAXUINT64)
     return ferry_segment_set_corrupt (segment, error, "the ring has no end");
@@ -1384,13 +1463,11 @@ ferry_segment_transport_wake (FerryTransport *transport)
 }
 
 static int
-ferry_segment_transport_get_fd (FerryTransport *transport, GError **error)
+do_get_fd (FerryTransport *transport, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
 
-  if (!ferry_segment_transport_usable (self, segment->role, error))
-    return -1;
   if (segment->role == FERRY_ROLE_OBSERVER)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED, "%s: an observer has nothing to wait for",
@@ -1401,14 +1478,12 @@ ferry_segment_transport_get_fd (FerryTransport *transport, GError **error)
 }
 
 static GIOCondition
-ferry_segment_transport_check (FerryTransport *transport, GIOCondition condition)
+do_check (FerryTransport *transport, GIOCondition condition)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
   GIOCondition ready = 0;
 
-  if (!ferry_segment_transport_usable (self, segment->role, NULL))
-    return G_IO_HUP;
   if (segment->role == FERRY_ROLE_OBSERVER)
     return 0;
   condition &= segment->role == FERRY_ROLE_SENDER ? G_IO_OUT : G_IO_IN;
@@ -1421,6 +1496,8 @@ ferry_segment_transport_check (FerryTransport *transport, GIOCondition condition
       if (condition_holds (segment, condition))
         {
           ready = condition;
+          if (i > 0)
+            ferry_waiter_disarm (segment, segment->role == FERRY_ROLE_SENDER ? FERRY_SIDE_TX : FERRY_SIDE_RX);
           break;
         }
       if (i == 0)
@@ -1442,13 +1519,11 @@ wake_everybody (FerrySegment *segment)
 }
 
 static gboolean
-ferry_segment_transport_end_of_stream (FerryTransport *transport, GError **error)
+do_end_of_stream (FerryTransport *transport, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
 
-  if (!ferry_segment_transport_usable (self, FERRY_ROLE_SENDER, error))
-    return FALSE;
   atomic_store_explicit (&segment->me->ended, 1, memory_order_seq_cst);
   FERRY_STEP ("end-record");
   atomic_fetch_or_explicit (&segment->shared->flags, FERRY_SHARED_ENDED, memory_order_seq_cst);
@@ -1457,13 +1532,11 @@ ferry_segment_transport_end_of_stream (FerryTransport *transport, GError **error
 }
 
 static gboolean
-ferry_segment_transport_shut_down (FerryTransport *transport, GError **error)
+do_shut_down (FerryTransport *transport, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
 
-  if (!ferry_segment_transport_usable (self, segment->role, error))
-    return FALSE;
   atomic_fetch_or_explicit (&segment->shared->flags, FERRY_SHARED_CLOSED, memory_order_seq_cst);
   wake_everybody (segment);
   return TRUE;
@@ -1478,12 +1551,17 @@ ferry_segment_transport_close (FerryTransport *transport, GError **error)
 
   if (!priv->opened || atomic_exchange_explicit (&segment->closed, 1, memory_order_seq_cst))
     return TRUE;
+  /* A call of the first thread may be in progress that we do not see yet: see ferry_segment_transport_enter(). */
+  if (segment->first_thread != NULL && segment->first_thread != &ferry_thread_mark)
+    syscall (SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
   if (segment->joined && segment->fork_generation == ferry_fork_generation)
     ferry_waiter_wake_self (segment);
   g_mutex_lock (&priv->leave_mutex);
   if (!priv->left)
     {
-      gboolean held = atomic_load_explicit (&priv->outstanding, memory_order_seq_cst) > 0;
+      gboolean held = atomic_load_explicit (&priv->outstanding, memory_order_seq_cst) > 0 ||
+                      atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0 ||
+                      atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0;
 
       priv->left = !held;
       ferry_segment_leave (segment, held);
@@ -1702,13 +1780,13 @@ ferry_segment_transport_poll_events (FerryTransport *transport, FerryParticipant
 }
 
 static gsize
-ferry_segment_transport_trim (FerryTransport *transport)
+do_trim (FerryTransport *transport)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
   gsize got = 0;
 
-  if (!ferry_segment_transport_usable (self, segment->role, NULL) || segment->role == FERRY_ROLE_OBSERVER)
+  if (segment->role == FERRY_ROLE_OBSERVER)
     return 0;
   if (segment->mode == FERRY_MODE_BROADCAST)
     ferry_ring_reclaim (segment);
@@ -1828,6 +1906,159 @@ ferry_segment_transport_sweep_channel (FerryTransport *transport, const char *na
       return FALSE;
     }
   return TRUE;
+}
+
+/* ---- the calls of the interface: each in progress from enter to exit ---- */
+
+static FerryBuffer *
+ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  FerryBuffer *buffer;
+
+  if (G_UNLIKELY (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_RECEIVER, error)))
+    return NULL;
+  buffer = do_take (transport, timeout, cancellable, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return buffer;
+}
+
+static gboolean
+ferry_segment_transport_send (FerryTransport *transport,
+                              const guint8 *data,
+                              gsize size,
+                              guint64 wire_name,
+                              guint64 wire_version,
+                              gint64 timeout,
+                              GCancellable *cancellable,
+                              GError **error)
+{
+  gboolean ok;
+
+  if (G_UNLIKELY (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_SENDER, error)))
+    return FALSE;
+  ok = do_send (transport, data, size, wire_name, wire_version, timeout, cancellable, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return ok;
+}
+
+static FerryBuffer *
+ferry_segment_transport_loan (FerryTransport *transport,
+                              gsize size,
+                              gint64 timeout,
+                              GCancellable *cancellable,
+                              GError **error)
+{
+  FerryBuffer *buffer;
+
+  if (G_UNLIKELY (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_SENDER, error)))
+    return NULL;
+  buffer = do_loan (transport, size, timeout, cancellable, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return buffer;
+}
+
+static gboolean
+ferry_segment_transport_commit (FerryTransport *transport,
+                                FerryBuffer *buffer,
+                                gint64 timeout,
+                                GCancellable *cancellable,
+                                GError **error)
+{
+  gboolean ok;
+
+  if (G_UNLIKELY (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_SENDER, error)))
+    return FALSE;
+  ok = do_commit (transport, buffer, timeout, cancellable, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return ok;
+}
+
+static gboolean
+ferry_segment_transport_wait (FerryTransport *transport,
+                              GIOCondition condition,
+                              gint64 timeout,
+                              GCancellable *cancellable,
+                              GError **error)
+{
+  gboolean ok;
+
+  if (!ferry_segment_transport_enter (SELF (transport), PRIVATE (SELF (transport))->segment.role, error))
+    return FALSE;
+  ok = do_wait (transport, condition, timeout, cancellable, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return ok;
+}
+
+static gboolean
+ferry_segment_transport_flush (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  gboolean ok;
+
+  if (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_SENDER, error))
+    return FALSE;
+  ok = do_flush (transport, timeout, cancellable, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return ok;
+}
+
+static int
+ferry_segment_transport_get_fd (FerryTransport *transport, GError **error)
+{
+  int fd;
+
+  if (!ferry_segment_transport_enter (SELF (transport), PRIVATE (SELF (transport))->segment.role, error))
+    return -1;
+  fd = do_get_fd (transport, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return fd;
+}
+
+static GIOCondition
+ferry_segment_transport_check (FerryTransport *transport, GIOCondition condition)
+{
+  GIOCondition ready;
+
+  if (!ferry_segment_transport_enter (SELF (transport), PRIVATE (SELF (transport))->segment.role, NULL))
+    return G_IO_HUP;
+  ready = do_check (transport, condition);
+  ferry_segment_transport_exit (SELF (transport));
+  return ready;
+}
+
+static gboolean
+ferry_segment_transport_end_of_stream (FerryTransport *transport, GError **error)
+{
+  gboolean ok;
+
+  if (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_SENDER, error))
+    return FALSE;
+  ok = do_end_of_stream (transport, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return ok;
+}
+
+static gboolean
+ferry_segment_transport_shut_down (FerryTransport *transport, GError **error)
+{
+  gboolean ok;
+
+  if (!ferry_segment_transport_enter (SELF (transport), PRIVATE (SELF (transport))->segment.role, error))
+    return FALSE;
+  ok = do_shut_down (transport, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return ok;
+}
+
+static gsize
+ferry_segment_transport_trim (FerryTransport *transport)
+{
+  gsize got;
+
+  if (!ferry_segment_transport_enter (SELF (transport), PRIVATE (SELF (transport))->segment.role, NULL))
+    return 0;
+  got = do_trim (transport);
+  ferry_segment_transport_exit (SELF (transport));
+  return got;
 }
 
 /* ---- object ---- */

@@ -32,19 +32,28 @@
 /* Counts the forks that led to this process. */
 guint ferry_fork_generation;
 
+__thread char ferry_thread_mark __attribute__ ((tls_model ("initial-exec")));
+
+/* In this order. */
+static pthread_mutex_t refork_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t segments_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t process_mutex = PTHREAD_MUTEX_INITIALIZER;
 static GPtrArray *segments; /* unowned */
 
 static void
 atfork_prepare (void)
 {
+  pthread_mutex_lock (&refork_mutex);
   pthread_mutex_lock (&segments_mutex);
+  pthread_mutex_lock (&process_mutex);
 }
 
 static void
 atfork_parent (void)
 {
+  pthread_mutex_unlock (&process_mutex);
   pthread_mutex_unlock (&segments_mutex);
+  pthread_mutex_unlock (&refork_mutex);
 }
 
 static void
@@ -69,7 +78,7 @@ atfork_child (void)
       close_fd (&self->timer_fd);
       close_fd (&self->epoll_fd);
     }
-  pthread_mutex_unlock (&segments_mutex);
+  atfork_parent ();
 }
 
 /* ---- layout ---- */
@@ -321,7 +330,7 @@ header_is_sane (const FerrySegmentHeader *header)
     return FALSE;
   if (header->ring_slots != ring_slots_for (header->capacity, header->history))
     return FALSE;
-  if (header->inline_size < FERRY_MIN_INLINE || header->inline_size > FERRY_MAX_INLINE + 128 ||
+  if (header->inline_size < FERRY_MIN_INLINE || header->inline_size > FERRY_MAX_INLINE ||
       header->slot_stride != header->inline_size + FERRY_SLOT_HEADER || header->slot_stride % 128 != 0)
     return FALSE;
   if (header->n_participants != FERRY_MAX_PARTICIPANTS || header->n_classes != FERRY_N_CLASSES ||
@@ -425,57 +434,81 @@ typedef struct
   guint64 namespace;
 } FerryProcess;
 
-/* The start time of a process in clock ticks, field 22 of proc(5); 0 when it is gone or a zombie. */
-static guint64
-process_start_time (gint64 pid)
+typedef enum
+{
+  PROCESS_UNKNOWN, /* could not be looked at, which proves nothing */
+  PROCESS_GONE,
+  PROCESS_RUNS,
+} ProcessState;
+
+/* @start: the start time of a process in clock ticks, field 22 of proc(5). */
+static ProcessState
+process_look (gint64 pid, guint64 *start)
 {
   char path[64];
   char text[1024];
   const char *p;
   gssize n;
   int fd;
+  gboolean zombie;
+  guint64 n_threads = 0;
 
+  *start = 0;
+  if (kill ((pid_t) pid, 0) != 0 && errno == ESRCH)
+    return PROCESS_GONE;
   g_snprintf (path, sizeof path, "/proc/%" G_GINT64_FORMAT "/stat", pid);
   fd = open (path, O_RDONLY | O_CLOEXEC);
   if (fd < 0)
-    return 0;
+    return PROCESS_UNKNOWN; /* out of descriptors, or hidepid */
   n = read (fd, text, sizeof text - 1);
   close (fd);
   if (n <= 0)
-    return 0;
+    return PROCESS_UNKNOWN;
   text[n] = '\0';
   p = strrchr (text, ')'); /* the name before it may contain anything */
-  if (p == NULL || p[1] != ' ' || p[2] == 'Z' || p[2] == 'X')
-    return 0;
+  if (p == NULL || p[1] != ' ')
+    return PROCESS_UNKNOWN;
   p += 2; /* at field 3 */
+  zombie = *p == 'Z' || *p == 'X';
   for (guint field = 3; field < 22; field++)
     {
       p = strchr (p, ' ');
       if (p == NULL)
-        return 0;
+        return PROCESS_UNKNOWN;
       p++;
+      if (field + 1 == 20)
+        n_threads = g_ascii_strtoull (p, NULL, 10);
     }
-  return g_ascii_strtoull (p, NULL, 10);
+  *start = g_ascii_strtoull (p, NULL, 10);
+  /* A process whose first thread ended while others run looks like a zombie, and is none. */
+  return zombie && n_threads <= 1 ? PROCESS_GONE : PROCESS_RUNS;
+}
+
+/* Times in proc(5) count from the boot of the time namespace, so both namespaces must be the same. */
+static guint64
+namespace_number (const char *path)
+{
+  struct stat st;
+
+  return stat (path, &st) == 0 ? (guint64) st.st_ino : 0;
 }
 
 static const FerryProcess *
 process_self (void)
 {
-  static GMutex mutex;
   static FerryProcess self;
   static guint generation = G_MAXUINT;
 
-  g_mutex_lock (&mutex);
+  pthread_mutex_lock (&process_mutex);
   if (generation != ferry_fork_generation)
     {
-      struct stat st;
-
       self.pid = getpid ();
-      self.start = process_start_time (self.pid);
-      self.namespace = stat ("/proc/self/ns/pid", &st) == 0 ? (guint64) st.st_ino : 0;
+      if (process_look (self.pid, &self.start) != PROCESS_RUNS)
+        self.start = 0;
+      self.namespace = namespace_number ("/proc/self/ns/pid") | namespace_number ("/proc/self/ns/time") << 32;
       generation = ferry_fork_generation;
     }
-  g_mutex_unlock (&mutex);
+  pthread_mutex_unlock (&process_mutex);
   return &self;
 }
 
@@ -488,6 +521,7 @@ ferry_segment_is_dead (FerrySegment *self, guint id)
   const FerryProcess *here;
   gint64 pid;
   guint64 start;
+  guint64 found;
 
   if (self->joined && id == self->id)
     return FALSE;
@@ -502,7 +536,16 @@ ferry_segment_is_dead (FerrySegment *self, guint id)
   start = record->pid_start;
   if (here->namespace == 0 || record->pid_namespace != here->namespace || start == 0 || pid <= 0 || pid == here->pid)
     return FALSE;
-  return process_start_time (pid) != start;
+  switch (process_look (pid, &found))
+    {
+    case PROCESS_GONE:
+      return TRUE;
+    case PROCESS_RUNS:
+      return found != start;
+    case PROCESS_UNKNOWN:
+    default:
+      return FALSE; /* the lock says that it lives */
+    }
 }
 
 /* ---- join, leave ---- */
@@ -645,9 +688,7 @@ repair (FerrySegment *self, guint dead)
   atomic_fetch_add_explicit (&self->shared->repairs, 1, memory_order_relaxed);
   release_record (self, dead, TRUE);
   FERRY_STEP ("repair-released");
-  ferry_waiter_wake_all (self, FERRY_SIDE_RX);
-  ferry_waiter_wake_all (self, FERRY_SIDE_TX);
-  ferry_waiter_wake_all (self, FERRY_SIDE_FLUSH);
+  ferry_waiter_wake_everybody (self);
   FERRY_STEP ("repair-woken");
 }
 
@@ -756,11 +797,10 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
   if (!self->anonymous && ((flags & FERRY_SHARED_WITHDRAWN) ||
                            (n_alive == 0 && atomic_load_explicit (&self->shared->data_ready, memory_order_acquire))))
     {
-      if (!(flags & FERRY_SHARED_WITHDRAWN))
-        {
-          atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
-          self->klass->withdraw (self->transport);
-        }
+      /* Also when it is marked already: who marked it may have died before the next step. */
+      atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
+      FERRY_STEP ("join-marked");
+      self->klass->withdraw (self->transport);
       *withdrawn = TRUE;
       unlock_and_close (self);
       return FALSE;
@@ -811,11 +851,7 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
   FERRY_STEP ("join-counted");
   self->joined = TRUE;
 
-  if (role == FERRY_ROLE_SENDER)
-    {
-      atomic_fetch_and_explicit (&self->shared->flags, ~(guint32) FERRY_SHARED_ENDED, memory_order_seq_cst);
-    }
-  else if (self->mode == FERRY_MODE_BROADCAST)
+  if (role == FERRY_ROLE_RECEIVER && self->mode == FERRY_MODE_BROADCAST)
     {
       /* Twice, see section 2: nobody overtakes us after the second reading. */
       for (guint i = 0; i < 2; i++)
@@ -839,6 +875,8 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
           if (i == 0)
             atomic_store_explicit (&record->word, ferry_record_word (self->incarnation, role, FERRY_RECORD_ACTIVE),
                                    memory_order_seq_cst);
+          /* Pairs with the seq_cst load of the word in ferry_ring_min_cursor(). */
+          atomic_thread_fence (memory_order_seq_cst);
         }
     }
   atomic_store_explicit (&record->word, ferry_record_word (self->incarnation, role, FERRY_RECORD_ACTIVE),
@@ -867,9 +905,13 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
     }
   if (!ferry_segment_lock (self, NULL))
     {
-      /* Somebody is stopped with the lock in hand. Closing ours tells the others that we are gone. */
-      self->joined = FALSE;
-      close_fd (&self->lock_fd);
+      /* Somebody is stopped with the lock in hand. Closing ours tells the others that we are gone; but what we hold must
+       * stay ours. */
+      if (!views_held)
+        {
+          self->joined = FALSE;
+          close_fd (&self->lock_fd);
+        }
       return;
     }
 
@@ -916,18 +958,19 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
 gboolean
 ferry_segment_refork (FerrySegment *self, GError **error)
 {
-  static GMutex mutex;
   gboolean withdrawn = FALSE;
   gboolean ok = TRUE;
 
-  g_mutex_lock (&mutex);
+  pthread_mutex_lock (&refork_mutex);
   if (self->fork_generation != ferry_fork_generation)
     {
       /* Other threads of the parent may have held them at the fork. */
       g_mutex_init (&self->mutex);
       g_mutex_init (&self->cursor_mutex);
       g_mutex_init (&self->sleep_mutex);
-      self->n_sleepers = 0;
+      memset (self->n_sleepers, 0, sizeof self->n_sleepers);
+      atomic_store_explicit (&self->inside_first, 0, memory_order_relaxed);
+      atomic_store_explicit (&self->inside_others, 0, memory_order_relaxed);
       self->joined = FALSE;
       self->me = NULL;
       self->first_thread = NULL;
@@ -939,7 +982,7 @@ ferry_segment_refork (FerrySegment *self, GError **error)
                      "%s: all its participants left before this fork child used it; open it in the child instead",
                      self->label);
     }
-  g_mutex_unlock (&mutex);
+  pthread_mutex_unlock (&refork_mutex);
   return ok;
 }
 
@@ -948,12 +991,9 @@ ferry_segment_refork (FerrySegment *self, GError **error)
 void
 ferry_segment_count (FerrySegment *self, guint64 bytes)
 {
-  static __thread char thread_mark;
   FerryParticipantRecord *me = self->me;
 
-  if (G_UNLIKELY (self->first_thread == NULL))
-    g_atomic_pointer_compare_and_exchange (&self->first_thread, NULL, (gpointer) &thread_mark);
-  if (G_LIKELY (self->first_thread == &thread_mark))
+  if (G_LIKELY (self->first_thread == &ferry_thread_mark))
     {
       atomic_store_explicit (&me->messages[0], atomic_load_explicit (&me->messages[0], memory_order_relaxed) + 1,
                              memory_order_relaxed);
@@ -1056,13 +1096,15 @@ verify_locked (FerrySegment *self, GError **error)
           guint32 ref = FERRY_BLOCK_REF (c, i);
           guint64 w = atomic_load_explicit (&block->word, memory_order_acquire);
           guint64 committed = atomic_load_explicit (&block->committed, memory_order_relaxed);
+          guint64 reserved = atomic_load_explicit (&block->reserved, memory_order_relaxed);
           gboolean bit = (atomic_load_explicit (&self->classes[c].bitmap[i / 64], memory_order_acquire) >> (i % 64)) & 1;
           gboolean in_ring = g_hash_table_contains (named, GUINT_TO_POINTER (ref));
           gboolean held = FALSE;
 
-          if (committed > ferry_arena_class_size (c))
-            return violated (self, error, "block 0x%x claims %" G_GUINT64_FORMAT " bytes", ref, committed);
-          sum += committed;
+          if (reserved > ferry_arena_class_size (c) || committed > reserved)
+            return violated (self, error, "block 0x%x has %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " bytes", ref,
+                             committed, reserved);
+          sum += reserved;
           for (guint id = 0; id < FERRY_MAX_PARTICIPANTS; id++)
             if ((atomic_load_explicit (&block->holders[id / 64], memory_order_acquire) >> (id % 64)) & 1)
               {

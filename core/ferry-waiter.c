@@ -160,7 +160,7 @@ ferry_waiter_prepare (FerrySegment *self, FerrySide side)
   guint32 seen = atomic_load_explicit (&self->me->wake, memory_order_acquire);
 
   g_mutex_lock (&self->sleep_mutex);
-  self->n_sleepers++;
+  self->n_sleepers[side]++;
   atomic_fetch_or_explicit (&ferry_waiter_bitmap (self, side)[self->id / 64], ferry_waiter_bit (self),
                             memory_order_seq_cst);
   g_mutex_unlock (&self->sleep_mutex);
@@ -194,8 +194,8 @@ ferry_waiter_finish (FerrySegment *self, FerrySide side)
   gboolean woken = FALSE;
 
   g_mutex_lock (&self->sleep_mutex);
-  self->n_sleepers--;
-  if (self->n_sleepers == 0 && !atomic_load_explicit (&self->me->doorbell, memory_order_relaxed))
+  self->n_sleepers[side]--;
+  if (self->n_sleepers[side] == 0 && !atomic_load_explicit (&self->me->doorbell, memory_order_relaxed))
     {
       guint64 before = atomic_fetch_and_explicit (&ferry_waiter_bitmap (self, side)[self->id / 64],
                                                   ~ferry_waiter_bit (self), memory_order_seq_cst);
@@ -310,6 +310,25 @@ ferry_waiter_wake_all (FerrySegment *self, FerrySide side)
     }
 }
 
+/* Private: wakes every participant, whether its bit is set or not: a waker may have died between taking a bit and
+ * waking. */
+void
+ferry_waiter_wake_everybody (FerrySegment *self)
+{
+  for (guint id = 0; id < ferry_segment_n_records (self); id++)
+    {
+      FerryParticipantRecord *record = &self->records[id];
+      guint64 word = atomic_load_explicit (&record->word, memory_order_acquire);
+
+      if (ferry_record_state (word) == FERRY_RECORD_FREE)
+        continue;
+      atomic_fetch_add_explicit (&record->wake, 1, memory_order_seq_cst);
+      self->klass->wake_word (self->transport, (guint32 *) (void *) &record->wake, G_MAXINT);
+      if (atomic_exchange_explicit (&record->doorbell, 0, memory_order_seq_cst))
+        ferry_waiter_ring (self, id, ferry_record_incarnation (word));
+    }
+}
+
 /* Private: lets the threads that sleep in this endpoint check again. */
 void
 ferry_waiter_wake_self (FerrySegment *self)
@@ -335,6 +354,9 @@ ferry_waiter_upkeep (FerrySegment *self, gboolean now)
                                                 memory_order_relaxed))
     return;
   ferry_segment_repair_dead (self);
+  /* Two reclaimers may each have left the last step to the other. */
+  if (self->mode == FERRY_MODE_BROADCAST)
+    ferry_ring_reclaim (self);
   if (self->data_writable && atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed) > 0)
     {
       gint64 idle_before = time - IDLE_US;
@@ -351,7 +373,7 @@ ferry_waiter_upkeep (FerrySegment *self, gboolean now)
               FerryBlock *block = &self->classes[klass].blocks[i];
 
               any = ferry_word_state (atomic_load_explicit (&block->word, memory_order_relaxed)) == FERRY_BLOCK_FREE &&
-                    atomic_load_explicit (&block->committed, memory_order_relaxed) > 0 &&
+                    atomic_load_explicit (&block->reserved, memory_order_relaxed) > 0 &&
                     atomic_load_explicit (&block->idle_since, memory_order_relaxed) < idle_before;
             }
         }
@@ -422,6 +444,22 @@ ferry_waiter_arm (FerrySegment *self, FerrySide side)
                             memory_order_seq_cst);
   g_mutex_unlock (&self->sleep_mutex);
   atomic_thread_fence (memory_order_seq_cst);
+}
+
+/* Private: undoes ferry_waiter_arm(): what was waited for is there already. */
+void
+ferry_waiter_disarm (FerrySegment *self, FerrySide side)
+{
+  struct itimerspec off = { 0 };
+
+  g_mutex_lock (&self->sleep_mutex);
+  atomic_store_explicit (&self->me->doorbell, 0, memory_order_seq_cst);
+  if (self->n_sleepers[side] == 0)
+    atomic_fetch_and_explicit (&ferry_waiter_bitmap (self, side)[self->id / 64], ~ferry_waiter_bit (self),
+                               memory_order_seq_cst);
+  if (self->timer_fd >= 0)
+    timerfd_settime (self->timer_fd, 0, &off, NULL);
+  g_mutex_unlock (&self->sleep_mutex);
 }
 
 /* Private: makes the descriptor unreadable again. */

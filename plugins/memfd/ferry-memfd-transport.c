@@ -471,19 +471,45 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport,
   return ok;
 }
 
-static void
-remove_folder (const char *folder)
+static gboolean
+same_file (int a, int b)
 {
-  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
-  const char *entry;
+  struct stat stat_a;
+  struct stat stat_b;
 
-  while (dir != NULL && (entry = g_dir_read_name (dir)) != NULL)
-    if (g_str_has_suffix (entry, FERRY_MEMFD_SOCKET_SUFFIX))
-      {
-        g_autofree char *path = g_build_filename (folder, entry, NULL);
+  return fstat (a, &stat_a) == 0 && fstat (b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev &&
+         stat_a.st_ino == stat_b.st_ino;
+}
 
-        unlink (path);
-      }
+/* Removes from the locked folder the sockets of the dead and, when @control_fd is given, of those who serve that
+ * segment; then the folder, if it is empty. A new channel of that name may live there already. */
+static void
+clean_folder (const char *folder, int folder_fd, int control_fd)
+{
+  int dir_fd = openat (folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *dir = dir_fd >= 0 ? fdopendir (dir_fd) : NULL;
+  struct dirent *entry;
+
+  while (dir != NULL && (entry = readdir (dir)) != NULL)
+    {
+      int theirs = -1;
+      int data_fd = -1;
+      int status = 0;
+      AskResult result;
+
+      if (!g_str_has_suffix (entry->d_name, FERRY_MEMFD_SOCKET_SUFFIX))
+        continue;
+      result = ask (folder_fd, entry->d_name, FERRY_ROLE_OBSERVER, &theirs, &data_fd, &status);
+      if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && same_file (theirs, control_fd)))
+        unlinkat (folder_fd, entry->d_name, 0);
+      if (result == ASK_OK)
+        {
+          close (theirs);
+          close (data_fd);
+        }
+    }
+  if (dir != NULL)
+    closedir (dir);
   rmdir (folder);
 }
 
@@ -496,9 +522,11 @@ ferry_memfd_transport_withdraw (FerrySegmentTransport *transport)
   if (self->folder == NULL)
     return;
   folder_fd = lock_folder (self->folder, NULL);
-  remove_folder (self->folder);
-  if (folder_fd >= 0)
-    close (folder_fd);
+  if (folder_fd < 0)
+    return;
+  g_clear_pointer (&self->export, ferry_memfd_service_unexport);
+  clean_folder (self->folder, folder_fd, ferry_segment_transport_get_control_fd (transport));
+  close (folder_fd);
 }
 
 static void
@@ -565,9 +593,6 @@ ferry_memfd_transport_sweep (FerrySegmentTransport *transport, const char *name,
   g_autofree char *folder = g_build_filename (base, name, NULL);
   g_autoptr (GError) local = NULL;
   int folder_fd = lock_folder (folder, &local);
-  int control_fd = -1;
-  int data_fd = -1;
-  int status = 0;
 
   if (folder_fd < 0)
     {
@@ -576,12 +601,7 @@ ferry_memfd_transport_sweep (FerrySegmentTransport *transport, const char *name,
       g_propagate_error (error, g_steal_pointer (&local));
       return FALSE;
     }
-  if (ask_anybody (folder_fd, FERRY_ROLE_OBSERVER, &control_fd, &data_fd, &status) == ASK_DEAD)
-    remove_folder (folder);
-  if (control_fd >= 0)
-    close (control_fd);
-  if (data_fd >= 0)
-    close (data_fd);
+  clean_folder (folder, folder_fd, -1);
   close (folder_fd);
   return TRUE;
 }
