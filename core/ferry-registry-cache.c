@@ -7,6 +7,9 @@
 #include "ferry-plugin-private.h"
 
 #include <string.h>
+#ifdef __linux__
+#include <sys/auxv.h>
+#endif
 
 /*
  * The cache is one JSON file:
@@ -301,11 +304,17 @@ ferry_registry_cache_save (GHashTable *cache, const char *filename, GError **err
   return g_file_set_contents_full (filename, text, (gssize) length, G_FILE_SET_CONTENTS_CONSISTENT, 0600, error);
 }
 
-/* $FERRY_REGISTRY, or a file in the user's cache folder. */
+/* $FERRY_REGISTRY, or a file in the user's cache folder; NULL for a program that runs with
+ * more rights than its user, who could have it overwrite any file. */
 char *
 ferry_registry_cache_default_filename (void)
 {
   const char *variable = ferry_plugin_getenv ("FERRY_REGISTRY");
+
+#ifdef __linux__
+  if (getauxval (AT_SECURE) != 0)
+    return NULL;
+#endif
 
   if (variable != NULL && variable[0] != '\0')
     return g_canonicalize_filename (variable, NULL);
