@@ -5,6 +5,8 @@
  *   cc receiver.c $(pkg-config --cflags --libs ferry-1.0) -o receiver
  *   ./receiver 'memfd name=greetings'
  */
+#include <stdio.h>
+
 #include <ferry.h>
 
 /* Returns only when there is nothing more to receive; @error tells why. */
@@ -27,7 +29,8 @@ receive_all (FerryChannel *channel,
         return;
 
       text = g_bytes_get_data (bytes, &size);
-      g_print ("%.*s\n", (int) size, size > 0 ? text : "");
+      printf ("%.*s\n", (int) size, size > 0 ? text : "");
+      fflush (stdout);
     }
 }
 

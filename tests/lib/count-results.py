@@ -5,7 +5,7 @@
     count-results.py LOG.json...
 
 Prints `N passed, N failed` (and `, N skipped`), counting what a test program says
-of its cases (Check's summary, TAP, pytest) and one for a program that says nothing.
+of its cases (Check's summary, TAP, unittest, pytest) and one for a program that says nothing.
 A program that failed without a failed case counts as one failure: a crash or a
 time-out. Fails when something failed or no test was run.
 """
@@ -16,6 +16,7 @@ import sys
 
 CHECK_SUMMARY = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)$", re.M)
 TAP_CASE = re.compile(r"^(ok|not ok)\b(?:[^#\n]|\\#)*(?:#\s*(skip|todo)\b.*)?$", re.M | re.I)
+UNITTEST_SUMMARY = re.compile(r"^Ran (\d+) tests? in [\d.]+s\n\n(?:OK|FAILED|NO TESTS RAN)(?: \((.*)\))?$", re.M)
 PYTEST_SUMMARY = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$", re.M)
 
 
@@ -25,6 +26,17 @@ def count_output(text: str) -> tuple[int, int, int] | None:
         checks = sum(int(s[0]) for s in summaries)
         failed = sum(int(s[1]) + int(s[2]) for s in summaries)
         return checks - failed, failed, 0
+    if summaries := UNITTEST_SUMMARY.findall(text):
+        passed = failed = skipped = 0
+        for ran, others in summaries:
+            numbers = {word: int(n) for word, n in re.findall(r"([a-z ]+)=(\d+)", others)}
+            wrong = numbers.get("failures", 0) + numbers.get("errors", 0) + numbers.get("unexpected successes", 0)
+            left_out = numbers.get("skipped", 0)
+            # Each subtest of a test may fail by itself.
+            passed += max(0, int(ran) - wrong - left_out)
+            failed += wrong
+            skipped += left_out
+        return passed, failed, skipped
     if cases := TAP_CASE.findall(text):
         passed = failed = skipped = 0
         for verdict, directive in cases:
@@ -45,7 +57,7 @@ def count_output(text: str) -> tuple[int, int, int] | None:
 def count_test(entry: dict) -> tuple[int, int, int]:
     """Passed, failed and skipped cases of one entry of the log."""
     result = entry["result"]
-    cases = count_output(entry.get("stdout") or "")
+    cases = count_output((entry.get("stdout") or "") + "\n" + (entry.get("stderr") or ""))
     if result == "SKIP":
         return 0, 0, max(1, cases[2] if cases else 0)
     passed, failed, skipped = cases or (0, 0, 0)

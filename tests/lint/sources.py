@@ -111,6 +111,18 @@ def availability() -> list[str]:
     return wrong
 
 
+def virtual_functions() -> list[str]:
+    wrong = []
+    for name in headers.public_headers(ROOT):
+        text = FILES.get(f"core/{name}", "")
+        for owner, body in re.findall(r"^struct _(\w+(?:Class|Interface))\n\{(.*?)^\};", text, re.M | re.S):
+            comment = re.search(r"/\*\*\n \* " + owner + r":(?: \(.*?\))?\n(.*?)\*/", text, re.S)
+            for function in re.findall(r"\(\*(\w+)\)", body):
+                if not comment or f"@{function}:" not in comment.group(1):
+                    wrong.append(f"core/{name}: {owner}.{function} is not documented")
+    return wrong
+
+
 def casts() -> list[str]:
     cast = re.compile(r"G_TYPE_CHECK_(INSTANCE|CLASS)_(CAST|TYPE)|G_TYPE_INSTANCE_GET_(CLASS|INTERFACE)")
     return [
@@ -185,6 +197,7 @@ sys.exit(
             ("no notes of unfinished work", left_notes),
             ("ferry.h includes every public header and no other", umbrella),
             ("each public prototype has one availability macro", availability),
+            ("virtual functions are documented", virtual_functions),
             ("no cast macros by hand", casts),
             ("plugin descriptors are alone in short files", descriptors),
             ("scripts can be parsed and run", scripts),
