@@ -20,7 +20,7 @@
  * A module that offers features, or tried to.
  *
  * The plugin NAME is the file `libferry-NAME.so` (other platforms: their own suffix),
- * which exports one symbol, made by [func@PLUGIN_DEFINE]. A plugin is *ok*,
+ * which exports one symbol, made by FERRY_PLUGIN_DEFINE(). A plugin is *ok*,
  * *unavailable* or *blacklisted*, and if it is not ok it says why.
  *
  * Plugins don't change once the registry has given them out, so all functions but the
