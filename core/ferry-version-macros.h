@@ -7,6 +7,15 @@
 
 #include "ferry-version.h"
 
+/**
+ * FERRY_ENCODE_VERSION:
+ * @major: major version
+ * @minor: minor version
+ *
+ * A version as a number that can be compared with others.
+ *
+ * Since: 1.0
+ */
 #define FERRY_ENCODE_VERSION(major, minor) ((major) << 16 | (minor) << 8)
 
 /**
