@@ -1554,7 +1554,9 @@ ferry_segment_transport_close (FerryTransport *transport, GError **error)
   /* A call of the first thread may be in progress that we do not see yet: see ferry_segment_transport_enter(). */
   if (segment->first_thread != NULL && segment->first_thread != &ferry_thread_mark)
     syscall (SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
-  if (segment->joined && segment->fork_generation == ferry_fork_generation)
+  if (segment->joined && segment->fork_generation == ferry_fork_generation &&
+      (segment->doorbell_fd >= 0 || atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0 ||
+       atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0))
     ferry_waiter_wake_self (segment);
   g_mutex_lock (&priv->leave_mutex);
   if (!priv->left)

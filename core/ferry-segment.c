@@ -140,7 +140,15 @@ slot_stride_for (guint inline_size)
 static guint64
 default_max_bytes (void)
 {
-  return (guint64) sysconf (_SC_PHYS_PAGES) * (guint64) sysconf (_SC_PAGESIZE) / 2;
+  static _Atomic guint64 half_of_memory;
+  guint64 bytes = atomic_load_explicit (&half_of_memory, memory_order_relaxed);
+
+  if (bytes == 0)
+    {
+      bytes = (guint64) sysconf (_SC_PHYS_PAGES) * (guint64) sysconf (_SC_PAGESIZE) / 2;
+      atomic_store_explicit (&half_of_memory, bytes, memory_order_relaxed);
+    }
+  return bytes;
 }
 
 static void
@@ -811,7 +819,8 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
       struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LIVENESS_OFFSET + id, .l_len = 1 };
       guint64 offset = FERRY_OFFSET_PARTICIPANTS + (guint64) id * FERRY_PARTICIPANT_STRIDE;
 
-      if (id >= ferry_segment_n_records (self) && offset % PAGE == 0 &&
+      /* The first page was committed with the header. */
+      if (id > 0 && id >= ferry_segment_n_records (self) && offset % PAGE == 0 &&
           !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, offset, PAGE, error))
         {
           unlock_and_close (self);

@@ -31,6 +31,7 @@ struct _FerryMemfdExport
   int control_fd;
   int data_fd;
   int listen_fd;
+  guint index;
   gint64 group;
 };
 
@@ -45,7 +46,6 @@ static GPtrArray *exports; /* of FerryMemfdExport */
 static GArray *clients;    /* of Client, oldest first */
 static int epoll_fd = -1;
 static gboolean running;
-static guint n_sockets; /* for their names */
 
 /* Private: whether the process at the other end is of our user, or in the group. */
 gboolean
@@ -292,48 +292,66 @@ ensure_running (GError **error)
   return TRUE;
 }
 
-/* Under the mutex. */
-static gboolean
-listen_for (FerryMemfdExport *export, GError **error)
+/* Private: listens at that path. %FERRY_ERROR_EXISTS: there is a socket already. */
+gboolean
+ferry_memfd_service_listen (FerryMemfdExport *export, const char *path, guint index, GError **error)
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   struct epoll_event event = { .events = EPOLLIN };
-  g_autofree char *name = NULL;
-  int directory_fd = open (export->directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  int fd = socket (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  gboolean bound = FALSE;
+  gboolean ok = FALSE;
   int saved_errno;
 
-  /* Channel names are longer than a socket's path may be, so it goes by the directory's descriptor. */
-  export->listen_fd = socket (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  name = g_strdup_printf ("%d-%u" FERRY_MEMFD_SOCKET_SUFFIX, (int) getpid (), n_sockets++);
-  g_snprintf (address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory_fd, name);
-  if (directory_fd >= 0 && export->listen_fd >= 0 &&
-      (unlink (address.sun_path) == 0 || errno == ENOENT) && /* of an earlier process of this number */
-      bind (export->listen_fd, (struct sockaddr *) &address, sizeof address) == 0 &&
-      (export->group < 0 ||
-       (chmod (address.sun_path, 0660) == 0 && chown (address.sun_path, (uid_t) -1, (gid_t) export->group) == 0)) &&
-      listen (export->listen_fd, BACKLOG) == 0)
+  g_strlcpy (address.sun_path, path, sizeof address.sun_path);
+  if (fd >= 0)
+    bound = bind (fd, (struct sockaddr *) &address, sizeof address) == 0;
+  if (bound && (export->group < 0 ||
+                (chmod (path, 0660) == 0 && chown (path, (uid_t) -1, (gid_t) export->group) == 0)) &&
+      listen (fd, BACKLOG) == 0)
     {
-      event.data.fd = export->listen_fd;
-      if (epoll_ctl (epoll_fd, EPOLL_CTL_ADD, export->listen_fd, &event) == 0)
+      pthread_mutex_lock (&mutex);
+      event.data.fd = fd;
+      ok = epoll_ctl (epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+      if (ok)
         {
-          close (directory_fd);
+          g_autofree char *parent = g_path_get_dirname (export->directory);
+          g_autofree char *name = g_path_get_basename (path);
+
+          export->listen_fd = fd;
+          export->index = index;
           g_free (export->socket_path);
-          export->socket_path = g_build_filename (export->directory, name, NULL);
-          return TRUE;
+          export->socket_path = g_build_filename (parent, name, NULL);
         }
+      pthread_mutex_unlock (&mutex);
     }
+  if (ok)
+    return TRUE;
   saved_errno = errno;
+  if (bound)
+    unlink (path);
+  if (fd >= 0)
+    close (fd);
   g_set_error (error, FERRY_ERROR,
-               saved_errno == ENOENT                            ? FERRY_ERROR_NOT_FOUND
+               saved_errno == EADDRINUSE && !bound             ? FERRY_ERROR_EXISTS
                : saved_errno == EACCES || saved_errno == EPERM ? FERRY_ERROR_PERMISSION
-                                                                : FERRY_ERROR_FAILED,
-               "can't listen in %s: %s", export->directory, g_strerror (saved_errno));
-  if (directory_fd >= 0)
-    close (directory_fd);
-  if (export->listen_fd >= 0)
-    close (export->listen_fd);
-  export->listen_fd = -1;
+                                                               : FERRY_ERROR_FAILED,
+               "can't serve joiners of %s: %s", export->directory, g_strerror (saved_errno));
   return FALSE;
+}
+
+/* Private: */
+gboolean
+ferry_memfd_service_is_listening (FerryMemfdExport *export)
+{
+  return export->listen_fd >= 0;
+}
+
+/* Private: the index of its socket. */
+guint
+ferry_memfd_service_get_index (FerryMemfdExport *export)
+{
+  return export->index;
 }
 
 static FerryMemfdExport *
@@ -359,8 +377,8 @@ same_file (int a, int b)
          stat_a.st_ino == stat_b.st_ino;
 }
 
-/* Private: from now on joiners find the segment in the directory. The directory is locked by
- * the caller. */
+/* Private: the segment of the channel at @directory (the run-time directory and the name) is to be
+ * served; the caller then lets it listen, unless it does already. */
 FerryMemfdExport *
 ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, gint64 group, GError **error)
 {
@@ -378,13 +396,8 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
   if (export != NULL && same_file (export->control_fd, control_fd))
     {
       export->ref_count++;
-      /* in a fork child, or when the first endpoint could only read */
-      if (export->listen_fd < 0 && !listen_for (export, error))
-        {
-          export->ref_count--;
-          export = NULL;
-        }
-      else if (writable && (fcntl (export->data_fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+      /* the first endpoint may have been one that only reads */
+      if (writable && (fcntl (export->data_fd, F_GETFL) & O_ACCMODE) != O_RDWR)
         {
           close (export->data_fd);
           export->data_fd = fcntl (data_fd, F_DUPFD_CLOEXEC, 0);
@@ -403,11 +416,6 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED, "can't serve joiners: %s; raise the limit of open files",
                    g_strerror (errno));
-      close_export (export);
-      export = NULL;
-    }
-  else if (!listen_for (export, error))
-    {
       close_export (export);
       export = NULL;
     }

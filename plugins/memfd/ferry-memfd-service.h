@@ -27,6 +27,8 @@ typedef struct
 } FerryMemfdReply;
 
 #define FERRY_MEMFD_SOCKET_SUFFIX ".sock"
+#define FERRY_MEMFD_KEY_LENGTH (32) /* hexadecimal digits */
+#define FERRY_MEMFD_PATH_MAX (108)  /* of sockaddr_un */
 
 /* One segment that this process hands to joiners. */
 typedef struct _FerryMemfdExport FerryMemfdExport;
@@ -36,6 +38,12 @@ FerryMemfdExport *ferry_memfd_service_export (const char *directory,
                                               int data_fd,
                                               gint64 group,
                                               GError **error);
+gboolean ferry_memfd_service_listen (FerryMemfdExport *export,
+                                     const char *path,
+                                     guint index,
+                                     GError **error);
+gboolean ferry_memfd_service_is_listening (FerryMemfdExport *export);
+guint ferry_memfd_service_get_index (FerryMemfdExport *export);
 void ferry_memfd_service_unexport (FerryMemfdExport *export);
 gboolean ferry_memfd_service_find (const char *directory,
                                    int *control_fd,

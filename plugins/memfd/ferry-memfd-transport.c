@@ -3,7 +3,6 @@
 
 #include "ferry-memfd-service.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -22,17 +21,21 @@
  * Channels whose memory is a pair of sealed memfds: no name in any file system, no
  * tmpfs that bounds them, and gone with the last process that has them.
  *
- * A named channel is a folder of sockets in the run-time directory, one for each process
- * in it; who joins asks any of them for the descriptors. An anonymous one is joined with
- * inherited or passed descriptors.
+ * A named channel has in the run-time directory a lock file, and a socket for each
+ * process in it; who joins asks any of them for the descriptors. An anonymous one is
+ * joined with inherited or passed descriptors.
  */
 
 #define SUBDIRECTORY "ferry-1.0"
+#define LOCK_SUFFIX ".lock"
+#define MODE_LOCK (0600)
 #define MODE_OWNER (0700)
 #define MODE_GROUP (02770)
 /* How long one process may take to answer before the next one is asked. */
 #define ANSWER_TIMEOUT_MS (250)
-/* The folder is locked for microseconds at a time. */
+/* Processes of one channel that can be asked: as many as it has participants, and some that are about to leave. */
+#define SOCKETS_MAX (1024)
+/* The place is locked for microseconds at a time. */
 #define LOCK_PAUSE_US (200)
 #define LOCK_PATIENCE_US (5 * G_USEC_PER_SEC)
 #define REQUIRED_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
@@ -45,7 +48,7 @@ struct _FerryMemfdTransport
   int given_control_fd;
   int given_data_fd;
   gint64 group;
-  char *folder; /* of the channel that we are in */
+  char *folder; /* directory and name of the channel that we are in */
   FerryMemfdExport *export;
 };
 
@@ -92,65 +95,120 @@ set_error (const char *place, const char *what, int saved_errno, GError **error)
 static gboolean
 make_directory (const char *path, gint64 group, GError **error)
 {
-  struct stat st;
-
-  if (mkdir (path, MODE_OWNER) == 0)
-    {
-      if (group >= 0 && (chown (path, (uid_t) -1, (gid_t) group) != 0 || chmod (path, MODE_GROUP) != 0))
-        return set_error (path, "can't give the folder to the group", errno, error);
-      return TRUE;
-    }
-  if (errno != EEXIST)
-    return set_error (path, "can't make the folder of the channel; set XDG_RUNTIME_DIR to a directory of yours", errno,
-                      error);
-  /* In /tmp somebody else may have been there first. */
-  if (lstat (path, &st) != 0 || !S_ISDIR (st.st_mode) ||
-      (st.st_uid != geteuid () && st.st_uid != 0 && !(group >= 0 && (gint64) st.st_gid == group)) ||
-      (st.st_mode & S_IWOTH) != 0)
-    {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION,
-                   "%s is not a folder of ours (owner %u, mode %o); set XDG_RUNTIME_DIR to a directory of yours", path,
-                   (guint) st.st_uid, (guint) st.st_mode & 07777);
-      return FALSE;
-    }
+  if (mkdir (path, MODE_OWNER) != 0)
+    return errno == EEXIST || set_error (path, "can't make the run-time directory; set XDG_RUNTIME_DIR to a directory of yours",
+                                         errno, error);
+  if (group >= 0 && (chown (path, (uid_t) -1, (gid_t) group) != 0 || chmod (path, MODE_GROUP) != 0))
+    return set_error (path, "can't give the run-time directory to the group", errno, error);
   return TRUE;
 }
 
-/* Opens and locks the folder of a channel: meeting and leaving happen one at a time. -1: see @error. */
-static int
-lock_folder (const char *folder, GError **error)
+/* In /tmp somebody else may have been there first. */
+static gboolean
+check_directory (const char *path, int fd, gint64 group, GError **error)
+{
+  struct stat st;
+
+  if (fstat (fd, &st) == 0 && (st.st_uid == geteuid () || st.st_uid == 0 || (group >= 0 && (gint64) st.st_gid == group)) &&
+      (st.st_mode & S_IWOTH) == 0)
+    return TRUE;
+  g_set_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION,
+               "%s is not a directory of ours (owner %u, mode %o); set XDG_RUNTIME_DIR to a directory of yours", path,
+               (guint) st.st_uid, (guint) st.st_mode & 07777);
+  return FALSE;
+}
+
+/* A place in the run-time directory, locked: meeting and leaving happen one at a time. */
+typedef struct
+{
+  int directory_fd;
+  int lock_fd; /* of NAME.lock; its size is the number of socket indices in use */
+  guint n_sockets;
+  char key[FERRY_MEMFD_KEY_LENGTH + 1]; /* socket I is KEY.I.sock */
+} Place;
+
+static void
+place_leave (Place *place)
+{
+  if (place->lock_fd >= 0)
+    close (place->lock_fd); /* unlocks */
+  if (place->directory_fd >= 0)
+    close (place->directory_fd);
+  place->lock_fd = place->directory_fd = -1;
+}
+
+/* Names may be longer than a socket's path, so sockets are named by a digest. */
+static void
+place_key (const char *name, char key[FERRY_MEMFD_KEY_LENGTH + 1])
+{
+  g_autofree char *digest = g_compute_checksum_for_string (G_CHECKSUM_SHA256, name, -1);
+
+  g_strlcpy (key, digest, FERRY_MEMFD_KEY_LENGTH + 1);
+}
+
+static gboolean
+place_enter (Place *place, const char *directory, const char *name, gboolean create, GError **error)
 {
   gint64 started = g_get_monotonic_time ();
+  g_autofree char *lock_name = g_strconcat (name, LOCK_SUFFIX, NULL);
+
+  place->lock_fd = -1;
+  place->directory_fd = open (directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (place->directory_fd < 0)
+    return set_error (directory, errno == ENOENT ? "no channels here" : "can't open the run-time directory", errno, error);
+  place_key (name, place->key);
 
   for (;;)
     {
       struct stat here;
       struct stat named;
-      int fd = open (folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-      if (fd < 0)
+      place->lock_fd = openat (place->directory_fd, lock_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0),
+                               MODE_LOCK);
+      if (place->lock_fd < 0)
         {
-          set_error (folder, errno == ENOENT ? "no channel of that name" : "can't open the folder of the channel",
-                     errno, error);
-          return -1;
+          set_error (name, errno == ENOENT ? "no channel of that name" : "can't open the lock of the channel", errno,
+                     error);
+          place_leave (place);
+          return FALSE;
         }
-      while (flock (fd, LOCK_EX | LOCK_NB) != 0)
+      while (flock (place->lock_fd, LOCK_EX | LOCK_NB) != 0)
         {
           if ((errno != EWOULDBLOCK && errno != EINTR) || g_get_monotonic_time () - started > LOCK_PATIENCE_US)
             {
               g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
-                           "%s: another process has held the folder for too long; is it stopped?", folder);
-              close (fd);
-              return -1;
+                           "channel '%s': another process has held %s/%s for too long; is it stopped?", name, directory,
+                           lock_name);
+              place_leave (place);
+              return FALSE;
             }
           g_usleep (LOCK_PAUSE_US);
         }
       /* The last one to leave may have removed it meanwhile. */
-      if (fstat (fd, &here) == 0 && stat (folder, &named) == 0 && here.st_ino == named.st_ino &&
-          here.st_dev == named.st_dev)
-        return fd;
-      close (fd);
+      if (fstat (place->lock_fd, &here) == 0 && fstatat (place->directory_fd, lock_name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+          here.st_ino == named.st_ino && here.st_dev == named.st_dev)
+        {
+          place->n_sockets = (guint) MIN (here.st_size, SOCKETS_MAX);
+          return TRUE;
+        }
+      close (place->lock_fd);
     }
+}
+
+static void
+place_socket_path (const Place *place, guint index, char path[FERRY_MEMFD_PATH_MAX])
+{
+  g_snprintf (path, FERRY_MEMFD_PATH_MAX, "/proc/self/fd/%d/%s.%u" FERRY_MEMFD_SOCKET_SUFFIX, place->directory_fd, place->key,
+              index);
+}
+
+/* The place is given up: nobody serves here. */
+static void
+place_remove (Place *place, const char *name)
+{
+  g_autofree char *lock_name = g_strconcat (name, LOCK_SUFFIX, NULL);
+
+  unlinkat (place->directory_fd, lock_name, 0);
 }
 
 /* ---- meeting ---- */
@@ -178,7 +236,7 @@ typedef enum
 } AskResult;
 
 static AskResult
-ask (int folder_fd, const char *socket_name, FerryRole role, int *control_fd, int *data_fd, int *status)
+ask (const Place *place, guint index, FerryRole role, int *control_fd, int *data_fd, int *status)
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   FerryMemfdRequest request = { FERRY_MEMFD_MAGIC, FERRY_MEMFD_VERSION, role, 0 };
@@ -201,7 +259,7 @@ ask (int folder_fd, const char *socket_name, FerryRole role, int *control_fd, in
 
   if (fd < 0)
     return ASK_SILENT;
-  g_snprintf (address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", folder_fd, socket_name);
+  place_socket_path (place, index, address.sun_path);
   if (connect (fd, (struct sockaddr *) &address, sizeof address) != 0)
     {
       result = errno == ECONNREFUSED || errno == ENOENT ? ASK_DEAD : ASK_SILENT;
@@ -242,38 +300,107 @@ ask (int folder_fd, const char *socket_name, FerryRole role, int *control_fd, in
   return result;
 }
 
-/* Asks whoever lives in the locked folder; sockets of the dead are removed. ASK_DEAD: nobody is left. */
+static void
+place_unlink (const Place *place, guint index)
+{
+  char path[FERRY_MEMFD_PATH_MAX];
+
+  place_socket_path (place, index, path);
+  unlink (path);
+}
+
+/* Asks whoever serves here; sockets of the dead are removed. ASK_DEAD: nobody is left. */
 static AskResult
-ask_anybody (int folder_fd, FerryRole role, int *control_fd, int *data_fd, int *status)
+ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, int *status)
 {
   AskResult result = ASK_DEAD;
-  int dir_fd = openat (folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *dir = dir_fd >= 0 ? fdopendir (dir_fd) : NULL;
-  struct dirent *entry;
 
-  while (dir != NULL && result != ASK_OK && (entry = readdir (dir)) != NULL)
+  for (guint i = 0; i < place->n_sockets && result != ASK_OK; i++)
     {
-      AskResult one;
+      AskResult one = ask (place, i, role, control_fd, data_fd, status);
 
-      if (!g_str_has_suffix (entry->d_name, FERRY_MEMFD_SOCKET_SUFFIX))
-        continue;
-      one = ask (folder_fd, entry->d_name, role, control_fd, data_fd, status);
       if (one == ASK_DEAD)
-        unlinkat (folder_fd, entry->d_name, 0);
+        place_unlink (place, i);
       else if (one == ASK_OK || result == ASK_DEAD)
         result = one;
     }
-  if (dir != NULL)
-    closedir (dir);
   return result;
 }
 
 static char *
-folder_for (FerryMemfdTransport *self, const FerryChannelConfig *config)
+label_for (FerryMemfdTransport *self, const FerryChannelConfig *config)
 {
   g_autofree char *base = base_directory (self, config->group);
 
   return g_build_filename (base, config->name, NULL);
+}
+
+/* From now on joiners find us. The place is locked. */
+static gboolean
+serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int control_fd, int data_fd, gint64 group, GError **error)
+{
+  FerryMemfdExport *export = ferry_memfd_service_export (folder, control_fd, data_fd, group, error);
+  char path[FERRY_MEMFD_PATH_MAX];
+
+  if (export == NULL)
+    return FALSE;
+  for (guint i = 0; i < SOCKETS_MAX && !ferry_memfd_service_is_listening (export); i++)
+    {
+      g_autoptr (GError) local = NULL;
+
+      place_socket_path (place, i, path);
+      if (ferry_memfd_service_listen (export, path, i, &local))
+        {
+          /* The size of the lock file is the number of indices, and takes no block on the disk. */
+          if (i >= place->n_sockets && ftruncate (place->lock_fd, (off_t) i + 1) != 0)
+            {
+              set_error (folder, "can't note the socket", errno, error);
+              ferry_memfd_service_unexport (export);
+              return FALSE;
+            }
+          break;
+        }
+      if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_EXISTS) || i + 1 == SOCKETS_MAX)
+        {
+          g_propagate_error (error, g_steal_pointer (&local));
+          ferry_memfd_service_unexport (export);
+          return FALSE;
+        }
+      /* somebody's, maybe a dead one's */
+      if (i < place->n_sockets)
+        {
+          int theirs = -1;
+          int theirs_data = -1;
+          int status;
+
+          if (ask (place, i, FERRY_ROLE_OBSERVER, &theirs, &theirs_data, &status) == ASK_DEAD)
+            {
+              place_unlink (place, i);
+              i--;
+            }
+          else if (theirs >= 0)
+            {
+              close (theirs);
+              close (theirs_data);
+            }
+        }
+      else
+        {
+          /* left by a killed process before it noted the index */
+          place_unlink (place, i);
+          i--;
+        }
+    }
+  if (self->export != NULL)
+    ferry_memfd_service_unexport (self->export);
+  self->export = export;
+  if (self->folder != folder)
+    {
+      g_free (self->folder);
+      self->folder = g_strdup (folder);
+    }
+  self->group = group;
+  return TRUE;
 }
 
 /* ---- class functions ---- */
@@ -314,47 +441,40 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autofree char *base = base_directory (self, config->group);
-  g_autofree char *folder = folder_for (self, config);
-  int folder_fd;
-  int control_fd;
-  int data_fd;
+  g_autofree char *folder = label_for (self, config);
+  g_autoptr (GError) local = NULL;
+  Place place;
+  int control_fd = -1;
+  int data_fd = -1;
   int status = 0;
   AskResult result;
+  gboolean ok = FALSE;
 
-  if (mkdir (folder, MODE_OWNER) == 0)
+  if (!place_enter (&place, base, config->name, TRUE, &local))
     {
-      if (config->group >= 0 &&
-          (chown (folder, (uid_t) -1, (gid_t) config->group) != 0 || chmod (folder, MODE_GROUP) != 0))
-        return set_error (folder, "can't give the folder to the group", errno, error);
-    }
-  else if (errno == EEXIST || errno == ENOENT)
-    {
-      if (!make_directory (base, config->group, error) || !make_directory (folder, config->group, error))
+      if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
+        {
+          g_propagate_error (error, g_steal_pointer (&local));
+          return FALSE;
+        }
+      /* the first channel ever: make the directory */
+      if (!make_directory (base, config->group, error) || !place_enter (&place, base, config->name, TRUE, error))
         return FALSE;
     }
-  else
+  else if (!check_directory (base, place.directory_fd, config->group, error))
     {
-      return set_error (folder, "can't make the folder of the channel; set XDG_RUNTIME_DIR to a directory of yours",
-                        errno, error);
-    }
-  folder_fd = lock_folder (folder, error);
-  if (folder_fd < 0)
-    {
-      if (error != NULL && *error != NULL && g_error_matches (*error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
-        (*error)->code = FERRY_ERROR_EXISTS; /* removed by a leaver just now: try again */
+      place_leave (&place);
       return FALSE;
     }
-  result = ask_anybody (folder_fd, FERRY_ROLE_OBSERVER, &control_fd, &data_fd, &status);
+  result = ask_anybody (&place, FERRY_ROLE_OBSERVER, &control_fd, &data_fd, &status);
   if (result == ASK_DEAD)
     {
-      self->export = ferry_memfd_service_export (folder, ferry_segment_transport_get_control_fd (transport),
-                                                 ferry_segment_transport_get_data_fd (transport), config->group, error);
-      if (self->export != NULL)
-        {
-          g_free (self->folder);
-          self->folder = g_steal_pointer (&folder);
-          self->group = config->group;
-        }
+      if (config->group >= 0 &&
+          (fchown (place.lock_fd, (uid_t) -1, (gid_t) config->group) != 0 || fchmod (place.lock_fd, 0660) != 0))
+        set_error (folder, "can't give the channel to the group", errno, error);
+      else
+        ok = serve_at (self, &place, folder, ferry_segment_transport_get_control_fd (transport),
+                       ferry_segment_transport_get_data_fd (transport), config->group, error);
     }
   else
     {
@@ -365,8 +485,8 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
         }
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_EXISTS, "channel '%s' exists already", config->name);
     }
-  close (folder_fd);
-  return self->export != NULL;
+  place_leave (&place);
+  return ok;
 }
 
 static gboolean
@@ -405,38 +525,42 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport,
                               GError **error)
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
+  g_autofree char *base = NULL;
   g_autofree char *folder = NULL;
-  int folder_fd;
+  Place place;
   int control_fd = -1;
   int data_fd = -1;
   int status = 0;
   AskResult result;
+  gboolean known;
   gboolean ok;
 
   if (config->name == NULL)
     return ferry_memfd_transport_attach_given (self, error);
 
-  folder = folder_for (self, config);
-  folder_fd = lock_folder (folder, error);
-  if (folder_fd < 0)
+  base = base_directory (self, config->group);
+  folder = label_for (self, config);
+  if (!place_enter (&place, base, config->name, FALSE, error))
     return FALSE;
+  if (!check_directory (base, place.directory_fd, config->group, error))
+    {
+      place_leave (&place);
+      return FALSE;
+    }
 
   /* An endpoint of this process knows them already. */
-  if (ferry_memfd_service_find (folder, &control_fd, &data_fd))
-    result = ASK_OK;
-  else
-    result = ask_anybody (folder_fd, config->role, &control_fd, &data_fd, &status);
+  known = ferry_memfd_service_find (folder, &control_fd, &data_fd);
+  result = known ? ASK_OK : ask_anybody (&place, config->role, &control_fd, &data_fd, &status);
 
   switch (result)
     {
     case ASK_OK:
       ferry_segment_transport_take_fds (transport, control_fd, data_fd);
-      ok = check_seals (config->name, control_fd, error) && check_seals (config->name, data_fd, error);
+      ok = known || (check_seals (config->name, control_fd, error) && check_seals (config->name, data_fd, error));
       break;
     case ASK_DEAD:
-      /* only the dead were here; the folder goes too unless somebody makes the channel anew */
-      if (config->open_mode == FERRY_OPEN_MODE_JOIN)
-        rmdir (folder);
+      /* only the dead were here */
+      place_remove (&place, config->name);
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND,
                    "no channel '%s' in %s; create it first, or open without open-mode=join", config->name, folder);
       ok = FALSE;
@@ -458,16 +582,15 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport,
     }
   if (ok && config->role != FERRY_ROLE_OBSERVER)
     {
-      self->export = ferry_memfd_service_export (folder, control_fd, data_fd, config->group, error);
-      ok = self->export != NULL;
+      ok = serve_at (self, &place, folder, control_fd, data_fd, config->group, error);
     }
-  if (ok)
+  else if (ok)
     {
       g_free (self->folder);
-      self->folder = g_steal_pointer (&folder);
+      self->folder = g_strdup (folder);
       self->group = config->group;
     }
-  close (folder_fd);
+  place_leave (&place);
   return ok;
 }
 
@@ -481,52 +604,59 @@ same_file (int a, int b)
          stat_a.st_ino == stat_b.st_ino;
 }
 
-/* Removes from the locked folder the sockets of the dead and, when @control_fd is given, of those who serve that
- * segment; then the folder, if it is empty. A new channel of that name may live there already. */
+/* Removes the sockets of the dead and, when @control_fd is given, of those who serve that segment; then the place
+ * itself if nobody is left. A new channel of that name may live there already. */
 static void
-clean_folder (const char *folder, int folder_fd, int control_fd)
+clean_place (Place *place, const char *name, int control_fd)
 {
-  int dir_fd = openat (folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *dir = dir_fd >= 0 ? fdopendir (dir_fd) : NULL;
-  struct dirent *entry;
+  gboolean any_left = FALSE;
 
-  while (dir != NULL && (entry = readdir (dir)) != NULL)
+  for (guint i = 0; i < place->n_sockets; i++)
     {
       int theirs = -1;
       int data_fd = -1;
       int status = 0;
-      AskResult result;
+      AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, &theirs, &data_fd, &status);
 
-      if (!g_str_has_suffix (entry->d_name, FERRY_MEMFD_SOCKET_SUFFIX))
-        continue;
-      result = ask (folder_fd, entry->d_name, FERRY_ROLE_OBSERVER, &theirs, &data_fd, &status);
       if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && same_file (theirs, control_fd)))
-        unlinkat (folder_fd, entry->d_name, 0);
+        place_unlink (place, i);
+      else
+        any_left = TRUE;
       if (result == ASK_OK)
         {
           close (theirs);
           close (data_fd);
         }
     }
-  if (dir != NULL)
-    closedir (dir);
-  rmdir (folder);
+  if (!any_left)
+    place_remove (place, name);
+}
+
+static gboolean
+enter_own_place (FerryMemfdTransport *self, Place *place, char **name)
+{
+  g_autofree char *base = g_path_get_dirname (self->folder);
+
+  *name = g_path_get_basename (self->folder);
+  return place_enter (place, base, *name, FALSE, NULL);
 }
 
 static void
 ferry_memfd_transport_withdraw (FerrySegmentTransport *transport)
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
-  int folder_fd;
+  g_autofree char *name = NULL;
+  Place place;
+  int control_fd = ferry_segment_transport_get_control_fd (transport);
 
-  if (self->folder == NULL)
+  if (self->folder == NULL || !enter_own_place (self, &place, &name))
     return;
-  folder_fd = lock_folder (self->folder, NULL);
-  if (folder_fd < 0)
-    return;
+  /* The usual case: ours is the only socket. */
+  if (self->export != NULL && place.n_sockets == ferry_memfd_service_get_index (self->export) + 1)
+    place.n_sockets--;
   g_clear_pointer (&self->export, ferry_memfd_service_unexport);
-  clean_folder (self->folder, folder_fd, ferry_segment_transport_get_control_fd (transport));
-  close (folder_fd);
+  clean_place (&place, name, control_fd);
+  place_leave (&place);
 }
 
 static void
@@ -543,26 +673,16 @@ static void
 ferry_memfd_transport_forked (FerrySegmentTransport *transport)
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
-  FerryMemfdExport *inherited = self->export;
+  g_autofree char *name = NULL;
   g_autoptr (GError) error = NULL;
-  int folder_fd;
+  Place place;
 
-  if (self->folder == NULL || inherited == NULL)
+  if (self->folder == NULL || self->export == NULL || !enter_own_place (self, &place, &name))
     return;
-  folder_fd = lock_folder (self->folder, NULL);
-  self->export = ferry_memfd_service_export (self->folder, ferry_segment_transport_get_control_fd (transport),
-                                             ferry_segment_transport_get_data_fd (transport), self->group, &error);
-  if (self->export == NULL)
-    {
-      g_warning ("channel in %s: a fork child can't be found by others: %s", self->folder, error->message);
-      self->export = inherited;
-    }
-  else
-    {
-      ferry_memfd_service_unexport (inherited);
-    }
-  if (folder_fd >= 0)
-    close (folder_fd);
+  if (!serve_at (self, &place, self->folder, ferry_segment_transport_get_control_fd (transport),
+                 ferry_segment_transport_get_data_fd (transport), self->group, &error))
+    g_warning ("channel '%s': a fork child can't be found by others: %s", name, error->message);
+  place_leave (&place);
 }
 
 static char **
@@ -575,34 +695,33 @@ ferry_memfd_transport_list_names (FerrySegmentTransport *transport, GError **err
   const char *entry;
 
   while (dir != NULL && (entry = g_dir_read_name (dir)) != NULL)
-    {
-      g_autofree char *path = g_build_filename (base, entry, NULL);
+    if (g_str_has_suffix (entry, LOCK_SUFFIX))
+      {
+        g_autofree char *name = g_strndup (entry, strlen (entry) - strlen (LOCK_SUFFIX));
 
-      if (g_file_test (path, G_FILE_TEST_IS_DIR))
-        g_strv_builder_add (names, entry);
-    }
+        g_strv_builder_add (names, name);
+      }
   return g_strv_builder_end (names);
 }
 
-/* A folder in which nobody listens. */
+/* A place in which nobody listens. */
 static gboolean
 ferry_memfd_transport_sweep (FerrySegmentTransport *transport, const char *name, GError **error)
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autofree char *base = base_directory (self, -1);
-  g_autofree char *folder = g_build_filename (base, name, NULL);
   g_autoptr (GError) local = NULL;
-  int folder_fd = lock_folder (folder, &local);
+  Place place;
 
-  if (folder_fd < 0)
+  if (!place_enter (&place, base, name, FALSE, &local))
     {
       if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         return TRUE;
       g_propagate_error (error, g_steal_pointer (&local));
       return FALSE;
     }
-  clean_folder (folder, folder_fd, -1);
-  close (folder_fd);
+  clean_place (&place, name, -1);
+  place_leave (&place);
   return TRUE;
 }
 
