@@ -16,7 +16,7 @@ import tap
 
 ROOT = Path(sys.argv[1]).resolve()
 
-LEFT_OUT = re.compile(r"^(\.git|build.*|__pycache__|\.venv|\.cache|\.\w+_cache|LICENSES)$")
+LEFT_OUT = re.compile(r"^(\.git|build.*|__pycache__|\.venv|\.cache|\.\w+_cache|LICENSES|corpus)$")
 WITHOUT_LICENCE_LINE = re.compile(r"^(NEWS|\.gitignore|.*\.json|.*\.png)$")
 DESCRIPTOR_LINES = 60  # a file with a plugin's descriptor is shorter
 LICENCE_WITHIN = 5  # lines from the top
@@ -181,9 +181,6 @@ def links() -> list[str]:
                 continue
             target = target.split("#")[0]
             there = (ROOT / path).parent / target
-            # The pages of the manual name each other as they are after the conversion.
-            if path.startswith("docs/") and target.endswith(".html"):
-                there = there.with_suffix(".md")
             if not there.exists():
                 wrong.append(f"{path}: {target} is not there")
     return wrong
