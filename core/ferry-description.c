@@ -143,18 +143,28 @@ column_of (const char *text, const char *p)
   return (gsize) g_utf8_strlen (text, p - text) + 1;
 }
 
+/* In bytes; error messages show that much of a description. */
+#define SHOWN_MAX (200)
+
 /* The column where it is, then what was expected, found, and to be done. */
 static gboolean G_GNUC_PRINTF (4, 5)
     parse_error (const char *text, gsize column, GError **error, const char *message, ...)
 {
   g_autofree char *detail = NULL;
+  gsize shown = strlen (text);
   va_list args;
 
+  if (shown > SHOWN_MAX)
+    {
+      /* Not in the middle of a character. */
+      for (shown = SHOWN_MAX; shown > 0 && ((guint8) text[shown] & 0xc0) == 0x80;)
+        shown--;
+    }
   va_start (args, message);
   detail = g_strdup_vprintf (message, args);
   va_end (args);
   g_set_error (error, FERRY_ERROR, FERRY_ERROR_PARSE, "description \"%.*s%s\", column %" G_GSIZE_FORMAT ": %s",
-               (int) MIN (strlen (text), 200), text, strlen (text) > 200 ? "..." : "", column, detail);
+               (int) shown, text, text[shown] != '\0' ? "..." : "", column, detail);
   return FALSE;
 }
 
@@ -378,8 +388,8 @@ parse_uri (const char *text, GError **error)
   g_uri_params_iter_init (&iterator, query, -1, "&", G_URI_PARAMS_NONE);
   while (g_uri_params_iter_next (&iterator, &key, &value, &uri_error))
     {
-      g_autofree char *own_key = key;
-      g_autofree char *own_value = value;
+      G_GNUC_UNUSED g_autofree char *own_key = key;
+      G_GNUC_UNUSED g_autofree char *own_value = value;
       gsize column = column_of (text, strchr (text, '?')) + 1;
 
       if (strcmp (key, CODEC_KEY) == 0)
