@@ -562,6 +562,7 @@ ferry_waiter_notify_senders (FerrySegment *self)
 /* Exported from such builds only: the kill suite lists the steps and arms one of them. */
 __attribute__ ((visibility ("default"))) void ferry_step (const char *name);
 __attribute__ ((visibility ("default"))) void ferry_step_arm (const char *name, guint nth, int signal);
+__attribute__ ((visibility ("default"))) void ferry_step_observe (void (*func) (const char *name));
 __attribute__ ((visibility ("default"))) const char *const *ferry_step_list (guint *n_steps);
 #define FERRY_STEP(name)                                                                                               \
   do                                                                                                                   \

@@ -1176,6 +1176,7 @@ extern const char *const __start_ferry_steps[];
 extern const char *const __stop_ferry_steps[];
 
 static char armed_name[64];
+static void (*observer) (const char *name);
 static _Atomic int armed_countdown;
 static int armed_signal;
 
@@ -1186,6 +1187,13 @@ ferry_step_arm (const char *name, guint nth, int signal)
   g_strlcpy (armed_name, name, sizeof armed_name);
   armed_signal = signal;
   atomic_store (&armed_countdown, (int) nth);
+}
+
+/* Tests only: from now on every passing of a step is told. */
+void
+ferry_step_observe (void (*func) (const char *name))
+{
+  observer = func;
 }
 
 /* Tests only: every step that was compiled in; a name may occur more than once. */
@@ -1214,6 +1222,8 @@ ferry_step (const char *name)
         }
       g_once_init_leave (&once, 1);
     }
+  if (G_UNLIKELY (observer != NULL))
+    observer (name);
   if (G_LIKELY (atomic_load_explicit (&armed_countdown, memory_order_relaxed) <= 0) || strcmp (name, armed_name) != 0)
     return;
   if (atomic_fetch_sub (&armed_countdown, 1) == 1)
