@@ -1624,7 +1624,8 @@ ferry_segment_transport_get_statistics (FerryTransport *transport, FerryStatisti
       *(sender ? &statistics->bytes_sent : &statistics->bytes_received) += bytes;
       *(sender ? &statistics->send_waits : &statistics->receive_waits) +=
           atomic_load_explicit (&record->waits, memory_order_relaxed);
-      statistics->messages_dropped += atomic_load_explicit (&record->dropped, memory_order_relaxed);
+      if (sender) /* what a receiver missed is what a sender discarded: once is enough */
+        statistics->messages_dropped += atomic_load_explicit (&record->dropped, memory_order_relaxed);
     }
   tail = ferry_ring_find_tail (segment);
   head = segment->mode == FERRY_MODE_BROADCAST ? ferry_ring_min_cursor (segment, tail)

@@ -589,8 +589,9 @@ release_record (FerrySegment *self, guint id, gboolean died)
   atomic_fetch_add_explicit (sender ? &shared->bytes_sent : &shared->bytes_received, bytes, memory_order_relaxed);
   atomic_fetch_add_explicit (sender ? &shared->send_waits : &shared->receive_waits,
                              atomic_load_explicit (&record->waits, memory_order_relaxed), memory_order_relaxed);
-  atomic_fetch_add_explicit (&shared->messages_dropped, atomic_load_explicit (&record->dropped, memory_order_relaxed),
-                             memory_order_relaxed);
+  if (sender) /* what a receiver missed is what a sender discarded: once is enough */
+    atomic_fetch_add_explicit (&shared->messages_dropped,
+                               atomic_load_explicit (&record->dropped, memory_order_relaxed), memory_order_relaxed);
   for (guint i = 0; i < 2; i++)
     {
       atomic_store_explicit (&record->messages[i], 0, memory_order_relaxed);

@@ -16,8 +16,8 @@ G_BEGIN_DECLS
  * @bytes_sent: their payload in bytes
  * @messages_received: messages taken by receivers; in broadcast each receiver counts
  * @bytes_received: their payload in bytes
- * @messages_dropped: messages discarded by a back-pressure policy, or missed by a
- *   broadcast receiver that was overtaken
+ * @messages_dropped: messages discarded by a back-pressure policy; each counts once,
+ *   however many broadcast receivers missed it
  * @send_waits: how often a sender had to wait for room
  * @receive_waits: how often a receiver had to wait for a message
  * @in_flight: messages committed and not yet taken by everyone who shall
