@@ -121,13 +121,13 @@ START_TEST (test_ranges)
   config->capacity = 0;
 
   config->inline_size = 63;
-  assert_refused (config, "inline-size is 63; it must be 64 to 4048");
+  assert_refused (config, "inline-size is 63; it must be 64 to 4040");
   config->inline_size = 64;
   assert_accepted (config);
-  config->inline_size = 4048;
+  config->inline_size = 4040;
   assert_accepted (config);
-  config->inline_size = 4049;
-  assert_refused (config, "inline-size is 4049");
+  config->inline_size = 4041;
+  assert_refused (config, "inline-size is 4041");
   config->inline_size = 0;
 
   config->mode = FERRY_MODE_BROADCAST;

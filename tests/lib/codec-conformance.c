@@ -13,6 +13,9 @@
 /* Truncations and flips of larger samples are spread over them instead of done everywhere. */
 #define EVERYWHERE_MAX (2048)
 
+/* Larger samples are done once by each thread: they take long, and find nothing more. */
+#define OFTEN_MAX (65536)
+
 #define N_THREADS (4)
 
 static const CodecConformance *all;
@@ -470,6 +473,8 @@ thread_func (gpointer data)
         g_autoptr (FerryBuffer) buffer = ferry_buffer_new_bytes (bytes);
         g_autoptr (GError) error = NULL;
 
+        if (round > 0 && g_bytes_get_size (bytes) > OFTEN_MAX)
+          continue;
         job->conformance->get_sample (i, &sent);
         ck_assert (
             ferry_codec_decode (job->codec, buffer, ferry_codec_get_wire_version (job->codec), &decoded, &error));
