@@ -684,11 +684,6 @@ ferry_segment_transport_wrap (FerrySegmentTransport *self,
           ferry_buffer_unref (buffer);
           return NULL;
         }
-      if (buffer->flags & FERRY_BUFFER_OWNS_DATA)
-        {
-          g_aligned_free (buffer->data);
-          buffer->flags &= ~(guint) FERRY_BUFFER_OWNS_DATA;
-        }
       buffer->data = data;
       buffer->flags |= FERRY_BUFFER_RECEIVED | (segment->data_writable ? FERRY_BUFFER_WRITABLE : 0);
       buffer->token = message->block;
@@ -739,6 +734,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
   gulong cancel_id = 0;
   FerryRingResult result = FERRY_RING_EMPTY;
   gboolean slept = FALSE;
+  gboolean first = TRUE;
 
   if (timeout != FERRY_NO_WAIT)
     atomic_fetch_add_explicit (&segment->me->waits, 1, memory_order_relaxed);
@@ -757,7 +753,10 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
       if (is_shut_down (segment) || ferry_segment_ended (segment))
         over = TRUE;
 
-      result = ferry_segment_transport_try_take (segment, buffer, message);
+      /* The caller has just looked. */
+      if (!first || over)
+        result = ferry_segment_transport_try_take (segment, buffer, message);
+      first = FALSE;
       if (!nothing (result))
         break;
       /* Who never sleeps must still find out who died, and get what that one had in hand. */
@@ -846,12 +845,7 @@ do_take (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, G
   FerryRingResult result;
 
 
-  buffer = ferry_buffer_alloc ();
-  if (G_UNLIKELY (segment->inline_max > FERRY_BUFFER_INLINE_MAX))
-    ferry_buffer_reserve (buffer, segment->inline_max);
-  else
-    buffer->data = buffer->inline_data;
-
+  buffer = ferry_buffer_alloc (segment->inline_max);
   result = ferry_segment_transport_try_take (segment, buffer, &message);
   if (G_UNLIKELY (nothing (result)))
     result = ferry_segment_transport_wait_take (self, buffer, &message, timeout, cancellable, error);
@@ -1170,13 +1164,16 @@ do_send (FerryTransport *transport,
   if (is_shut_down (segment))
     return set_error_closed (segment, error);
   /* Do not copy gigabytes only to find the ring full. */
-  if ((timeout == FERRY_NO_WAIT || priv->config->overflow == FERRY_OVERFLOW_ERROR) &&
-      priv->config->overflow < FERRY_OVERFLOW_DROP_OLDEST && !ferry_ring_has_room (segment) &&
-      (ferry_waiter_upkeep (segment, FALSE), !ferry_ring_has_room (segment)))
+  if (priv->config->overflow < FERRY_OVERFLOW_DROP_OLDEST && !ferry_ring_has_room (segment))
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_FULL, "%s is full: %u messages wait", segment->label,
-                   segment->capacity);
-      return FALSE;
+      FerryRoomWait wait = { .timeout = timeout, .cancellable = cancellable };
+      FerryRoom room = ROOM_RETRY;
+
+      while (room == ROOM_RETRY && !ferry_ring_has_room (segment))
+        room = ferry_segment_transport_make_room (self, TRUE, &wait, error);
+      room_wait_end (segment, &wait);
+      if (room != ROOM_RETRY)
+        return FALSE;
     }
   if (!ferry_segment_transport_alloc (self, size, timeout, cancellable, &message.block, &to, &dropped, error))
     return dropped;
@@ -1224,10 +1221,10 @@ do_loan (FerryTransport *transport,
       /* A loan is not yet a message that could be dropped: give memory to fill that will be. */
       return dropped ? ferry_buffer_new (size) : NULL;
     }
-  buffer = ferry_buffer_alloc ();
+  buffer = ferry_buffer_alloc (0);
   buffer->data = data;
   buffer->size = buffer->capacity = size;
-  buffer->flags = FERRY_BUFFER_WRITABLE | FERRY_BUFFER_LOANED;
+  buffer->flags |= FERRY_BUFFER_WRITABLE | FERRY_BUFFER_LOANED;
   buffer->token = block;
   buffer->fork_generation = ferry_fork_generation;
   buffer->transport = FERRY_TRANSPORT (g_object_ref (self));
@@ -1628,8 +1625,15 @@ ferry_segment_transport_get_statistics (FerryTransport *transport, FerryStatisti
         statistics->messages_dropped += atomic_load_explicit (&record->dropped, memory_order_relaxed);
     }
   tail = ferry_ring_find_tail (segment);
-  head = segment->mode == FERRY_MODE_BROADCAST ? ferry_ring_min_cursor (segment, tail)
-                                               : ferry_ring_advance_head (segment);
+  head = ferry_ring_advance_head (segment);
+  if (segment->mode == FERRY_MODE_BROADCAST)
+    {
+      guint64 oldest = ferry_ring_min_cursor (segment, tail);
+
+      /* What was discarded is not in flight, although its receiver does not know yet. */
+      if ((gint64) (oldest - head) > 0)
+        head = oldest;
+    }
   if (tail != G_MAXUINT64 && head != G_MAXUINT64 && (gint64) (tail - head) > 0)
     statistics->in_flight = MIN (tail - head, segment->ring_slots);
   statistics->in_flight_peak = MAX (atomic_load_explicit (&shared->in_flight_peak, memory_order_relaxed),
