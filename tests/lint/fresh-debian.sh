@@ -54,6 +54,7 @@ mirror=$(awk -v release="$release" '$2 == release && $3 == "main" { print $1; ex
 [ -n "$mirror" ] || { echo "apt on this machine knows no source of Debian $release" >&2; exit 2; }
 
 root=$(mktemp -d /var/tmp/ferry-fresh-XXXXXX)
+chmod 755 "$root"
 cleanup ()
 {
   umount --recursive --lazy "$root/proc" "$root/dev" 2>/dev/null || true
