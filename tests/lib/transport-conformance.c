@@ -1,0 +1,1579 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "transport-conformance.h"
+
+#include "channel-test.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* One seed, so that what failed once fails again. */
+#define SEED (20240229)
+
+#define KIB ((gsize) 1024)
+#define MIB (KIB * KIB)
+
+#define MS ((gint64) 1000) /* microseconds */
+
+/* How late a call may come back that was told to: cancelled, closed, or its time is over. */
+#define PROMPT_US (100 * MS * (ferry_test_is_valgrind () ? 20 : 1))
+#define LATE_US (500 * MS * (ferry_test_is_valgrind () ? 10 : 1))
+
+/* As docs/memory-model.md says. */
+#define PARTICIPANTS_MAX (256)
+
+typedef struct
+{
+  const char *transport;
+  const char *properties;
+  TransportConformanceFlags flags;
+} Conformance;
+
+static GArray *all;
+
+static void
+begin (ChannelTest *test, const Conformance *conformance)
+{
+  channel_test_begin (test, conformance->transport, conformance->properties,
+                      conformance->flags & TRANSPORT_CONFORMANCE_INHERITED_FDS ? CHANNEL_TEST_BY_INHERITED_FDS
+                      : conformance->flags & TRANSPORT_CONFORMANCE_PASSED_FDS  ? CHANNEL_TEST_BY_PASSED_FDS
+                                                                               : CHANNEL_TEST_BY_NAME);
+}
+
+/* Each test is done for each transport: Check passes the number of the loop. */
+#define TRANSPORT_TEST(name)                                                                                           \
+  static void name##_transport (ChannelTest *test);                                                                    \
+  START_TEST (name)                                                                                                    \
+  {                                                                                                                    \
+    ChannelTest channel_test;                                                                                          \
+                                                                                                                       \
+    begin (&channel_test, &g_array_index (all, Conformance, _i));                                                      \
+    name##_transport (&channel_test);                                                                                  \
+    channel_test_end (&channel_test);                                                                                  \
+  }                                                                                                                    \
+  END_TEST                                                                                                             \
+  static void name##_transport (ChannelTest *test)
+
+static FerryChannel *
+open_sender (ChannelTest *test, const char *properties)
+{
+  return channel_test_open (test, FERRY_ROLE_SENDER, properties);
+}
+
+static FerryChannel *
+open_receiver (ChannelTest *test, const char *properties)
+{
+  return channel_test_open (test, FERRY_ROLE_RECEIVER, properties);
+}
+
+/* ---- delivery ---- */
+
+TRANSPORT_TEST (test_work_queue_order)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  guint64 received = 0;
+  guint64 sent = 0;
+
+  /* Far more than the ring has slots, in and out at different paces. */
+  for (guint round = 0; round < 200; round++)
+    {
+      for (guint i = 0; i < round % 64 && sent - received < 64; i++, sent++)
+        channel_test_send (sender, sent, 8 + sent % 300);
+      for (guint i = 0; i < round % 48 && received < sent; i++, received++)
+        channel_test_expect (receiver, received, 8 + received % 300);
+    }
+  for (; received < sent; received++)
+    channel_test_expect (receiver, received, 8 + received % 300);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_work_queue_each_once)
+{
+  FerryChannel *senders[2] = { open_sender (test, NULL), open_sender (test, NULL) };
+  FerryChannel *receivers[3] = { open_receiver (test, NULL), open_receiver (test, NULL), open_receiver (test, NULL) };
+  guint next = 0;
+  guint n_received[3] = { 0, 0, 0 };
+
+  for (guint round = 0; round < 40; round++)
+    {
+      for (guint i = 0; i < 30; i++)
+        channel_test_send (senders[i % 2], round * 30 + i, 16);
+      /* In one queue, so in the order of sending, whoever asks. */
+      for (guint i = 0; i < 30; i++, next++)
+        {
+          guint which = (round + i * 7) % 3;
+
+          channel_test_expect (receivers[which], next, 16);
+          n_received[which]++;
+        }
+    }
+  for (guint i = 0; i < 3; i++)
+    {
+      ck_assert_uint_gt (n_received[i], 0);
+      channel_test_expect_nothing (test, receivers[i]);
+    }
+  channel_test_verify (receivers[0]);
+  for (guint i = 0; i < 3; i++)
+    channel_test_close (receivers[i]);
+  for (guint i = 0; i < 2; i++)
+    channel_test_close (senders[i]);
+}
+
+/* What nobody took yet waits for whoever comes. */
+TRANSPORT_TEST (test_work_queue_waits_for_receivers)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver;
+
+  channel_test_send (sender, 1, 10);
+  channel_test_send (sender, 2, 10000);
+  receiver = open_receiver (test, NULL);
+  channel_test_expect (receiver, 1, 10);
+  channel_test_close (receiver);
+  receiver = open_receiver (test, NULL);
+  channel_test_close (sender);
+  channel_test_expect (receiver, 2, 10000);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_verify (receiver);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_broadcast_from_joining_on)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast");
+  FerryChannel *first;
+  FerryChannel *second;
+
+  for (guint i = 0; i < 10; i++)
+    channel_test_send (sender, i, 20);
+  first = open_receiver (test, NULL);
+  channel_test_expect_nothing (test, first);
+  for (guint i = 10; i < 20; i++)
+    channel_test_send (sender, i, 20 + i * 100);
+  second = open_receiver (test, NULL);
+  for (guint i = 20; i < 30; i++)
+    channel_test_send (sender, i, 20 + i * 100);
+  for (guint i = 20; i < 30; i++)
+    channel_test_expect (second, i, 20 + i * 100);
+  for (guint i = 10; i < 30; i++)
+    channel_test_expect (first, i, 20 + i * 100);
+  channel_test_expect_nothing (test, first);
+  channel_test_expect_nothing (test, second);
+  channel_test_verify (sender);
+  channel_test_close (first);
+  channel_test_close (second);
+  channel_test_close (sender);
+}
+
+TRANSPORT_TEST (test_broadcast_two_senders)
+{
+  FerryChannel *senders[2] = { open_sender (test, "mode=broadcast"), open_sender (test, "mode=broadcast") };
+  FerryChannel *receivers[3] = { open_receiver (test, NULL), open_receiver (test, NULL), open_receiver (test, NULL) };
+
+  for (guint round = 0; round < 20; round++)
+    {
+      for (guint i = 0; i < 20; i++)
+        channel_test_send (senders[(i * 3) % 2], round * 20 + i, i * 50);
+      for (guint r = 0; r < 3; r++)
+        for (guint i = 0; i < 20; i++)
+          channel_test_expect (receivers[r], round * 20 + i, i * 50);
+    }
+  for (guint r = 0; r < 3; r++)
+    {
+      channel_test_expect_nothing (test, receivers[r]);
+      channel_test_close (receivers[r]);
+    }
+  channel_test_verify (senders[0]);
+  channel_test_close (senders[0]);
+  channel_test_close (senders[1]);
+}
+
+/* Nobody listens: nothing fills up. */
+TRANSPORT_TEST (test_broadcast_without_receivers)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast capacity=4 overflow=error");
+
+  for (guint i = 0; i < 100; i++)
+    channel_test_send (sender, i, i * 200);
+  channel_test_assert_statistic (sender, messages_sent, 100);
+  channel_test_assert_statistic (sender, messages_dropped, 0);
+  channel_test_assert_statistic (sender, in_flight, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+}
+
+TRANSPORT_TEST (test_history)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast history=5");
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  /* None yet. */
+  channel_test_expect_nothing (test, receiver);
+  channel_test_close (receiver);
+
+  /* Fewer than it would keep. */
+  for (guint i = 0; i < 3; i++)
+    channel_test_send (sender, i, 300 * i);
+  receiver = open_receiver (test, NULL);
+  for (guint i = 0; i < 3; i++)
+    channel_test_expect (receiver, i, 300 * i);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_close (receiver);
+
+  /* More than it keeps, and then what is new. */
+  for (guint i = 3; i < 50; i++)
+    channel_test_send (sender, i, 300 * i);
+  receiver = open_receiver (test, NULL);
+  channel_test_send (sender, 50, 7);
+  for (guint i = 45; i < 50; i++)
+    channel_test_expect (receiver, i, 300 * i);
+  channel_test_expect (receiver, 50, 7);
+  channel_test_expect_nothing (test, receiver);
+
+  /* It is for each who comes. */
+  channel_test_close (receiver);
+  receiver = open_receiver (test, NULL);
+  for (guint i = 46; i < 50; i++)
+    channel_test_expect (receiver, i, 300 * i);
+  channel_test_expect (receiver, 50, 7);
+  channel_test_verify (sender);
+  channel_test_close (receiver);
+  channel_test_close (sender);
+}
+
+/* What the channel keeps for later receivers takes no room from those who are here. */
+TRANSPORT_TEST (test_history_and_capacity)
+{
+  static const struct
+  {
+    const char *properties;
+    guint capacity;
+    guint history;
+  } cases[] = {
+    { "mode=broadcast overflow=error capacity=4 history=4", 4, 4 },
+    { "mode=broadcast overflow=error capacity=4 history=10", 4, 10 },
+    { "mode=broadcast overflow=error capacity=10 history=1", 10, 1 },
+  };
+
+  for (guint c = 0; c < G_N_ELEMENTS (cases); c++)
+    {
+      FerryChannel *sender;
+      FerryChannel *receiver;
+      FerryChannel *late;
+      g_autoptr (GError) error = NULL;
+      guint number = 0;
+
+      channel_test_forget (test);
+      sender = open_sender (test, cases[c].properties);
+      receiver = open_receiver (test, NULL);
+      for (; number < 40; number++)
+        {
+          channel_test_send (sender, number, 100 * (number % 5));
+          channel_test_expect (receiver, number, 100 * (number % 5));
+        }
+      /* The receiver stops: now exactly the capacity fits. */
+      for (guint i = 0; i < cases[c].capacity; i++)
+        channel_test_send (sender, number + i, 9);
+      ck_assert (!channel_test_try_send (sender, 0, 9, FERRY_NO_WAIT, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+
+      late = open_receiver (test, NULL);
+      for (guint i = 0; i < cases[c].history; i++)
+        {
+          guint n = number + cases[c].capacity - cases[c].history + i;
+
+          channel_test_expect (late, n, n < number ? 100 * (n % 5) : 9);
+        }
+      channel_test_expect_nothing (test, late);
+      for (guint i = 0; i < cases[c].capacity; i++)
+        channel_test_expect (receiver, number + i, 9);
+      channel_test_expect_nothing (test, receiver);
+      channel_test_verify (sender);
+      channel_test_close (late);
+      channel_test_close (receiver);
+      channel_test_close (sender);
+    }
+}
+
+TRANSPORT_TEST (test_history_with_drops)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast history=3 capacity=6 overflow=drop-oldest");
+  FerryChannel *slow = open_receiver (test, NULL);
+  FerryChannel *late;
+
+  for (guint i = 0; i < 30; i++)
+    channel_test_send (sender, i, 1000);
+  late = open_receiver (test, NULL);
+  for (guint i = 27; i < 30; i++)
+    channel_test_expect (late, i, 1000);
+  channel_test_expect_nothing (test, late);
+  for (guint i = 24; i < 30; i++)
+    channel_test_expect (slow, i, 1000);
+  channel_test_expect_nothing (test, slow);
+  channel_test_verify (sender);
+  channel_test_close (late);
+  channel_test_close (slow);
+  channel_test_close (sender);
+}
+
+TRANSPORT_TEST (test_joins_and_leaves)
+{
+  FerryChannel *anchor = open_sender (test, "capacity=100");
+  GRand *rand = g_rand_new_with_seed (SEED);
+  FerryChannel *senders[8] = { NULL };
+  FerryChannel *receivers[8] = { NULL };
+  guint64 sent = 0;
+  guint64 received = 0;
+
+  for (guint round = 0; round < 400; round++)
+    {
+      guint s = (guint) g_rand_int_range (rand, 0, 8);
+      guint r = (guint) g_rand_int_range (rand, 0, 8);
+
+      if (senders[s] == NULL)
+        senders[s] = open_sender (test, NULL);
+      else if (g_rand_int_range (rand, 0, 4) == 0)
+        g_clear_pointer (&senders[s], channel_test_close);
+      if (receivers[r] == NULL)
+        receivers[r] = open_receiver (test, NULL);
+      else if (g_rand_int_range (rand, 0, 4) == 0)
+        g_clear_pointer (&receivers[r], channel_test_close);
+      for (guint i = 0; senders[s] != NULL && i < 5 && sent - received < 100; i++, sent++)
+        channel_test_send (senders[s], sent, sent * 37 % 5000);
+      for (guint i = 0; receivers[r] != NULL && i < 6 && received < sent; i++, received++)
+        channel_test_expect (receivers[r], received, received * 37 % 5000);
+    }
+  for (guint i = 0; i < 8; i++)
+    {
+      g_clear_pointer (&senders[i], channel_test_close);
+      g_clear_pointer (&receivers[i], channel_test_close);
+    }
+  channel_test_assert_statistic (anchor, messages_sent, sent);
+  channel_test_assert_statistic (anchor, messages_received, received);
+  channel_test_assert_statistic (anchor, in_flight, sent - received);
+  channel_test_verify (anchor);
+  channel_test_close (anchor);
+  g_rand_free (rand);
+}
+
+/* ---- bounds ---- */
+
+static const guint capacities[] = { 1, 2, 63, 64, 65, 1000 };
+
+static void
+check_capacity (ChannelTest *test, const char *mode, guint n_senders, gsize size)
+{
+  for (guint c = 0; c < G_N_ELEMENTS (capacities); c++)
+    {
+      guint capacity = capacities[c];
+      g_autofree char *properties = g_strdup_printf ("mode=%s capacity=%u", mode, capacity);
+      FerryChannel *senders[2] = { NULL, NULL };
+      FerryChannel *receiver;
+      g_autoptr (GError) error = NULL;
+      guint has = 0;
+      guint sent = 0;
+      guint received = 0;
+
+      channel_test_forget (test);
+      for (guint i = 0; i < n_senders; i++)
+        senders[i] = open_sender (test, properties);
+      receiver = open_receiver (test, NULL);
+      g_object_get (receiver, "capacity", &has, NULL);
+      ck_assert_uint_eq (has, capacity);
+      channel_test_assert_statistic (receiver, capacity, capacity);
+
+      for (guint round = 0; round < 3; round++)
+        {
+          for (; sent - received < capacity; sent++)
+            {
+              ck_assert_msg (channel_test_try_send (senders[sent % n_senders], sent, size, FERRY_NO_WAIT, &error),
+                             "capacity %u was full with %u: %s", capacity, sent - received, error->message);
+            }
+          for (guint i = 0; i < n_senders; i++)
+            {
+              ck_assert_msg (!channel_test_try_send (senders[i], 0, size, FERRY_NO_WAIT, &error), "more than %u fit in",
+                             capacity);
+              channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+              g_clear_error (&error);
+            }
+          channel_test_assert_statistic (receiver, in_flight, capacity);
+          channel_test_assert_statistic (receiver, in_flight_peak, capacity);
+          for (guint i = 0; i < capacity * (round + 1) / 3 + 1 && received < sent; i++, received++)
+            channel_test_expect (receiver, received, size);
+          channel_test_assert_statistic (receiver, in_flight, sent - received);
+        }
+      for (; received < sent; received++)
+        channel_test_expect (receiver, received, size);
+      channel_test_expect_nothing (test, receiver);
+      channel_test_verify (receiver);
+      for (guint i = 0; i < n_senders; i++)
+        channel_test_close (senders[i]);
+      channel_test_close (receiver);
+    }
+}
+
+TRANSPORT_TEST (test_capacity_work_queue) { check_capacity (test, "work-queue", 1, 16); }
+
+TRANSPORT_TEST (test_capacity_work_queue_blocks) { check_capacity (test, "work-queue", 1, 5000); }
+
+TRANSPORT_TEST (test_capacity_two_senders) { check_capacity (test, "work-queue", 2, 16); }
+
+TRANSPORT_TEST (test_capacity_broadcast) { check_capacity (test, "broadcast", 1, 16); }
+
+TRANSPORT_TEST (test_capacity_broadcast_two_senders) { check_capacity (test, "broadcast", 2, 3000); }
+
+/* A message counts as taken when it was received: a view that is held leaves room in the ring. */
+TRANSPORT_TEST (test_capacity_and_views)
+{
+  FerryChannel *sender = open_sender (test, "capacity=2");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryBuffer *views[20];
+
+  for (guint i = 0; i < 20; i++)
+    {
+      g_autoptr (GError) error = NULL;
+
+      ck_assert (channel_test_try_send (sender, i, 10000, FERRY_NO_WAIT, &error));
+      views[i] = channel_test_take (receiver);
+    }
+  for (guint i = 0; i < 20; i++)
+    {
+      ck_assert (channel_test_is_filled (ferry_buffer_get_data (views[i], NULL), 10000, i));
+      ferry_buffer_unref (views[i]);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+static void
+check_max_bytes (ChannelTest *test, const char *mode)
+{
+  g_autofree char *properties = g_strdup_printf ("mode=%s max-bytes=%u", mode, (guint) MIB);
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GError) error = NULL;
+  GRand *rand = g_rand_new_with_seed (SEED);
+  guint n = 0;
+
+  channel_test_assert_statistic (sender, max_bytes, MIB);
+
+  /* Exactly the bound goes in, one byte more never does. */
+  channel_test_send (sender, 1, MIB);
+  channel_test_expect (receiver, 1, MIB);
+  ck_assert (!channel_test_try_send (sender, 0, MIB + 1, FERRY_WAIT_FOREVER, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_TOO_BIG);
+  ferry_assert_contains (error->message, "1048577");
+  ferry_assert_contains (error->message, "1048576");
+  ferry_assert_contains (error->message, "max-bytes");
+  g_clear_error (&error);
+  ck_assert_ptr_null (ferry_channel_loan (sender, MIB + 1, FERRY_WAIT_FOREVER, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_TOO_BIG);
+  g_clear_error (&error);
+
+  /* Then four quarters, and no page more. */
+  for (n = 0; channel_test_try_send (sender, n, 256 * KIB, FERRY_NO_WAIT, &error); n++)
+    ck_assert_uint_lt (n, 4);
+  ck_assert_uint_eq (n, 4);
+  channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+  ferry_assert_contains (error->message, "1048576");
+  g_clear_error (&error);
+  ck_assert (!channel_test_try_send (sender, 0, 4096, FERRY_NO_WAIT, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+  g_clear_error (&error);
+  ck_assert (!channel_test_try_send (sender, 0, 4096, 50 * MS, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+  g_clear_error (&error);
+  /* What fits into a slot needs no such memory. */
+  channel_test_send (sender, 5, 32);
+
+  /* There is room when a message was taken and released, and not before. */
+  {
+    FerryBuffer *view = channel_test_take (receiver);
+
+    ck_assert (!channel_test_try_send (sender, 0, 256 * KIB, FERRY_NO_WAIT, &error));
+    channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+    g_clear_error (&error);
+    ferry_buffer_unref (view);
+  }
+  channel_test_send (sender, 6, 256 * KIB);
+  for (guint i = 1; i < 4; i++)
+    channel_test_expect (receiver, i, 256 * KIB);
+  channel_test_expect (receiver, 5, 32);
+  channel_test_expect (receiver, 6, 256 * KIB);
+
+  /* Warm blocks of other sizes are in nobody's way. */
+  for (guint i = 0; i < 300; i++)
+    {
+      gsize size = (gsize) g_rand_int_range (rand, 0, (gint32) MIB);
+      g_autoptr (FerryStatistics) statistics = NULL;
+
+      channel_test_send (sender, i, size);
+      statistics = channel_test_statistics (sender);
+      ck_assert_uint_le (statistics->bytes_committed, MIB);
+      channel_test_expect (receiver, i, size);
+    }
+  channel_test_send (sender, 7, MIB);
+  channel_test_expect (receiver, 7, MIB);
+  {
+    g_autoptr (FerryStatistics) statistics = channel_test_statistics (sender);
+
+    ck_assert_uint_le (statistics->bytes_committed_peak, MIB);
+  }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  g_rand_free (rand);
+}
+
+TRANSPORT_TEST (test_max_bytes_work_queue) { check_max_bytes (test, "work-queue"); }
+
+TRANSPORT_TEST (test_max_bytes_broadcast) { check_max_bytes (test, "broadcast"); }
+
+/* ---- when the channel is full ---- */
+
+static void
+check_overflow_error (ChannelTest *test, const char *mode)
+{
+  g_autofree char *properties = g_strdup_printf ("mode=%s capacity=4 overflow=error", mode);
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  gint64 started = g_get_monotonic_time ();
+
+  for (guint i = 0; i < 10; i++)
+    {
+      g_autoptr (GError) error = NULL;
+
+      /* Also who would have time gets the error at once. */
+      if (channel_test_try_send (sender, i, 300, i % 2 ? FERRY_NO_WAIT : FERRY_WAIT_FOREVER, &error))
+        ck_assert_uint_lt (i, 4);
+      else
+        channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+    }
+  ck_assert_int_lt (g_get_monotonic_time () - started, LATE_US);
+  for (guint i = 0; i < 4; i++)
+    channel_test_expect (receiver, i, 300);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_assert_statistic (sender, messages_sent, 4);
+  channel_test_assert_statistic (sender, messages_dropped, 0);
+  channel_test_assert_statistic (sender, send_waits, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_overflow_error_work_queue) { check_overflow_error (test, "work-queue"); }
+
+TRANSPORT_TEST (test_overflow_error_broadcast) { check_overflow_error (test, "broadcast"); }
+
+static void
+check_overflow_drop_newest (ChannelTest *test, const char *mode)
+{
+  g_autofree char *properties = g_strdup_printf ("mode=%s capacity=4 overflow=drop-newest", mode);
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 10; i++)
+    {
+      g_autoptr (GError) error = NULL;
+
+      /* bytes, or a loan */
+      if (i % 2 == 0)
+        {
+          ck_assert (channel_test_try_send (sender, i, 300, FERRY_WAIT_FOREVER, &error));
+        }
+      else
+        {
+          g_autoptr (FerryBuffer) loan = ferry_channel_loan (sender, 300, FERRY_WAIT_FOREVER, NULL, &error);
+
+          ferry_assert_no_error (error);
+          channel_test_fill (ferry_buffer_get_writable_data (loan, NULL), 300, i);
+          ck_assert (ferry_channel_send_buffer (sender, loan, FERRY_WAIT_FOREVER, NULL, &error));
+        }
+      ferry_assert_no_error (error);
+    }
+  channel_test_assert_statistic (sender, messages_dropped, 6);
+  for (guint i = 0; i < 4; i++)
+    channel_test_expect (receiver, i, 300);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_send (sender, 10, 4000);
+  channel_test_expect (receiver, 10, 4000);
+  channel_test_assert_statistic (sender, messages_sent, 5);
+  channel_test_assert_statistic (sender, messages_received, 5);
+  channel_test_assert_statistic (sender, messages_dropped, 6);
+  channel_test_assert_statistic (sender, send_waits, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_overflow_drop_newest_work_queue) { check_overflow_drop_newest (test, "work-queue"); }
+
+TRANSPORT_TEST (test_overflow_drop_newest_broadcast) { check_overflow_drop_newest (test, "broadcast"); }
+
+static void
+check_overflow_drop_oldest (ChannelTest *test, const char *mode)
+{
+  g_autofree char *properties = g_strdup_printf ("mode=%s capacity=4 overflow=drop-oldest", mode);
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 10; i++)
+    channel_test_send (sender, i, i % 2 ? 20 : 3000);
+  channel_test_assert_statistic (sender, messages_dropped, 6);
+  channel_test_assert_statistic (sender, in_flight, 4);
+  for (guint i = 6; i < 10; i++)
+    channel_test_expect (receiver, i, i % 2 ? 20 : 3000);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_assert_statistic (sender, messages_sent, 10);
+  channel_test_assert_statistic (sender, messages_received, 4);
+  channel_test_assert_statistic (sender, messages_dropped, 6);
+  channel_test_assert_statistic (sender, send_waits, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_overflow_drop_oldest_work_queue) { check_overflow_drop_oldest (test, "work-queue"); }
+
+TRANSPORT_TEST (test_overflow_drop_oldest_broadcast) { check_overflow_drop_oldest (test, "broadcast"); }
+
+/* Who keeps up misses nothing; who is overtaken goes on with the oldest that is there, and keeps its views. */
+TRANSPORT_TEST (test_drop_oldest_slow_and_fast)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast capacity=4 overflow=drop-oldest");
+  FerryChannel *fast = open_receiver (test, NULL);
+  FerryChannel *slow = open_receiver (test, NULL);
+  FerryBuffer *view;
+
+  channel_test_send (sender, 0, 9000);
+  channel_test_expect (fast, 0, 9000);
+  view = channel_test_take (slow);
+  for (guint i = 1; i < 20; i++)
+    {
+      channel_test_send (sender, i, 9000);
+      channel_test_expect (fast, i, 9000);
+    }
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (view, NULL), 9000, 0));
+  for (guint i = 16; i < 20; i++)
+    channel_test_expect (slow, i, 9000);
+  channel_test_expect_nothing (test, slow);
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (view, NULL), 9000, 0));
+  ferry_buffer_unref (view);
+  channel_test_assert_statistic (sender, messages_dropped, 15);
+  channel_test_verify (sender);
+  channel_test_close (slow);
+  channel_test_close (fast);
+  channel_test_close (sender);
+}
+
+/* Views of messages hold all memory, so that there is nothing to drop: it waits like the others. */
+TRANSPORT_TEST (test_drop_oldest_memory_held)
+{
+  FerryChannel *sender = open_sender (test, "overflow=drop-oldest max-bytes=65536");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GError) error = NULL;
+  FerryBuffer *view;
+
+  channel_test_send (sender, 0, 65536);
+  view = channel_test_take (receiver);
+  ck_assert (!channel_test_try_send (sender, 1, 65536, FERRY_NO_WAIT, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+  g_clear_error (&error);
+  ck_assert (!channel_test_try_send (sender, 1, 65536, 30 * MS, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+  g_clear_error (&error);
+  ferry_buffer_unref (view);
+  channel_test_send (sender, 1, 65536);
+  /* Now there is one to drop. */
+  channel_test_send (sender, 2, 65536);
+  channel_test_expect (receiver, 2, 65536);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_assert_statistic (sender, messages_dropped, 1);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* ---- sizes ---- */
+
+static const gsize sizes[]
+    = { 0,    1,    2,    63,   64,   65,   199,      200,     201,     255,     256, 257,         4039, 4040, 4041,
+        4095, 4096, 4097, 8191, 8192, 8193, 64 * KIB, MIB + 1, MIB - 1, 4 * MIB, 0,   4 * MIB + 1, 1,    300 };
+
+static void
+check_sizes (ChannelTest *test, const char *properties)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  guint64 bytes = 0;
+
+  /* One by one, then all in the ring at once. */
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+    {
+      channel_test_send (sender, i, sizes[i]);
+      channel_test_expect (receiver, i, sizes[i]);
+      bytes += sizes[i];
+    }
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+    channel_test_send (sender, 100 + i, sizes[i]);
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+    channel_test_expect (receiver, 100 + i, sizes[i]);
+  channel_test_assert_statistic (sender, bytes_sent, 2 * bytes);
+  channel_test_assert_statistic (sender, bytes_received, 2 * bytes);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_sizes_work_queue) { check_sizes (test, NULL); }
+
+TRANSPORT_TEST (test_sizes_broadcast) { check_sizes (test, "mode=broadcast"); }
+
+TRANSPORT_TEST (test_sizes_small_slots) { check_sizes (test, "inline-size=64"); }
+
+TRANSPORT_TEST (test_sizes_large_slots) { check_sizes (test, "inline-size=4040 mode=broadcast"); }
+
+TRANSPORT_TEST (test_size_64_mib)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  gsize size = 64 * MIB;
+
+  for (guint i = 0; i < 2; i++)
+    {
+      channel_test_send (sender, i, size + i);
+      channel_test_expect (receiver, i, size + i);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* More than 32 bits can count, and more than most would call a message. */
+TRANSPORT_TEST (test_size_6_gib)
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FerryBuffer) loan = NULL;
+  g_autoptr (FerryBuffer) view = NULL;
+  gsize size = 6 * KIB * MIB + 5;
+  gsize found;
+  guint8 *to;
+  const guint8 *from;
+
+  if (!ferry_test_is_thorough ())
+    return;
+  sender = open_sender (test, "max-bytes=6500000000");
+  receiver = open_receiver (test, NULL);
+  loan = ferry_channel_loan (sender, size, FERRY_NO_WAIT, NULL, &error);
+  ferry_assert_no_error (error);
+  to = ferry_buffer_get_writable_data (loan, NULL);
+  for (gsize at = 0; at + 8 <= size; at += 16 * MIB)
+    channel_test_fill (to + at, 8, at);
+  to[size - 1] = 77;
+  ck_assert (ferry_channel_send_buffer (sender, loan, FERRY_NO_WAIT, NULL, &error));
+  ferry_assert_no_error (error);
+  view = channel_test_take (receiver);
+  from = ferry_buffer_get_data (view, &found);
+  ck_assert_uint_eq (found, size);
+  for (gsize at = 0; at + 8 <= size; at += 16 * MIB)
+    ck_assert (channel_test_is_filled (from + at, 8, at));
+  ck_assert_uint_eq (from[size - 1], 77);
+  ferry_buffer_unref (g_steal_pointer (&view));
+  channel_test_verify (sender);
+  ferry_buffer_unref (g_steal_pointer (&loan));
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_random_sizes)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  GRand *rand = g_rand_new_with_seed (SEED);
+  GQueue waiting = G_QUEUE_INIT;
+  guint64 received = 0;
+
+  for (guint i = 0; i < 600; i++)
+    {
+      gsize size = (gsize) 1 << g_rand_int_range (rand, 0, 19);
+
+      size += (gsize) g_rand_int_range (rand, 0, (gint32) size);
+      channel_test_send (sender, i, size);
+      g_queue_push_tail (&waiting, GSIZE_TO_POINTER (size));
+      while (waiting.length > (guint) g_rand_int_range (rand, 0, 60))
+        {
+          size = GPOINTER_TO_SIZE (g_queue_pop_head (&waiting));
+          channel_test_expect (receiver, received, size);
+          received++;
+        }
+    }
+  while (waiting.length > 0)
+    {
+      gsize size = GPOINTER_TO_SIZE (g_queue_pop_head (&waiting));
+
+      channel_test_expect (receiver, received, size);
+      received++;
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  g_rand_free (rand);
+}
+
+/* ---- loans ---- */
+
+static FerryBuffer *
+take_loan (FerryChannel *sender, guint64 number, gsize size)
+{
+  g_autoptr (GError) error = NULL;
+  FerryBuffer *loan = ferry_channel_loan (sender, size, 10 * G_USEC_PER_SEC, NULL, &error);
+  gsize found;
+  guint8 *data;
+
+  ferry_assert_no_error (error);
+  ck_assert_ptr_nonnull (loan);
+  ck_assert_uint_eq (ferry_buffer_get_size (loan), size);
+  ck_assert (ferry_buffer_is_writable (loan));
+  data = ferry_buffer_get_writable_data (loan, &found);
+  ck_assert_ptr_nonnull (data);
+  ck_assert_uint_eq (found, size);
+  channel_test_fill (data, size, number);
+  return loan;
+}
+
+static void
+send_loan (FerryChannel *sender, FerryBuffer *loan)
+{
+  g_autoptr (GError) error = NULL;
+
+  ck_assert (ferry_channel_send_buffer (sender, loan, 10 * G_USEC_PER_SEC, NULL, &error));
+  ferry_assert_no_error (error);
+}
+
+static const gsize loan_sizes[] = { 0, 1, 200, 201, 4096, 4097, 100000, MIB + 1 };
+
+static void
+check_loans (ChannelTest *test, const char *properties)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < G_N_ELEMENTS (loan_sizes); i++)
+    {
+      FerryBuffer *loan = take_loan (sender, i, loan_sizes[i]);
+
+      /* Not sent yet: nobody sees it. */
+      channel_test_expect_nothing (test, receiver);
+      send_loan (sender, loan);
+      /* Spent: empty and read only. */
+      ck_assert_uint_eq (ferry_buffer_get_size (loan), 0);
+      ck_assert (!ferry_buffer_is_writable (loan));
+      ck_assert_ptr_null (ferry_buffer_get_writable_data (loan, NULL));
+      ck_assert (!ferry_buffer_set_size (loan, 1));
+      channel_test_expect (receiver, i, loan_sizes[i]);
+      ferry_buffer_unref (loan);
+    }
+  channel_test_expect_nothing (test, receiver);
+
+  /* Several at once, sent in another order. */
+  {
+    FerryBuffer *loans[G_N_ELEMENTS (loan_sizes)];
+
+    for (guint i = 0; i < G_N_ELEMENTS (loan_sizes); i++)
+      loans[i] = take_loan (sender, i, loan_sizes[i]);
+    for (guint i = G_N_ELEMENTS (loan_sizes); i > 0; i--)
+      send_loan (sender, loans[i - 1]);
+    for (guint i = G_N_ELEMENTS (loan_sizes); i > 0; i--)
+      channel_test_expect (receiver, i - 1, loan_sizes[i - 1]);
+    for (guint i = 0; i < G_N_ELEMENTS (loan_sizes); i++)
+      ferry_buffer_unref (loans[i]);
+  }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_loans_work_queue) { check_loans (test, NULL); }
+
+TRANSPORT_TEST (test_loans_broadcast) { check_loans (test, "mode=broadcast"); }
+
+TRANSPORT_TEST (test_loan_shortened)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  static const gsize shorter[] = { 100000, 99999, 50000, 4097, 201, 200, 1, 0 };
+
+  for (guint i = 0; i < G_N_ELEMENTS (shorter); i++)
+    {
+      g_autoptr (FerryBuffer) loan = take_loan (sender, i, 100000);
+
+      ck_assert (!ferry_buffer_set_size (loan, 100001));
+      ck_assert_uint_eq (ferry_buffer_get_size (loan), 100000);
+      ck_assert (ferry_buffer_set_size (loan, 10));
+      ck_assert (ferry_buffer_set_size (loan, shorter[i])); /* longer again */
+      channel_test_fill (ferry_buffer_get_writable_data (loan, NULL), shorter[i], i);
+      send_loan (sender, loan);
+      channel_test_expect (receiver, i, shorter[i]);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* A loan that is dropped gives its memory back, also the last that there is. */
+TRANSPORT_TEST (test_loan_dropped)
+{
+  FerryChannel *sender = open_sender (test, "max-bytes=262144");
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 100; i++)
+    {
+      FerryBuffer *loan = take_loan (sender, i, 262144);
+      g_autoptr (GError) error = NULL;
+
+      ck_assert_ptr_null (ferry_channel_loan (sender, 4096, FERRY_NO_WAIT, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+      ferry_buffer_unref (loan);
+    }
+  channel_test_expect_nothing (test, receiver);
+  channel_test_assert_statistic (sender, messages_sent, 0);
+  channel_test_send (sender, 1, 262144);
+  channel_test_expect (receiver, 1, 262144);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_loan_sent_twice)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < G_N_ELEMENTS (loan_sizes); i++)
+    {
+      g_autoptr (FerryBuffer) loan = take_loan (sender, i, loan_sizes[i]);
+      g_autoptr (GError) error = NULL;
+
+      send_loan (sender, loan);
+      ck_assert (!ferry_channel_send_buffer (sender, loan, FERRY_NO_WAIT, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_INVALID_ARGUMENT);
+      ferry_assert_contains (error->message, "loan another");
+      channel_test_expect (receiver, i, loan_sizes[i]);
+      channel_test_expect_nothing (test, receiver);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* When a loan can't be sent now it can be sent later. */
+TRANSPORT_TEST (test_loan_sent_again_after_failure)
+{
+  FerryChannel *sender = open_sender (test, "capacity=1");
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < G_N_ELEMENTS (loan_sizes); i++)
+    {
+      g_autoptr (FerryBuffer) loan = take_loan (sender, i, loan_sizes[i]);
+      g_autoptr (GError) error = NULL;
+
+      channel_test_send (sender, 99, 1);
+      ck_assert (!ferry_channel_send_buffer (sender, loan, FERRY_NO_WAIT, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+      ck_assert (ferry_buffer_is_writable (loan));
+      ck_assert_uint_eq (ferry_buffer_get_size (loan), loan_sizes[i]);
+      ck_assert (channel_test_is_filled (ferry_buffer_get_data (loan, NULL), loan_sizes[i], i));
+      g_clear_error (&error);
+      ck_assert (!ferry_channel_send_buffer (sender, loan, 20 * MS, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      ck_assert (ferry_buffer_is_writable (loan));
+      channel_test_expect (receiver, 99, 1);
+      send_loan (sender, loan);
+      channel_test_expect (receiver, i, loan_sizes[i]);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* What others own is copied and stays theirs: it can be sent as often as one likes. */
+TRANSPORT_TEST (test_foreign_buffers)
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  ChannelTest other;
+  FerryChannel *other_sender;
+
+  begin (&other, &g_array_index (all, Conformance, 0));
+  test->n_fds = other.n_fds; /* what the other transport opens once is no leak either */
+  sender = open_sender (test, NULL);
+  receiver = open_receiver (test, NULL);
+  other_sender = open_sender (&other, NULL);
+  for (guint i = 0; i < G_N_ELEMENTS (loan_sizes); i++)
+    {
+      gsize size = loan_sizes[i];
+      guint8 *data = g_malloc (MAX (size, 1));
+      g_autoptr (GBytes) bytes = NULL;
+      g_autoptr (FerryBuffer) wrapped = NULL;
+      g_autoptr (FerryBuffer) loan = NULL;
+      FerryBuffer *own;
+
+      channel_test_fill (data, size, i);
+      bytes = g_bytes_new_take (data, size);
+      wrapped = ferry_buffer_new_bytes (bytes);
+      for (guint n = 0; n < 3; n++)
+        {
+          send_loan (sender, wrapped);
+          ck_assert_uint_eq (ferry_buffer_get_size (wrapped), size);
+          channel_test_expect (receiver, i, size);
+        }
+
+      /* of another channel: a loan is spent by sending, as every loan */
+      loan = take_loan (other_sender, i, size);
+      send_loan (sender, loan);
+      channel_test_expect (receiver, i, size);
+
+      /* in private memory */
+      own = ferry_buffer_new (size);
+      channel_test_fill (ferry_buffer_get_writable_data (own, NULL), size, i);
+      send_loan (sender, own);
+      ferry_buffer_unref (own);
+      channel_test_expect (receiver, i, size);
+    }
+  channel_test_verify (sender);
+  channel_test_verify (other_sender);
+  channel_test_close (other_sender);
+  channel_test_end (&other);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* A received message goes on into another channel, or back into its own. */
+TRANSPORT_TEST (test_received_buffers_forwarded)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < G_N_ELEMENTS (loan_sizes); i++)
+    {
+      gsize size = loan_sizes[i];
+      FerryBuffer *view;
+
+      channel_test_send (sender, i, size);
+      view = channel_test_take (receiver);
+      for (guint n = 0; n < 2; n++)
+        {
+          send_loan (sender, view);
+          ck_assert (channel_test_is_filled (ferry_buffer_get_data (view, NULL), size, i));
+          channel_test_expect (receiver, i, size);
+        }
+      ferry_buffer_unref (view);
+    }
+  channel_test_expect_nothing (test, receiver);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* ---- zero copy ---- */
+
+/* What was written into the loan is what the receiver sees, in the same memory: also what is written after it. */
+static void
+check_zero_copy (ChannelTest *test, const char *properties)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  static const gsize large[] = { 4097, 100000, 4 * MIB };
+
+  for (guint i = 0; i < G_N_ELEMENTS (large); i++)
+    {
+      FerryBuffer *loan = take_loan (sender, i, large[i]);
+      guint8 *written = ferry_buffer_get_writable_data (loan, NULL);
+      FerryBuffer *view;
+      const guint8 *seen;
+
+      send_loan (sender, loan);
+      view = channel_test_take (receiver);
+      seen = ferry_buffer_get_data (view, NULL);
+      ck_assert (channel_test_is_filled (seen, large[i], i));
+      /* The sender must not do that; it shows that there is only one memory. */
+      written[large[i] / 2] ^= 0xff;
+      ck_assert_uint_eq (seen[large[i] / 2], written[large[i] / 2]);
+      ck_assert (!channel_test_is_filled (seen, large[i], i));
+      ck_assert_uint_eq (GPOINTER_TO_SIZE (seen) % 64, 0);
+      ferry_buffer_unref (view);
+      ferry_buffer_unref (loan);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_zero_copy_work_queue) { check_zero_copy (test, NULL); }
+
+TRANSPORT_TEST (test_zero_copy_broadcast) { check_zero_copy (test, "mode=broadcast"); }
+
+/* The warm block is used again and again. */
+static void
+check_warm_reuse (ChannelTest *test, const char *properties, gsize size)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  guint64 committed = 0;
+  const guint8 *address = NULL;
+
+  for (guint i = 0; i < 1000; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (FerryBuffer) loan = ferry_channel_loan (sender, size, FERRY_NO_WAIT, NULL, &error);
+      g_autoptr (FerryBuffer) view = NULL;
+      g_autoptr (FerryStatistics) statistics = NULL;
+
+      ferry_assert_no_error (error);
+      memcpy (ferry_buffer_get_writable_data (loan, NULL), &i, sizeof i);
+      if (i == 0)
+        address = ferry_buffer_get_data (loan, NULL);
+      ck_assert_ptr_eq (ferry_buffer_get_data (loan, NULL), address);
+      send_loan (sender, loan);
+      view = channel_test_take (receiver);
+      ck_assert_int_eq (memcmp (ferry_buffer_get_data (view, NULL), &i, sizeof i), 0);
+      statistics = channel_test_statistics (sender);
+      if (i == 0)
+        committed = statistics->bytes_committed;
+      ck_assert_uint_eq (statistics->bytes_committed, committed);
+      ck_assert_uint_eq (statistics->bytes_committed_peak, committed);
+    }
+  ck_assert_uint_ge (committed, size);
+  ck_assert_uint_lt (committed, size + 4096);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_warm_reuse_work_queue) { check_warm_reuse (test, NULL, 300000); }
+
+TRANSPORT_TEST (test_warm_reuse_broadcast) { check_warm_reuse (test, "mode=broadcast", 5000); }
+
+/* Small ones take no block at all. */
+TRANSPORT_TEST (test_small_messages_take_no_block)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 200; i++)
+    {
+      channel_test_send (sender, i, i);
+      channel_test_expect (receiver, i, i);
+    }
+  channel_test_assert_statistic (sender, bytes_committed_peak, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* ---- views ---- */
+
+static void
+check_views_in_any_order (ChannelTest *test, const char *properties)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receivers[2] = { open_receiver (test, NULL), NULL };
+  gboolean broadcast = properties != NULL;
+  GRand *rand = g_rand_new_with_seed (SEED);
+  FerryBuffer *views[40] = { NULL };
+  guint numbers[40] = { 0 };
+  guint next = 0;
+
+  if (broadcast)
+    receivers[1] = open_receiver (test, NULL);
+  for (guint i = 0; i < 2000; i++)
+    {
+      guint which = (guint) g_rand_int_range (rand, 0, 40);
+
+      if (views[which] != NULL)
+        {
+          gsize size = ferry_buffer_get_size (views[which]);
+
+          ck_assert (channel_test_is_filled (ferry_buffer_get_data (views[which], NULL), size, numbers[which]));
+          ferry_buffer_unref (g_steal_pointer (&views[which]));
+          continue;
+        }
+      /* Whatever is held, messages go through: not even the other receiver notices. */
+      channel_test_send (sender, next, 300 + next * 13 % 20000);
+      views[which] = channel_test_take (receivers[0]);
+      numbers[which] = next;
+      if (broadcast)
+        channel_test_expect (receivers[1], next, 300 + next * 13 % 20000);
+      next++;
+    }
+  for (guint i = 0; i < 40; i++)
+    if (views[i] != NULL)
+      {
+        ck_assert (channel_test_is_filled (ferry_buffer_get_data (views[i], NULL), ferry_buffer_get_size (views[i]),
+                                           numbers[i]));
+        ferry_buffer_unref (views[i]);
+      }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receivers[0]);
+  if (broadcast)
+    channel_test_close (receivers[1]);
+  g_rand_free (rand);
+}
+
+TRANSPORT_TEST (test_views_in_any_order_work_queue) { check_views_in_any_order (test, NULL); }
+
+TRANSPORT_TEST (test_views_in_any_order_broadcast) { check_views_in_any_order (test, "mode=broadcast"); }
+
+/* A view outlives the endpoint that received it, and everybody else. */
+static void
+check_views_outlive (ChannelTest *test, const char *properties, gboolean close_first)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GError) error = NULL;
+  FerryBuffer *views[3];
+  FerryBuffer *loan;
+
+  for (guint i = 0; i < 3; i++)
+    {
+      channel_test_send (sender, i, i == 0 ? 20 : 70000);
+      views[i] = channel_test_take (receiver);
+    }
+  loan = take_loan (sender, 7, 50000);
+  if (close_first)
+    ck_assert (ferry_channel_close (receiver, &error));
+  g_object_unref (receiver);
+
+  /* Who is still there is not kept up, and gets the memory when the view goes. */
+  receiver = open_receiver (test, NULL);
+  channel_test_send (sender, 3, 70000);
+  channel_test_expect (receiver, 3, 70000);
+  ferry_buffer_unref (views[1]);
+  channel_test_send (sender, 4, 70000);
+  channel_test_expect (receiver, 4, 70000);
+  channel_test_verify (receiver);
+
+  ck_assert (ferry_channel_close (sender, &error));
+  ck_assert (ferry_channel_close (sender, &error));
+  g_object_unref (sender);
+  channel_test_close (receiver);
+  for (guint i = 0; i < 3; i += 2)
+    {
+      ck_assert (channel_test_is_filled (ferry_buffer_get_data (views[i], NULL), i == 0 ? 20 : 70000, i));
+      ferry_buffer_unref (views[i]);
+    }
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (loan, NULL), 50000, 7));
+  ferry_buffer_unref (loan);
+}
+
+TRANSPORT_TEST (test_views_outlive_close) { check_views_outlive (test, NULL, TRUE); }
+
+TRANSPORT_TEST (test_views_outlive_unref) { check_views_outlive (test, NULL, FALSE); }
+
+TRANSPORT_TEST (test_views_outlive_close_broadcast) { check_views_outlive (test, "mode=broadcast", TRUE); }
+
+/* A closed endpoint whose views are held is no sender or receiver any more. */
+TRANSPORT_TEST (test_views_do_not_keep_the_role)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast capacity=2 overflow=error");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryBuffer *view;
+
+  channel_test_send (sender, 0, 9000);
+  view = channel_test_take (receiver);
+  channel_test_close (receiver);
+  channel_test_assert_statistic (sender, receivers, 0);
+  for (guint i = 0; i < 20; i++)
+    channel_test_send (sender, i, 9000); /* nobody is left to wait for */
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (view, NULL), 9000, 0));
+  ferry_buffer_unref (view);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+}
+
+/* In a work queue a view is the receiver's to change. */
+TRANSPORT_TEST (test_views_writable_in_work_queue)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 2; i++)
+    {
+      gsize size = i == 0 ? 20 : 100000;
+      g_autoptr (FerryBuffer) view = NULL;
+
+      channel_test_send (sender, i, size);
+      view = channel_test_take (receiver);
+      ck_assert (ferry_buffer_is_writable (view));
+      memset (ferry_buffer_get_writable_data (view, NULL), 7, size);
+      ck_assert (ferry_buffer_fill (view, size - 2, (const guint8 *) "ab", 2));
+      ck_assert (!ferry_buffer_fill (view, size - 1, (const guint8 *) "ab", 2));
+      ck_assert_uint_eq (ferry_buffer_get_data (view, NULL)[size - 1], 'b');
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+static void
+write_into_view (ChannelTest *test, gpointer data)
+{
+  /* No hint in the error output: this crash is meant. */
+  signal (SIGSEGV, SIG_DFL);
+  *(volatile guint8 *) data = 1;
+}
+
+TRANSPORT_TEST (test_views_read_only_in_broadcast)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast");
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 3; i++)
+    {
+      gsize size = i == 0 ? 20 : i == 1 ? 5000 : 8 * MIB;
+      g_autoptr (FerryBuffer) view = NULL;
+
+      channel_test_send (sender, i, size);
+      view = channel_test_take (receiver);
+      ck_assert (!ferry_buffer_is_writable (view));
+      ck_assert_ptr_null (ferry_buffer_get_writable_data (view, NULL));
+      ck_assert (!ferry_buffer_fill (view, 0, (const guint8 *) "a", 1));
+      ck_assert (!ferry_buffer_set_size (view, 1));
+      if (i > 0) /* a small one is a private copy */
+        {
+          const guint8 *data = ferry_buffer_get_data (view, NULL);
+          pid_t pid = channel_test_fork (write_into_view, test, (gpointer) (data + size / 2));
+          int status = 0;
+
+          /* The mapping itself refuses, whatever the program believes. */
+          ck_assert_int_eq (waitpid (pid, &status, 0), pid);
+          ck_assert_msg (WIFSIGNALED (status) && (WTERMSIG (status) == SIGSEGV || WTERMSIG (status) == SIGBUS),
+                         "writing into a broadcast view was possible: status 0x%x", status);
+          ck_assert (channel_test_is_filled (data, size, i));
+        }
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* Bytes made of a message hold it, and nothing else does. */
+TRANSPORT_TEST (test_received_bytes_hold_the_message)
+{
+  FerryChannel *sender = open_sender (test, "max-bytes=65536");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GError) error = NULL;
+  GBytes *bytes;
+
+  channel_test_send (sender, 0, 65536);
+  bytes = ferry_channel_receive_bytes (receiver, FERRY_NO_WAIT, NULL, &error);
+  ferry_assert_no_error (error);
+  ck_assert_uint_eq (g_bytes_get_size (bytes), 65536);
+  ck_assert (channel_test_is_filled (g_bytes_get_data (bytes, NULL), 65536, 0));
+  ck_assert (!channel_test_try_send (sender, 1, 65536, FERRY_NO_WAIT, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+  g_bytes_unref (bytes);
+  channel_test_send (sender, 1, 65536);
+  channel_test_expect (receiver, 1, 65536);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* ---- idle memory ---- */
+
+TRANSPORT_TEST (test_trim)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryBuffer *view;
+  g_autoptr (FerryStatistics) before = NULL;
+  gsize given_back;
+
+  for (guint i = 0; i < 5; i++)
+    channel_test_send (sender, i, 100000 * (i + 1));
+  for (guint i = 0; i < 4; i++)
+    channel_test_expect (receiver, i, 100000 * (i + 1));
+  view = channel_test_take (receiver);
+  before = channel_test_statistics (sender);
+  ck_assert_uint_ge (before->bytes_committed, 1500000);
+
+  /* All but what is held. */
+  given_back = ferry_channel_trim (sender);
+  ck_assert_uint_ge (given_back, 1000000);
+  channel_test_assert_statistic (sender, bytes_committed, before->bytes_committed - given_back);
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (view, NULL), 500000, 4));
+  ck_assert_uint_eq (ferry_channel_trim (sender), 0);
+  ferry_buffer_unref (view);
+  ck_assert_uint_ge (ferry_channel_trim (receiver), 500000);
+  channel_test_assert_statistic (sender, bytes_committed, 0);
+
+  /* And it goes on. */
+  channel_test_send (sender, 6, 100000);
+  channel_test_expect (receiver, 6, 100000);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  ck_assert_uint_eq (before->bytes_committed_peak, before->bytes_committed);
+}
+
+static gpointer
+receive_thread (gpointer data)
+{
+  FerryBuffer *buffer = ferry_channel_receive (data, 20 * G_USEC_PER_SEC, NULL, NULL);
+
+  ck_assert_ptr_nonnull (buffer);
+  ferry_buffer_unref (buffer);
+  return NULL;
+}
+
+/* Memory that nobody used for two seconds goes back by itself while somebody waits. */
+TRANSPORT_TEST (test_idle_memory_given_back)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  GThread *thread;
+  gint64 started;
+  gint64 given_back = 0;
+
+  channel_test_send (sender, 0, 8 * MIB);
+  channel_test_expect (receiver, 0, 8 * MIB);
+  channel_test_assert_statistic (sender, bytes_committed, 8 * MIB);
+  started = g_get_monotonic_time ();
+  thread = g_thread_new ("receiver", receive_thread, receiver);
+  while (given_back == 0 && g_get_monotonic_time () - started < 10 * G_USEC_PER_SEC)
+    {
+      g_autoptr (FerryStatistics) statistics = channel_test_statistics (sender);
+
+      if (statistics->bytes_committed == 0)
+        given_back = g_get_monotonic_time ();
+      g_usleep (50 * MS);
+    }
+  ck_assert_msg (given_back != 0, "idle memory was not given back");
+  ck_assert_int_ge (given_back - started, 1900 * MS);
+  ck_assert_int_le (given_back - started, 4000 * MS + LATE_US);
+  channel_test_send (sender, 1, 1);
+  g_thread_join (thread);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+static void
+add_case (Suite *suite, const char *name, double timeout, int i, const TTest *const *tests)
+{
+  g_autofree char *full
+      = g_strdup_printf ("%s%s/%s", g_array_index (all, Conformance, i).transport,
+                         g_array_index (all, Conformance, i).flags & TRANSPORT_CONFORMANCE_INHERITED_FDS ? "-inherited"
+                         : g_array_index (all, Conformance, i).flags & TRANSPORT_CONFORMANCE_PASSED_FDS  ? "-passed"
+                                                                                                         : "",
+                         name);
+  TCase *tcase = tcase_create (g_intern_string (full));
+
+  tcase_set_timeout (tcase, timeout);
+  for (guint t = 0; tests[t] != NULL; t++)
+    tcase_add_loop_test (tcase, tests[t], i, i + 1);
+  suite_add_tcase (suite, tcase);
+}
+
+/*
+ * ferry_transport_conformance_add: adds the tests to a suite.
+ */
+void
+ferry_transport_conformance_add (Suite *suite, const char *transport_name, const char *extra_properties,
+                                 TransportConformanceFlags flags)
+{
+  const Conformance conformance = { g_intern_string (transport_name), g_intern_string (extra_properties), flags };
+  const TTest *const delivery[] = {
+    test_work_queue_order,
+    test_work_queue_each_once,
+    test_work_queue_waits_for_receivers,
+    test_broadcast_from_joining_on,
+    test_broadcast_two_senders,
+    test_broadcast_without_receivers,
+    test_history,
+    test_history_and_capacity,
+    test_history_with_drops,
+    test_joins_and_leaves,
+    NULL,
+  };
+  const TTest *const bounds[] = {
+    test_capacity_work_queue,
+    test_capacity_work_queue_blocks,
+    test_capacity_two_senders,
+    test_capacity_broadcast,
+    test_capacity_broadcast_two_senders,
+    test_capacity_and_views,
+    test_max_bytes_work_queue,
+    test_max_bytes_broadcast,
+    NULL,
+  };
+  const TTest *const overflow[] = {
+    test_overflow_error_work_queue,      test_overflow_error_broadcast,        test_overflow_drop_newest_work_queue,
+    test_overflow_drop_newest_broadcast, test_overflow_drop_oldest_work_queue, test_overflow_drop_oldest_broadcast,
+    test_drop_oldest_slow_and_fast,      test_drop_oldest_memory_held,         NULL,
+  };
+  const TTest *const message_sizes[] = {
+    test_sizes_work_queue, test_sizes_broadcast, test_sizes_small_slots, test_sizes_large_slots,
+    test_size_64_mib,      test_size_6_gib,      test_random_sizes,      NULL,
+  };
+  const TTest *const loans[] = {
+    test_loans_work_queue,
+    test_loans_broadcast,
+    test_loan_shortened,
+    test_loan_dropped,
+    test_loan_sent_twice,
+    test_loan_sent_again_after_failure,
+    test_foreign_buffers,
+    test_received_buffers_forwarded,
+    NULL,
+  };
+  const TTest *const views[] = {
+    test_views_in_any_order_work_queue, test_views_in_any_order_broadcast,    test_views_outlive_close,
+    test_views_outlive_unref,           test_views_outlive_close_broadcast,   test_views_do_not_keep_the_role,
+    test_views_writable_in_work_queue,  test_received_bytes_hold_the_message, NULL,
+  };
+  const TTest *const memory[] = {
+    test_zero_copy_work_queue,
+    test_zero_copy_broadcast,
+    test_warm_reuse_work_queue,
+    test_warm_reuse_broadcast,
+    test_small_messages_take_no_block,
+    test_views_read_only_in_broadcast,
+    test_trim,
+    NULL,
+  };
+  const TTest *const idle_memory[] = { test_idle_memory_given_back, NULL };
+  gboolean shared_memory = (flags & TRANSPORT_CONFORMANCE_NO_SHARED_MEMORY) == 0;
+  gboolean slow = (flags & TRANSPORT_CONFORMANCE_QUICK) == 0;
+  double patience = ferry_test_is_thorough () ? 300 : 30;
+  int i;
+
+  if (all == NULL)
+    all = g_array_new (FALSE, FALSE, sizeof (Conformance));
+  i = (int) all->len;
+  g_array_append_val (all, conformance);
+
+  add_case (suite, "delivery", patience, i, delivery);
+  add_case (suite, "bounds", patience, i, bounds);
+  add_case (suite, "overflow", patience, i, overflow);
+  add_case (suite, "sizes", patience, i, message_sizes);
+  add_case (suite, "loans", patience, i, loans);
+  add_case (suite, "views", patience, i, views);
+  if (shared_memory)
+    add_case (suite, "memory", patience, i, memory);
+  if (shared_memory && slow)
+    add_case (suite, "idle-memory", patience, i, idle_memory);
+}
