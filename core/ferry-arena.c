@@ -77,8 +77,8 @@ ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error)
   guint64 size = ferry_arena_class_size (klass);
   guint per_chunk = self->classes[klass].blocks_per_chunk;
   guint chunk = index / per_chunk;
-  _Atomic (gpointer) *chunks = (_Atomic (gpointer) *) atomic_load_explicit (&self->classes[klass].chunks,
-                                                                           memory_order_acquire);
+  _Atomic (gpointer) *chunks
+      = (_Atomic (gpointer) *) atomic_load_explicit (&self->classes[klass].chunks, memory_order_acquire);
   gpointer address;
 
   if (G_UNLIKELY (chunks == NULL))
@@ -184,8 +184,8 @@ ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, G
   FerryBlock *descriptor = ferry_arena_block (self, block);
   guint64 have = atomic_load_explicit (&descriptor->committed, memory_order_acquire);
   guint64 want = ferry_arena_round (size);
-  guint64 offset = self->classes[FERRY_BLOCK_CLASS (block)].data_offset +
-                   FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (FERRY_BLOCK_CLASS (block));
+  guint64 offset = self->classes[FERRY_BLOCK_CLASS (block)].data_offset
+                   + FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (FERRY_BLOCK_CLASS (block));
 
   if (G_LIKELY (have >= want))
     return FERRY_ARENA_OK;
@@ -260,8 +260,8 @@ ferry_arena_grow (FerrySegment *self, guint klass, guint32 *block, GError **erro
       guint64 bitmap_offset = (self->classes[klass].control_offset + index / 8) & ~(guint64) (page - 1);
       guint64 blocks_offset = (guint64) ((guint8 *) &self->classes[klass].blocks[index] - self->control);
 
-      if (!self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, bitmap_offset, page, error) ||
-          !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, blocks_offset, page, error))
+      if (!self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, bitmap_offset, page, error)
+          || !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, blocks_offset, page, error))
         {
           ferry_segment_unlock (self);
           return FERRY_ARENA_ERROR;
@@ -292,8 +292,8 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, guint32 *block, guint8 **da
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG,
                    "%s: a message of %" G_GUINT64_FORMAT " bytes does not fit into the bound of %" G_GUINT64_FORMAT
                    " bytes; create the channel with a larger max-bytes, or send it in parts",
-                   self->label, size, klass >= FERRY_N_CLASSES ? ferry_arena_class_size (FERRY_N_CLASSES - 1)
-                                                               : self->max_bytes);
+                   self->label, size,
+                   klass >= FERRY_N_CLASSES ? ferry_arena_class_size (FERRY_N_CLASSES - 1) : self->max_bytes);
       return FERRY_ARENA_ERROR;
     }
 
@@ -326,10 +326,10 @@ ferry_arena_own (FerrySegment *self, guint32 block, guint64 generation)
   guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
 
   /* Nobody else may change the word of a block that a TAKEN slot names, so a failure is corruption. */
-  return ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_lap (w) == generation &&
-         atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
-                                                  ferry_word (ferry_word_lap (w), self->id, FERRY_BLOCK_OWNED),
-                                                  memory_order_acq_rel, memory_order_relaxed);
+  return ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_lap (w) == generation
+         && atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                                     ferry_word (ferry_word_lap (w), self->id, FERRY_BLOCK_OWNED),
+                                                     memory_order_acq_rel, memory_order_relaxed);
 }
 
 static void
@@ -457,8 +457,8 @@ ferry_arena_trim (FerrySegment *self, gint64 idle_before, guint64 wanted)
           atomic_store_explicit (&descriptor->committed, 0, memory_order_release);
           FERRY_STEP ("trim-uncommitted");
           if (self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
-                                     self->classes[klass].data_offset + index * ferry_arena_class_size (klass),
-                                     reserved, NULL))
+                                           self->classes[klass].data_offset + index * ferry_arena_class_size (klass),
+                                           reserved, NULL))
             {
               FERRY_STEP ("trim-punched");
               atomic_store_explicit (&descriptor->reserved, 0, memory_order_release);
@@ -508,11 +508,11 @@ ferry_arena_finish_trim (FerrySegment *self, guint32 block, guint64 word)
 
   atomic_store_explicit (&descriptor->committed, 0, memory_order_release);
   /* Who may not write the data area can't punch holes either; then the pages stay, and stay counted. */
-  if (self->data_writable &&
-      self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
-                                   self->classes[klass].data_offset +
-                                       FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (klass),
-                                   ferry_arena_class_size (klass), NULL))
+  if (self->data_writable
+      && self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA,
+                                      self->classes[klass].data_offset
+                                          + FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (klass),
+                                      ferry_arena_class_size (klass), NULL))
     atomic_store_explicit (&descriptor->reserved, 0, memory_order_release);
   ferry_arena_set_free (self, block, word);
 }

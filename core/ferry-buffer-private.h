@@ -4,10 +4,13 @@
 #include "ferry-buffer.h"
 #include "ferry-transport.h"
 
+#include <stdatomic.h>
+
 G_BEGIN_DECLS
 
-/* Payload up to this size is stored inside a pooled buffer, in bytes. */
-#define FERRY_BUFFER_INLINE_MAX (256)
+/* Payload up to these sizes, in bytes, is stored inside pooled buffers of two kinds. */
+#define FERRY_BUFFER_INLINE_SMALL (256)
+#define FERRY_BUFFER_INLINE_LARGE (4096)
 
 /* Payload starts at this alignment, in bytes: a cache line, and what SIMD code asks for. */
 #define FERRY_BUFFER_ALIGNMENT (64)
@@ -19,11 +22,12 @@ typedef enum
   FERRY_BUFFER_RECEIVED = 1 << 2,  /* came out of a channel */
   FERRY_BUFFER_OWNS_DATA = 1 << 3, /* data was allocated with g_aligned_alloc() */
   FERRY_BUFFER_CONSUMED = 1 << 4,  /* was committed: the block is no longer ours */
+  FERRY_BUFFER_LARGE = 1 << 5,     /* of the pool with much room inside */
 } FerryBufferFlags;
 
 struct _FerryBuffer
 {
-  gatomicrefcount ref_count;
+  _Atomic int ref_count;
   guint flags;
   guint8 *data;
   gsize size;     /* bytes of the message */
@@ -39,11 +43,9 @@ struct _FerryBuffer
   GDestroyNotify release;
   gpointer release_data;
   FerryBuffer *next_free;
-  guint8 inline_data[FERRY_BUFFER_INLINE_MAX] __attribute__ ((aligned (FERRY_BUFFER_ALIGNMENT)));
+  guint8 inline_data[] __attribute__ ((aligned (FERRY_BUFFER_ALIGNMENT)));
 };
 
-FerryBuffer *ferry_buffer_alloc (void);
-guint8 *ferry_buffer_reserve (FerryBuffer *self,
-                              gsize size);
+FerryBuffer *ferry_buffer_alloc (gsize room);
 
 G_END_DECLS

@@ -25,84 +25,95 @@
 
 G_DEFINE_BOXED_TYPE (FerryBuffer, ferry_buffer, ferry_buffer_ref, ferry_buffer_unref)
 
-/* Buffers are pooled by thread, so the message path neither allocates nor locks. */
-#define POOL_MAX (64)
+/* Buffers are pooled by thread, so the message path neither allocates nor locks. One pool for small messages and one
+ * for channels whose slots hold more. */
+#define N_POOLS (2)
+#define POOL_TLS static __thread __attribute__ ((tls_model ("initial-exec")))
 
-static __thread FerryBuffer *pool_head;
-static __thread guint pool_size;
+static const guint pool_max[N_POOLS] = { 64, 16 };
+static const gsize pool_room[N_POOLS] = { FERRY_BUFFER_INLINE_SMALL, FERRY_BUFFER_INLINE_LARGE };
+
+POOL_TLS FerryBuffer *pool_head[N_POOLS];
+POOL_TLS guint pool_size[N_POOLS];
+POOL_TLS gboolean pool_has_cleanup;
 
 static void
 pool_clear (gpointer data)
 {
-  while (pool_head != NULL)
+  for (guint i = 0; i < N_POOLS; i++)
     {
-      FerryBuffer *buffer = pool_head;
+      while (pool_head[i] != NULL)
+        {
+          FerryBuffer *buffer = pool_head[i];
 
-      pool_head = buffer->next_free;
-      g_aligned_free (buffer);
+          pool_head[i] = buffer->next_free;
+          g_aligned_free (buffer);
+        }
+      pool_size[i] = pool_max[i]; /* what is freed later in the thread's exit goes straight back */
     }
-  pool_size = POOL_MAX; /* what is freed later in the thread's exit goes straight back */
 }
 
 static GPrivate pool_cleanup = G_PRIVATE_INIT (pool_clear);
 
-/* Private: an empty buffer with one reference. */
+/* Private: an empty buffer with one reference, and inside it at least @room bytes, at most
+ * FERRY_BUFFER_INLINE_LARGE, for payload. */
 FerryBuffer *
-ferry_buffer_alloc (void)
+ferry_buffer_alloc (gsize room)
 {
-  FerryBuffer *self = pool_head;
+  guint i = room > FERRY_BUFFER_INLINE_SMALL;
+  FerryBuffer *self = pool_head[i];
 
   if (G_LIKELY (self != NULL))
     {
-      pool_head = self->next_free;
-      pool_size--;
+      pool_head[i] = self->next_free;
+      pool_size[i]--;
     }
   else
     {
-      self = g_aligned_alloc (1, sizeof *self, FERRY_BUFFER_ALIGNMENT);
+      self = g_aligned_alloc (1, sizeof *self + pool_room[i], FERRY_BUFFER_ALIGNMENT);
     }
 
-  g_atomic_ref_count_init (&self->ref_count);
-  memset (&self->flags, 0, G_STRUCT_OFFSET (FerryBuffer, inline_data) - G_STRUCT_OFFSET (FerryBuffer, flags));
+  atomic_store_explicit (&self->ref_count, 1, memory_order_relaxed);
+  self->flags = i > 0 ? FERRY_BUFFER_LARGE : 0;
+  self->data = self->inline_data;
+  self->size = 0;
+  self->capacity = 0;
+  self->sequence = 0;
+  self->timestamp = 0;
+  self->wire_name = 0;
+  self->wire_version = 0;
+  self->sender = 0;
+  self->fork_generation = 0;
+  self->transport = NULL;
+  self->token = 0;
+  self->release = NULL;
+  self->release_data = NULL;
   return self;
 }
 
 static void
 ferry_buffer_recycle (FerryBuffer *self)
 {
+  guint i = (self->flags & FERRY_BUFFER_LARGE) != 0;
+
   if (G_UNLIKELY (self->flags & FERRY_BUFFER_OWNS_DATA))
     g_aligned_free (self->data);
 
-  if (G_LIKELY (pool_size < POOL_MAX))
+  if (G_LIKELY (pool_size[i] < pool_max[i]))
     {
-      if (G_UNLIKELY (pool_head == NULL))
-        g_private_set (&pool_cleanup, GINT_TO_POINTER (1));
-      self->next_free = pool_head;
-      pool_head = self;
-      pool_size++;
+      if (G_UNLIKELY (!pool_has_cleanup))
+        {
+          pool_has_cleanup = TRUE;
+          g_private_set (&pool_cleanup, GINT_TO_POINTER (1));
+        }
+      self->next_free = pool_head[i];
+      pool_head[i] = self;
+      pool_size[i]++;
     }
   else
     {
       g_aligned_free (self);
     }
-}
-
-/* Private: gives the buffer private memory of that many bytes. */
-guint8 *
-ferry_buffer_reserve (FerryBuffer *self, gsize size)
-{
-  if (size <= FERRY_BUFFER_INLINE_MAX)
-    {
-      self->data = self->inline_data;
-    }
-  else
-    {
-      self->data = g_aligned_alloc (1, size, FERRY_BUFFER_ALIGNMENT);
-      self->flags |= FERRY_BUFFER_OWNS_DATA;
-    }
-  self->capacity = size;
-  self->size = size;
-  return self->data;
 }
 
 /**
@@ -119,9 +130,14 @@ ferry_buffer_reserve (FerryBuffer *self, gsize size)
 FerryBuffer *
 ferry_buffer_new (gsize size)
 {
-  FerryBuffer *self = ferry_buffer_alloc ();
+  FerryBuffer *self = ferry_buffer_alloc (MIN (size, FERRY_BUFFER_INLINE_LARGE));
 
-  ferry_buffer_reserve (self, size);
+  if (size > FERRY_BUFFER_INLINE_LARGE)
+    {
+      self->data = g_aligned_alloc (1, size, FERRY_BUFFER_ALIGNMENT);
+      self->flags |= FERRY_BUFFER_OWNS_DATA;
+    }
+  self->size = self->capacity = size;
   self->flags |= FERRY_BUFFER_WRITABLE | FERRY_BUFFER_LOANED;
   return self;
 }
@@ -163,11 +179,11 @@ ferry_buffer_new_bytes (GBytes *bytes)
 FerryBuffer *
 ferry_buffer_new_take (gpointer data, gsize size, gboolean writable, GDestroyNotify release, gpointer release_data)
 {
-  FerryBuffer *self = ferry_buffer_alloc ();
+  FerryBuffer *self = ferry_buffer_alloc (0);
 
   self->data = data;
   self->size = self->capacity = size;
-  self->flags = writable ? FERRY_BUFFER_WRITABLE : 0;
+  self->flags |= writable ? FERRY_BUFFER_WRITABLE : 0;
   self->release = release;
   self->release_data = release_data;
   return self;
@@ -188,7 +204,7 @@ ferry_buffer_ref (FerryBuffer *self)
 {
   g_return_val_if_fail (self != NULL, NULL);
 
-  g_atomic_ref_count_inc (&self->ref_count);
+  atomic_fetch_add_explicit (&self->ref_count, 1, memory_order_relaxed);
   return self;
 }
 
@@ -205,7 +221,9 @@ ferry_buffer_unref (FerryBuffer *self)
 {
   g_return_if_fail (self != NULL);
 
-  if (!g_atomic_ref_count_dec (&self->ref_count))
+  /* Who sees that its reference is the only one needs no atomic subtraction: nobody else is left to add one. */
+  if (atomic_load_explicit (&self->ref_count, memory_order_acquire) != 1
+      && atomic_fetch_sub_explicit (&self->ref_count, 1, memory_order_acq_rel) != 1)
     return;
 
   if (self->transport != NULL)

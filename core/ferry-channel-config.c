@@ -8,7 +8,7 @@
 /* The ranges that FerryChannelConfig documents. */
 #define NAME_MAX_BYTES (200)
 #define CAPACITY_MAX (1048576)
-#define CAPACITY_DEFAULT (64)
+#define CAPACITY_DEFAULT (256)
 #define HISTORY_MAX (65536)
 #define INLINE_SIZE_MIN (64)
 #define INLINE_SIZE_MAX (4040)

@@ -19,7 +19,7 @@ G_BEGIN_DECLS
  * @overflow: what a sender does when the channel is full
  * @wait_strategy: how to wait
  * @open_mode: create, join or either
- * @capacity: bound of messages in flight, 1 to 1048576; 0: the default, 64
+ * @capacity: bound of messages in flight, 1 to 1048576; 0: the default, 256
  * @max_bytes: bound of the shared memory for payload in bytes; 0: half of the
  *   machine's memory
  * @history: messages that a broadcast channel keeps for receivers that join later, 0 to 65536

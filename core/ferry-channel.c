@@ -65,7 +65,8 @@ struct _FerryChannel
 
   FerryTransport *transport;
   FerryTransportInterface *iface; /* of the transport: looked up once */
-  FerryCodec *codec;              /* NULL: automatic */
+  gboolean (*send) (FerryTransport *, const guint8 *, gsize, guint64, guint64, gint64, GCancellable *, GError **);
+  FerryCodec *codec; /* NULL: automatic */
   char *transport_name;
   char *codec_name;
   FerryChannelConfig *config;
@@ -217,8 +218,8 @@ ferry_channel_new_from_description (const char *description, FerryRole role, GEr
 
       if (self->codec == NULL)
         {
-          g_set_error (error, FERRY_ERROR, FERRY_ERROR_PARSE, "codec 'auto' has no properties; '%s=' needs a codec's name",
-                       property->key);
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_PARSE,
+                       "codec 'auto' has no properties; '%s=' needs a codec's name", property->key);
           return NULL;
         }
       if (!ferry_description_set_property (G_OBJECT (self->codec), property->key, property->value, error))
@@ -276,20 +277,21 @@ ferry_channel_check_settings (FerryChannel *self, const FerryChannelConfig *aske
 
   if ((self->explicit_set & (1u << PROP_MODE)) && asked->mode != found->mode)
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_MISMATCH,
-                   "channel '%s' exists with mode=%s, asked for was mode=%s; leave it out to join with what the channel "
-                   "has, or use another name",
-                   found->name != NULL ? found->name : "(anonymous)",
-                   found->mode == FERRY_MODE_BROADCAST ? "broadcast" : "work-queue",
-                   asked->mode == FERRY_MODE_BROADCAST ? "broadcast" : "work-queue");
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_MISMATCH,
+          "channel '%s' exists with mode=%s, asked for was mode=%s; leave it out to join with what the channel "
+          "has, or use another name",
+          found->name != NULL ? found->name : "(anonymous)",
+          found->mode == FERRY_MODE_BROADCAST ? "broadcast" : "work-queue",
+          asked->mode == FERRY_MODE_BROADCAST ? "broadcast" : "work-queue");
       return FALSE;
     }
-  return ferry_channel_check_setting (self, PROP_CAPACITY, asked->capacity, found->capacity, error) &&
-         ferry_channel_check_setting (self, PROP_MAX_BYTES, asked->max_bytes, found->max_bytes, error) &&
-         (asked->mode == FERRY_MODE_WORK_QUEUE ||
-          ferry_channel_check_setting (self, PROP_HISTORY, asked->history, found->history, error)) &&
-         (asked->inline_size <= found->inline_size ||
-          ferry_channel_check_setting (self, PROP_INLINE_SIZE, asked->inline_size, found->inline_size, error));
+  return ferry_channel_check_setting (self, PROP_CAPACITY, asked->capacity, found->capacity, error)
+         && ferry_channel_check_setting (self, PROP_MAX_BYTES, asked->max_bytes, found->max_bytes, error)
+         && (asked->mode == FERRY_MODE_WORK_QUEUE
+             || ferry_channel_check_setting (self, PROP_HISTORY, asked->history, found->history, error))
+         && (asked->inline_size <= found->inline_size
+             || ferry_channel_check_setting (self, PROP_INLINE_SIZE, asked->inline_size, found->inline_size, error));
 }
 
 /**
@@ -323,9 +325,10 @@ ferry_channel_open (FerryChannel *self, GCancellable *cancellable, GError **erro
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "the channel is open already");
       return FALSE;
     }
-  if (!ferry_channel_config_validate (self->config, error) || !ferry_channel_ensure_transport (self, error) ||
-      !ferry_channel_ensure_codec (self, error))
+  if (!ferry_channel_config_validate (self->config, error) || !ferry_channel_ensure_transport (self, error)
+      || !ferry_channel_ensure_codec (self, error))
     return FALSE;
+  self->send = self->iface->send != NULL ? self->iface->send : ferry_transport_send;
   asked = ferry_channel_config_copy (self->config);
   if (!ferry_transport_open (self->transport, self->config, cancellable, error))
     return FALSE;
@@ -365,10 +368,7 @@ open_thread (GTask *task, gpointer source_object, gpointer task_data, GCancellab
  * Since: 1.0
  */
 void
-ferry_channel_open_async (FerryChannel *self,
-                          int io_priority,
-                          GCancellable *cancellable,
-                          GAsyncReadyCallback callback,
+ferry_channel_open_async (FerryChannel *self, int io_priority, GCancellable *cancellable, GAsyncReadyCallback callback,
                           gpointer user_data)
 {
   g_autoptr (GTask) task = NULL;
@@ -460,10 +460,9 @@ ferry_channel_to_description (FerryChannel *self)
 
   g_return_val_if_fail (FERRY_IS_CHANNEL (self), NULL);
 
-  description = ferry_description_new (self->transport_name != NULL ? self->transport_name : "auto",
-                                       self->codec_name != NULL && strcmp (self->codec_name, "auto") != 0
-                                           ? self->codec_name
-                                           : NULL);
+  description = ferry_description_new (
+      self->transport_name != NULL ? self->transport_name : "auto",
+      self->codec_name != NULL && strcmp (self->codec_name, "auto") != 0 ? self->codec_name : NULL);
   for (guint i = 1; i < N_PROPERTIES; i++)
     {
       g_autofree char *value = NULL;
@@ -525,15 +524,6 @@ ferry_channel_fail_closed (FerryChannel *self, GError **error)
   return FALSE;
 }
 
-static gboolean
-ferry_channel_has_listeners (FerryChannel *self)
-{
-  for (guint i = 0; i < N_SIGNALS; i++)
-    if (g_signal_has_handler_pending (self, signals[i], 0, FALSE))
-      return TRUE;
-  return FALSE;
-}
-
 /**
  * ferry_channel_dispatch_events:
  * @self: a channel
@@ -574,96 +564,81 @@ ferry_channel_dispatch_events (FerryChannel *self)
     }
 }
 
-/* A blocking call made of slices, between which events are told. */
+/* A blocking call is made of slices, between which events are told. */
 typedef struct
 {
-  gint64 deadline; /* g_get_monotonic_time(); negative: none */
   gint64 timeout;
+  gint64 deadline; /* g_get_monotonic_time(); negative: none */
 } Slices;
 
+/* Called after the first slice. */
 static Slices
 slices_begin (gint64 timeout)
 {
   gint64 now = g_get_monotonic_time ();
 
-  return (Slices){ timeout < 0 || timeout > G_MAXINT64 - now ? -1 : now + timeout, timeout };
+  if (timeout < 0 || timeout > G_MAXINT64 - now)
+    return (Slices){ timeout, -1 };
+  return (Slices){ timeout, timeout > EVENT_SLICE_US ? now + timeout - EVENT_SLICE_US : now };
 }
 
 static gint64
 slices_next (const Slices *slices)
 {
-  gint64 left;
-
-  if (slices->deadline < 0)
-    return EVENT_SLICE_US;
-  left = slices->deadline - g_get_monotonic_time ();
-  return CLAMP (left, 0, EVENT_SLICE_US);
+  return slices->deadline < 0 ? EVENT_SLICE_US : CLAMP (slices->deadline - g_get_monotonic_time (), 1, EVENT_SLICE_US);
 }
 
 /* TRUE: that was only the end of a slice; go on. */
 static gboolean
 slices_go_on (FerryChannel *self, const Slices *slices, GError **local, GError **error)
 {
-  ferry_channel_dispatch_events (self);
-  if (!self->is_open)
+  if (!g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
     {
-      g_clear_error (local);
-      return ferry_channel_fail_closed (self, error);
-    }
-  if ((g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT) ||
-       g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_FULL) ||
-       g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_EMPTY)) &&
-      (slices->deadline < 0 || g_get_monotonic_time () < slices->deadline))
-    {
-      g_clear_error (local);
-      return TRUE;
-    }
-  if (g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT) ||
-      g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_FULL) ||
-      g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_EMPTY))
-    {
-      g_clear_error (local);
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT, "channel '%s': nothing came of it within %g s",
-                   self->config->name != NULL ? self->config->name : "(anonymous)",
-                   (double) slices->timeout / G_USEC_PER_SEC);
+      g_propagate_error (error, g_steal_pointer (local));
       return FALSE;
     }
-  g_propagate_error (error, g_steal_pointer (local));
-  return FALSE;
+  ferry_channel_dispatch_events (self);
+  if (slices->timeout == FERRY_NO_WAIT || (slices->deadline >= 0 && g_get_monotonic_time () >= slices->deadline))
+    {
+      /* the time-out that the caller knows of, not the slice's */
+      if (slices->timeout > EVENT_SLICE_US)
+        {
+          g_clear_error (local);
+          g_set_error (local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT, "channel '%s': nothing came of it within %g s",
+                       self->config->name != NULL ? self->config->name : "(anonymous)",
+                       (double) slices->timeout / G_USEC_PER_SEC);
+        }
+      g_propagate_error (error, g_steal_pointer (local));
+      return FALSE;
+    }
+  g_clear_error (local);
+  return self->is_open || ferry_channel_fail_closed (self, error);
 }
 
 /* ---- sending ---- */
 
+/* The first slice of a blocking call; only what takes longer has events to tell in between. */
+static inline gint64
+first_slice (gint64 timeout)
+{
+  return timeout < 0 || timeout > EVENT_SLICE_US ? EVENT_SLICE_US : timeout;
+}
+
 static gboolean
-ferry_channel_send_packed (FerryChannel *self,
-                           const guint8 *data,
-                           gsize size,
-                           gint64 timeout,
-                           GCancellable *cancellable,
-                           GError **error)
+ferry_channel_send_packed (FerryChannel *self, const guint8 *data, gsize size, gint64 timeout,
+                           GCancellable *cancellable, GError **error)
 {
   GError *local = NULL;
   Slices slices;
 
-  if (G_LIKELY (ferry_transport_send (self->transport, data, size, self->raw_name, self->raw_version, FERRY_NO_WAIT,
-                                      NULL, &local)))
+  if (G_LIKELY (self->send (self->transport, data, size, self->raw_name, self->raw_version, first_slice (timeout),
+                            cancellable, &local)))
     return TRUE;
-  if (timeout == FERRY_NO_WAIT || self->config->overflow == FERRY_OVERFLOW_ERROR ||
-      !g_error_matches (local, FERRY_ERROR, FERRY_ERROR_FULL))
-    {
-      g_propagate_error (error, local);
-      return FALSE;
-    }
-  g_clear_error (&local);
-  if (!ferry_channel_has_listeners (self))
-    return ferry_transport_send (self->transport, data, size, self->raw_name, self->raw_version, timeout, cancellable,
-                                 error);
   slices = slices_begin (timeout);
-  do
-    if (ferry_transport_send (self->transport, data, size, self->raw_name, self->raw_version, slices_next (&slices),
-                              cancellable, &local))
+  while (slices_go_on (self, &slices, &local, error))
+    if (self->send (self->transport, data, size, self->raw_name, self->raw_version, slices_next (&slices), cancellable,
+                    &local))
       return TRUE;
-  while (slices_go_on (self, &slices, &local, error));
   return FALSE;
 }
 
@@ -689,11 +664,7 @@ ferry_channel_send_packed (FerryChannel *self,
  * Since: 1.0
  */
 gboolean
-ferry_channel_send (FerryChannel *self,
-                    const guint8 *data,
-                    gsize size,
-                    gint64 timeout,
-                    GCancellable *cancellable,
+ferry_channel_send (FerryChannel *self, const guint8 *data, gsize size, gint64 timeout, GCancellable *cancellable,
                     GError **error)
 {
   g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
@@ -766,20 +737,12 @@ ferry_channel_loan (FerryChannel *self, gsize size, gint64 timeout, GCancellable
     }
   if (G_UNLIKELY (cancellable != NULL && g_cancellable_set_error_if_cancelled (cancellable, error)))
     return NULL;
-  buffer = self->iface->loan (self->transport, size, FERRY_NO_WAIT, NULL, &local);
+  buffer = self->iface->loan (self->transport, size, first_slice (timeout), cancellable, &local);
   if (G_UNLIKELY (buffer == NULL))
     {
-      if (timeout == FERRY_NO_WAIT || self->config->overflow == FERRY_OVERFLOW_ERROR ||
-          !g_error_matches (local, FERRY_ERROR, FERRY_ERROR_FULL))
-        {
-          g_propagate_error (error, local);
-          return NULL;
-        }
-      g_clear_error (&local);
       slices = slices_begin (timeout);
-      do
+      while (buffer == NULL && slices_go_on (self, &slices, &local, error))
         buffer = self->iface->loan (self->transport, size, slices_next (&slices), cancellable, &local);
-      while (buffer == NULL && slices_go_on (self, &slices, &local, error));
       if (buffer == NULL)
         return NULL;
     }
@@ -806,10 +769,7 @@ ferry_channel_loan (FerryChannel *self, gsize size, gint64 timeout, GCancellable
  * Since: 1.0
  */
 gboolean
-ferry_channel_send_buffer (FerryChannel *self,
-                           FerryBuffer *buffer,
-                           gint64 timeout,
-                           GCancellable *cancellable,
+ferry_channel_send_buffer (FerryChannel *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
                            GError **error)
 {
   GError *local = NULL;
@@ -827,22 +787,12 @@ ferry_channel_send_buffer (FerryChannel *self,
       buffer->wire_name = self->raw_name;
       buffer->wire_version = self->raw_version;
     }
-  if (G_LIKELY (self->iface->commit (self->transport, buffer, FERRY_NO_WAIT, NULL, &local)))
+  if (G_LIKELY (self->iface->commit (self->transport, buffer, first_slice (timeout), cancellable, &local)))
     return TRUE;
-  if (timeout == FERRY_NO_WAIT || self->config->overflow == FERRY_OVERFLOW_ERROR ||
-      !g_error_matches (local, FERRY_ERROR, FERRY_ERROR_FULL))
-    {
-      g_propagate_error (error, local);
-      return FALSE;
-    }
-  g_clear_error (&local);
-  if (!ferry_channel_has_listeners (self))
-    return self->iface->commit (self->transport, buffer, timeout, cancellable, error);
   slices = slices_begin (timeout);
-  do
+  while (slices_go_on (self, &slices, &local, error))
     if (self->iface->commit (self->transport, buffer, slices_next (&slices), cancellable, &local))
       return TRUE;
-  while (slices_go_on (self, &slices, &local, error));
   return FALSE;
 }
 
@@ -857,8 +807,7 @@ ferry_channel_codec_for (FerryChannel *self, GType type, GError **error)
     return g_object_ref (self->codec);
   for (guint i = 0; i < G_N_ELEMENTS (core_codecs); i++)
     {
-      g_autoptr (FerryCodec) codec =
-          ferry_registry_create_codec (ferry_registry_get_default (), core_codecs[i], NULL);
+      g_autoptr (FerryCodec) codec = ferry_registry_create_codec (ferry_registry_get_default (), core_codecs[i], NULL);
 
       if (codec != NULL && ferry_codec_accepts (codec, type))
         return g_steal_pointer (&codec);
@@ -866,8 +815,8 @@ ferry_channel_codec_for (FerryChannel *self, GType type, GError **error)
   features = ferry_registry_list_features (ferry_registry_get_default (), FERRY_TYPE_CODEC_FACTORY);
   for (guint i = 0; features != NULL && i < features->len; i++)
     {
-      g_autoptr (FerryCodec) codec =
-          ferry_codec_factory_create (FERRY_CODEC_FACTORY (g_ptr_array_index (features, i)), NULL);
+      g_autoptr (FerryCodec) codec
+          = ferry_codec_factory_create (FERRY_CODEC_FACTORY (g_ptr_array_index (features, i)), NULL);
 
       if (codec != NULL && ferry_codec_accepts (codec, type))
         return g_steal_pointer (&codec);
@@ -896,10 +845,7 @@ ferry_channel_codec_for (FerryChannel *self, GType type, GError **error)
  * Since: 1.0
  */
 gboolean
-ferry_channel_send_value (FerryChannel *self,
-                          const GValue *value,
-                          gint64 timeout,
-                          GCancellable *cancellable,
+ferry_channel_send_value (FerryChannel *self, const GValue *value, gint64 timeout, GCancellable *cancellable,
                           GError **error)
 {
   g_autoptr (FerryCodec) codec = NULL;
@@ -938,10 +884,7 @@ ferry_channel_send_value (FerryChannel *self,
  * Since: 1.0
  */
 gboolean
-ferry_channel_send_variant (FerryChannel *self,
-                            GVariant *variant,
-                            gint64 timeout,
-                            GCancellable *cancellable,
+ferry_channel_send_variant (FerryChannel *self, GVariant *variant, gint64 timeout, GCancellable *cancellable,
                             GError **error)
 {
   g_auto (GValue) value = G_VALUE_INIT;
@@ -1001,13 +944,12 @@ ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellab
 
   if (!self->is_open)
     return ferry_channel_fail_closed (self, error);
-  if (timeout == FERRY_NO_WAIT || !ferry_channel_has_listeners (self))
-    return ferry_transport_flush (self->transport, timeout, cancellable, error);
+  if (ferry_transport_flush (self->transport, first_slice (timeout), cancellable, &local))
+    return TRUE;
   slices = slices_begin (timeout);
-  do
+  while (slices_go_on (self, &slices, &local, error))
     if (ferry_transport_flush (self->transport, slices_next (&slices), cancellable, &local))
       return TRUE;
-  while (slices_go_on (self, &slices, &local, error));
   return FALSE;
 }
 
@@ -1066,28 +1008,18 @@ ferry_channel_receive (FerryChannel *self, gint64 timeout, GCancellable *cancell
       ferry_channel_fail_closed (self, error);
       return NULL;
     }
-  if (G_UNLIKELY (cancellable != NULL))
-    {
-      if (g_cancellable_set_error_if_cancelled (cancellable, error))
-        return NULL;
-      /* Listeners are looked for only when there is something to wait for. */
-    }
-  if (timeout == FERRY_NO_WAIT)
-    return self->iface->take (self->transport, timeout, cancellable, error);
-  buffer = self->iface->take (self->transport, FERRY_NO_WAIT, NULL, NULL);
+  if (G_UNLIKELY (cancellable != NULL && g_cancellable_set_error_if_cancelled (cancellable, error)))
+    return NULL;
+  buffer = self->iface->take (self->transport, first_slice (timeout), cancellable, &local);
   if (G_LIKELY (buffer != NULL))
     return buffer;
-  if (!ferry_channel_has_listeners (self))
-    return self->iface->take (self->transport, timeout, cancellable, error);
-  ferry_channel_dispatch_events (self);
   slices = slices_begin (timeout);
-  do
+  while (slices_go_on (self, &slices, &local, error))
     {
       buffer = self->iface->take (self->transport, slices_next (&slices), cancellable, &local);
       if (buffer != NULL)
         return buffer;
     }
-  while (slices_go_on (self, &slices, &local, error));
   return NULL;
 }
 
@@ -1164,8 +1096,8 @@ ferry_channel_decode (FerryChannel *self, FerryBuffer *buffer, GValue *value, GE
         }
       else
         {
-          FerryCodecFactory *factory =
-              ferry_registry_find_codec_by_wire_name (ferry_registry_get_default (), wire_name, version);
+          FerryCodecFactory *factory
+              = ferry_registry_find_codec_by_wire_name (ferry_registry_get_default (), wire_name, version);
 
           if (factory == NULL)
             g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
@@ -1198,10 +1130,7 @@ ferry_channel_decode (FerryChannel *self, FerryBuffer *buffer, GValue *value, GE
  * Since: 1.0
  */
 gboolean
-ferry_channel_receive_value (FerryChannel *self,
-                             GValue *value,
-                             gint64 timeout,
-                             GCancellable *cancellable,
+ferry_channel_receive_value (FerryChannel *self, GValue *value, gint64 timeout, GCancellable *cancellable,
                              GError **error)
 {
   g_autoptr (FerryBuffer) buffer = ferry_channel_receive (self, timeout, cancellable, error);
@@ -1257,7 +1186,8 @@ ferry_channel_receive_variant (FerryChannel *self, gint64 timeout, GCancellable 
  * Since: 1.0
  */
 gboolean
-ferry_channel_wait (FerryChannel *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable, GError **error)
+ferry_channel_wait (FerryChannel *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable,
+                    GError **error)
 {
   g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
 
@@ -1470,8 +1400,8 @@ async_try (GTask *task)
     return TRUE;
   if (operation->try (task, &error))
     return TRUE;
-  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_EMPTY) || g_error_matches (error, FERRY_ERROR, FERRY_ERROR_FULL) ||
-      g_error_matches (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
+  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_EMPTY) || g_error_matches (error, FERRY_ERROR, FERRY_ERROR_FULL)
+      || g_error_matches (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
     return FALSE;
   g_task_return_error (task, g_steal_pointer (&error));
   return TRUE;
@@ -1524,15 +1454,8 @@ async_wait (GTask *task)
 }
 
 static void
-async_start (FerryChannel *self,
-             gpointer source_tag,
-             TryFunc try,
-             GIOCondition condition,
-             gpointer data,
-             GDestroyNotify free_data,
-             int io_priority,
-             GCancellable *cancellable,
-             GAsyncReadyCallback callback,
+async_start (FerryChannel *self, gpointer source_tag, TryFunc try, GIOCondition condition, gpointer data,
+             GDestroyNotify free_data, int io_priority, GCancellable *cancellable, GAsyncReadyCallback callback,
              gpointer user_data)
 {
   g_autoptr (GTask) task = g_task_new (self, cancellable, callback, user_data);
@@ -1611,12 +1534,8 @@ try_flush (GTask *task, GError **error)
  * Since: 1.0
  */
 void
-ferry_channel_send_bytes_async (FerryChannel *self,
-                                GBytes *bytes,
-                                int io_priority,
-                                GCancellable *cancellable,
-                                GAsyncReadyCallback callback,
-                                gpointer user_data)
+ferry_channel_send_bytes_async (FerryChannel *self, GBytes *bytes, int io_priority, GCancellable *cancellable,
+                                GAsyncReadyCallback callback, gpointer user_data)
 {
   g_return_if_fail (FERRY_IS_CHANNEL (self));
   g_return_if_fail (bytes != NULL);
@@ -1658,11 +1577,8 @@ ferry_channel_send_bytes_finish (FerryChannel *self, GAsyncResult *result, GErro
  * Since: 1.0
  */
 void
-ferry_channel_receive_async (FerryChannel *self,
-                             int io_priority,
-                             GCancellable *cancellable,
-                             GAsyncReadyCallback callback,
-                             gpointer user_data)
+ferry_channel_receive_async (FerryChannel *self, int io_priority, GCancellable *cancellable,
+                             GAsyncReadyCallback callback, gpointer user_data)
 {
   g_return_if_fail (FERRY_IS_CHANNEL (self));
 
@@ -1704,10 +1620,7 @@ ferry_channel_receive_finish (FerryChannel *self, GAsyncResult *result, GError *
  * Since: 1.0
  */
 void
-ferry_channel_flush_async (FerryChannel *self,
-                           int io_priority,
-                           GCancellable *cancellable,
-                           GAsyncReadyCallback callback,
+ferry_channel_flush_async (FerryChannel *self, int io_priority, GCancellable *cancellable, GAsyncReadyCallback callback,
                            gpointer user_data)
 {
   g_return_if_fail (FERRY_IS_CHANNEL (self));
@@ -1892,7 +1805,7 @@ ferry_channel_get_property (GObject *object, guint property_id, GValue *value, G
   do                                                                                                                   \
     {                                                                                                                  \
       self->explicit_set |= 1u << property_id;                                                                         \
-      if ((gint64) self->config->field != (gint64) getter (value))                                                                       \
+      if ((gint64) self->config->field != (gint64) getter (value))                                                     \
         {                                                                                                              \
           self->config->field = getter (value);                                                                        \
           g_object_notify_by_pspec (object, pspec);                                                                    \
@@ -2066,8 +1979,8 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  properties[PROP_OVERFLOW] =
-      g_param_spec_enum ("overflow", NULL, NULL, FERRY_TYPE_OVERFLOW, FERRY_OVERFLOW_BLOCK, FLAGS);
+  properties[PROP_OVERFLOW]
+      = g_param_spec_enum ("overflow", NULL, NULL, FERRY_TYPE_OVERFLOW, FERRY_OVERFLOW_BLOCK, FLAGS);
 
   /**
    * FerryChannel:wait-strategy:
@@ -2076,8 +1989,8 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  properties[PROP_WAIT_STRATEGY] = g_param_spec_enum ("wait-strategy", NULL, NULL, FERRY_TYPE_WAIT_STRATEGY,
-                                                      FERRY_WAIT_STRATEGY_ADAPTIVE, FLAGS);
+  properties[PROP_WAIT_STRATEGY]
+      = g_param_spec_enum ("wait-strategy", NULL, NULL, FERRY_TYPE_WAIT_STRATEGY, FERRY_WAIT_STRATEGY_ADAPTIVE, FLAGS);
 
   /**
    * FerryChannel:open-mode:
@@ -2086,13 +1999,13 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  properties[PROP_OPEN_MODE] = g_param_spec_enum ("open-mode", NULL, NULL, FERRY_TYPE_OPEN_MODE,
-                                                  FERRY_OPEN_MODE_CREATE_OR_JOIN, FLAGS);
+  properties[PROP_OPEN_MODE]
+      = g_param_spec_enum ("open-mode", NULL, NULL, FERRY_TYPE_OPEN_MODE, FERRY_OPEN_MODE_CREATE_OR_JOIN, FLAGS);
 
   /**
    * FerryChannel:capacity:
    *
-   * How many messages may be in flight; 0: the default, 64. After opening: what the channel has.
+   * How many messages may be in flight; 0: the default, 256. After opening: what the channel has.
    *
    * Since: 1.0
    */
@@ -2156,9 +2069,8 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  signals[SIGNAL_PEER_JOINED] =
-      g_signal_new ("peer-joined", FERRY_TYPE_CHANNEL, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 1,
-                    FERRY_TYPE_PARTICIPANT | G_SIGNAL_TYPE_STATIC_SCOPE);
+  signals[SIGNAL_PEER_JOINED] = g_signal_new ("peer-joined", FERRY_TYPE_CHANNEL, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL,
+                                              G_TYPE_NONE, 1, FERRY_TYPE_PARTICIPANT | G_SIGNAL_TYPE_STATIC_SCOPE);
 
   /**
    * FerryChannel::peer-gone:
@@ -2170,9 +2082,9 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  signals[SIGNAL_PEER_GONE] =
-      g_signal_new ("peer-gone", FERRY_TYPE_CHANNEL, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 2,
-                    FERRY_TYPE_PARTICIPANT | G_SIGNAL_TYPE_STATIC_SCOPE, G_TYPE_BOOLEAN);
+  signals[SIGNAL_PEER_GONE]
+      = g_signal_new ("peer-gone", FERRY_TYPE_CHANNEL, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 2,
+                      FERRY_TYPE_PARTICIPANT | G_SIGNAL_TYPE_STATIC_SCOPE, G_TYPE_BOOLEAN);
 
   /**
    * FerryChannel::closed:
@@ -2182,6 +2094,6 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  signals[SIGNAL_CLOSED] =
-      g_signal_new ("closed", FERRY_TYPE_CHANNEL, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
+  signals[SIGNAL_CLOSED]
+      = g_signal_new ("closed", FERRY_TYPE_CHANNEL, G_SIGNAL_RUN_LAST, 0, NULL, NULL, NULL, G_TYPE_NONE, 0);
 }

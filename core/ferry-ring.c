@@ -8,11 +8,23 @@
 
 /* How many slots ahead are fetched into the cache. A miss costs some 80 ns between cores and
  * a message some 40, so a few suffice; more only evicts. */
-#define PREFETCH_DISTANCE (6)
+#define PREFETCH_DISTANCE (12)
 /* How many messages a receiver takes before it looks at the tail again. */
 #define TAIL_REFRESH (16)
 /* The second cache line of a slot, in bytes from its start. */
 #define CACHE_LINE (64)
+
+/* Fetches a cache line in order to write it. For x86 the compiler's builtin would only fetch it for reading unless
+ * told of a newer CPU; PREFETCHW is a no-operation where it is not implemented (Intel SDM, vol. 2). */
+static inline void
+prefetch_for_writing (gconstpointer address)
+{
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" ::"m"(*(const char *) address));
+#else
+  __builtin_prefetch (address, 1);
+#endif
+}
 
 static inline guint64
 ferry_ring_walk_limit (FerrySegment *self)
@@ -205,8 +217,9 @@ ferry_ring_note_peak (FerrySegment *self, guint64 t)
   depth = t + 1 - h;
   if (h == G_MAXUINT64 || depth > self->ring_slots)
     return;
-  while (depth > peak && !atomic_compare_exchange_weak_explicit (&self->shared->in_flight_peak, &peak, depth,
-                                                                 memory_order_relaxed, memory_order_relaxed))
+  while (depth > peak
+         && !atomic_compare_exchange_weak_explicit (&self->shared->in_flight_peak, &peak, depth, memory_order_relaxed,
+                                                    memory_order_relaxed))
     ;
 }
 
@@ -301,9 +314,15 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
   FERRY_STEP ("send-woken");
 
   ferry_ring_note_peak (self, t);
-  FerrySlot *next = ferry_segment_slot (self, t + PREFETCH_DISTANCE);
-  __builtin_prefetch (next, 1);
-  __builtin_prefetch ((guint8 *) next + CACHE_LINE, 1);
+  /* Only slots that are surely free: in a full ring the next ones are those that receivers are about to take. */
+  if (G_LIKELY (t + PREFETCH_DISTANCE - atomic_load_explicit (&self->cached_head, memory_order_relaxed)
+                < self->ring_slots))
+    {
+      FerrySlot *next = ferry_segment_slot (self, t + PREFETCH_DISTANCE);
+
+      prefetch_for_writing (next);
+      prefetch_for_writing ((guint8 *) next + CACHE_LINE);
+    }
   return FERRY_RING_OK;
 }
 
@@ -321,7 +340,7 @@ ferry_ring_read_slot (FerrySegment *self, FerrySlot *slot, guint64 position, Fer
   message->wire_version = slot->wire_version;
 
   /* The compiler must not read the slot again: a hostile peer may change it any time. */
-  __asm__ volatile ("" ::: "memory");
+  __asm__ volatile("" ::: "memory");
 
   if (message->block == FERRY_NO_BLOCK)
     return message->size <= self->inline_max;
@@ -351,7 +370,7 @@ ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
         return;
     }
   FerrySlot *ahead = ferry_segment_slot (self, position + PREFETCH_DISTANCE);
-  __builtin_prefetch (ahead, 1);
+  prefetch_for_writing (ahead);
   __builtin_prefetch ((guint8 *) ahead + CACHE_LINE, 0);
 }
 
@@ -393,30 +412,31 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
           continue;
         }
 
-      switch (ferry_word_state (w))
+      if (G_UNLIKELY (ferry_word_state (w) != FERRY_SLOT_COMMITTED))
         {
-        case FERRY_SLOT_COMMITTED:
-          break;
-        case FERRY_SLOT_EMPTY:
-          if (pending == 0 && h != start)
-            atomic_store_explicit (self->head, h, memory_order_release);
-          return pending == 0 ? FERRY_RING_EMPTY : FERRY_RING_PENDING;
-        case FERRY_SLOT_VOID:
-          atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
-                                                   memory_order_seq_cst, memory_order_relaxed);
-          continue;
-        case FERRY_SLOT_WRITING:
-          if (!any_writing)
-            writing = h;
-          any_writing = TRUE;
-          G_GNUC_FALLTHROUGH;
-        case FERRY_SLOT_TAKEN:
-          if (++pending > self->ring_slots)
-            return FERRY_RING_PENDING;
-          h++;
-          continue;
-        default:
-          return FERRY_RING_CORRUPT;
+          switch (ferry_word_state (w))
+            {
+            case FERRY_SLOT_EMPTY:
+              if (pending == 0 && h != start)
+                atomic_store_explicit (self->head, h, memory_order_release);
+              return pending == 0 ? FERRY_RING_EMPTY : FERRY_RING_PENDING;
+            case FERRY_SLOT_VOID:
+              atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
+                                                       memory_order_seq_cst, memory_order_relaxed);
+              continue;
+            case FERRY_SLOT_WRITING:
+              if (!any_writing)
+                writing = h;
+              any_writing = TRUE;
+              G_GNUC_FALLTHROUGH;
+            case FERRY_SLOT_TAKEN:
+              if (++pending > self->ring_slots)
+                return FERRY_RING_PENDING;
+              h++;
+              continue;
+            default:
+              return FERRY_RING_CORRUPT;
+            }
         }
 
       /* What was being written when we passed it may be committed by now, and this one be its sender's next: a second
@@ -443,14 +463,13 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
         }
       if (message->block == FERRY_NO_BLOCK)
         {
-          __builtin_prefetch (slot, 1);
           ferry_ring_copy_payload (payload, slot, message->size);
           FERRY_STEP ("take-copied");
           /* Success means that the slot was COMMITTED in this lap all the while, so what was copied is the message.
            * Release: the copy is done before a sender writes here again. */
-          if (G_UNLIKELY (!atomic_compare_exchange_strong_explicit (
-                  &slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY), memory_order_seq_cst,
-                  memory_order_relaxed)))
+          if (G_UNLIKELY (!atomic_compare_exchange_strong_explicit (&slot->word, &w,
+                                                                    ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
+                                                                    memory_order_seq_cst, memory_order_relaxed)))
             continue;
           FERRY_STEP ("take-emptied");
         }
@@ -648,7 +667,8 @@ gboolean
 ferry_ring_has_message (FerrySegment *self)
 {
   gboolean reader = self->mode == FERRY_MODE_BROADCAST && self->role == FERRY_ROLE_RECEIVER;
-  guint64 position = reader ? atomic_load_explicit (&self->cursor, memory_order_relaxed) : ferry_ring_advance_head (self);
+  guint64 position
+      = reader ? atomic_load_explicit (&self->cursor, memory_order_relaxed) : ferry_ring_advance_head (self);
 
   if (position == G_MAXUINT64)
     return TRUE; /* let the call find out and say so */

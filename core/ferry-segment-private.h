@@ -24,11 +24,11 @@ G_BEGIN_DECLS
 #define FERRY_MAX_BLOCK_SHIFT (FERRY_MIN_BLOCK_SHIFT + FERRY_N_CLASSES - 1)
 #define FERRY_MAX_BLOCKS (65536) /* of one class */
 #define FERRY_MIN_BLOCKS (16)
-#define FERRY_CLASS_RANGE_SHIFT (36) /* a class has blocks for 64 GiB, within those two bounds */
+#define FERRY_CLASS_RANGE_SHIFT (36)                    /* a class has blocks for 64 GiB, within those two bounds */
 #define FERRY_CHUNK_SIZE (G_GUINT64_CONSTANT (4) << 20) /* small blocks are mapped by 4 MiB */
 #define FERRY_MAX_CAPACITY (1 << 20)
 #define FERRY_MAX_HISTORY (1 << 16)
-#define FERRY_DEFAULT_CAPACITY (64)
+#define FERRY_DEFAULT_CAPACITY (256)
 #define FERRY_DEFAULT_INLINE (200)
 #define FERRY_MIN_INLINE (64)
 #define FERRY_MAX_INLINE (4040)
@@ -117,7 +117,7 @@ typedef enum
 #define FERRY_NO_BLOCK (G_MAXUINT32)
 #define FERRY_BLOCK_REF(klass, index) ((guint32) (klass) << 24 | (index))
 #define FERRY_BLOCK_CLASS(ref) ((ref) >> 24)
-#define FERRY_BLOCK_INDEX(ref) ((ref) & 0xffffff)
+#define FERRY_BLOCK_INDEX(ref) ((ref) &0xffffff)
 
 typedef struct
 {
@@ -144,8 +144,8 @@ typedef struct
 typedef struct
 {
   _Atomic guint32 flags;
-  _Atomic guint32 epoch;          /* changes with every join, leave and death */
-  _Atomic guint32 n_records;      /* records below this one were used at some time */
+  _Atomic guint32 epoch;     /* changes with every join, leave and death */
+  _Atomic guint32 n_records; /* records below this one were used at some time */
   _Atomic guint32 data_ready;
   _Atomic guint64 repairs;
   _Atomic guint64 bytes_committed;
@@ -288,7 +288,7 @@ typedef struct
   FerryParticipantRecord *me;
   gboolean joined;
   guint fork_generation;
-  gpointer first_thread; /* its mark; its calls need no atomic operations for what follows */
+  gpointer first_thread;         /* its mark; its calls need no atomic operations for what follows */
   _Atomic guint32 inside_first;  /* calls in progress by that thread ... */
   _Atomic guint32 inside_others; /* ... and by others */
 
@@ -308,6 +308,7 @@ typedef struct
   guint n_sleepers[3]; /* by FerrySide */
   FerryWaitStrategy wait_strategy;
   _Atomic gint64 mean_wait; /* ns, moving average */
+  _Atomic guint32 backoff;  /* pauses before the first look while spinning */
   _Atomic gint64 last_upkeep;
   _Atomic guint32 closed; /* this endpoint was closed */
   int doorbell_fd;
@@ -331,41 +332,23 @@ extern guint ferry_fork_generation;
 /* Its address tells threads apart. */
 extern __thread char ferry_thread_mark __attribute__ ((tls_model ("initial-exec")));
 
-void ferry_segment_init (FerrySegment *self,
-                         FerrySegmentTransport *transport);
+void ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport);
 void ferry_segment_clear (FerrySegment *self);
-gboolean ferry_segment_measure (const FerryChannelConfig *config,
-                                guint64 *control_size,
-                                guint64 *data_size);
-gboolean ferry_segment_format (FerrySegment *self,
-                               const FerryChannelConfig *config,
-                               GError **error);
-gboolean ferry_segment_map (FerrySegment *self,
-                            GError **error);
-gboolean ferry_segment_join (FerrySegment *self,
-                             FerryRole role,
-                             gboolean *withdrawn,
-                             GError **error);
-void ferry_segment_leave (FerrySegment *self,
-                          gboolean views_held);
-gboolean ferry_segment_lock (FerrySegment *self,
-                             GError **error);
+gboolean ferry_segment_measure (const FerryChannelConfig *config, guint64 *control_size, guint64 *data_size);
+gboolean ferry_segment_format (FerrySegment *self, const FerryChannelConfig *config, GError **error);
+gboolean ferry_segment_map (FerrySegment *self, GError **error);
+gboolean ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GError **error);
+void ferry_segment_leave (FerrySegment *self, gboolean views_held);
+gboolean ferry_segment_lock (FerrySegment *self, GError **error);
 void ferry_segment_unlock (FerrySegment *self);
-gboolean ferry_segment_is_dead (FerrySegment *self,
-                                guint id);
+gboolean ferry_segment_is_dead (FerrySegment *self, guint id);
 guint ferry_segment_repair_dead (FerrySegment *self);
-void ferry_segment_count (FerrySegment *self,
-                          guint64 bytes);
-gboolean ferry_segment_verify (FerrySegment *self,
-                               GError **error);
-gboolean ferry_segment_set_corrupt (FerrySegment *self,
-                                    GError **error,
-                                    const char *what);
+void ferry_segment_count (FerrySegment *self, guint64 bytes);
+gboolean ferry_segment_verify (FerrySegment *self, GError **error);
+gboolean ferry_segment_set_corrupt (FerrySegment *self, GError **error, const char *what);
 gboolean ferry_segment_ended (FerrySegment *self);
-gboolean ferry_segment_refork (FerrySegment *self,
-                               GError **error);
-guint ferry_segment_count_role (FerrySegment *self,
-                                FerryRole role);
+gboolean ferry_segment_refork (FerrySegment *self, GError **error);
+guint ferry_segment_count_role (FerrySegment *self, FerryRole role);
 
 static inline guint
 ferry_record_state (guint64 word)
@@ -405,25 +388,17 @@ ferry_segment_slot (FerrySegment *self, guint64 position)
 
 /* ---- ferry-ring.c ---- */
 
-FerryRingResult ferry_ring_send (FerrySegment *self,
-                                 const FerryMessage *message,
-                                 const guint8 *payload);
-FerryRingResult ferry_ring_take (FerrySegment *self,
-                                 FerryMessage *message,
-                                 guint8 *payload,
-                                 guint64 *dropped);
+FerryRingResult ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *payload);
+FerryRingResult ferry_ring_take (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped);
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
 gboolean ferry_ring_has_message (FerrySegment *self);
 gboolean ferry_ring_has_room (FerrySegment *self);
 guint64 ferry_ring_advance_head (FerrySegment *self);
-guint64 ferry_ring_min_cursor (FerrySegment *self,
-                               guint64 tail);
+guint64 ferry_ring_min_cursor (FerrySegment *self, guint64 tail);
 guint64 ferry_ring_find_tail (FerrySegment *self);
 void ferry_ring_reclaim (FerrySegment *self);
-gboolean ferry_ring_finish_taken (FerrySegment *self,
-                                  FerrySlot *slot,
-                                  guint64 word);
+gboolean ferry_ring_finish_taken (FerrySegment *self, FerrySlot *slot, guint64 word);
 
 /* ---- ferry-arena.c ---- */
 
@@ -436,44 +411,20 @@ typedef enum
 
 guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
-FerryArenaResult ferry_arena_alloc (FerrySegment *self,
-                                    guint64 size,
-                                    guint32 *block,
-                                    guint8 **data,
-                                    GError **error);
-guint64 ferry_arena_generation (FerrySegment *self,
-                                guint32 block);
-gboolean ferry_arena_check_ref (FerrySegment *self,
-                                guint32 block,
-                                guint64 size);
-guint8 *ferry_arena_map_block (FerrySegment *self,
-                               guint32 block,
-                               GError **error);
-gboolean ferry_arena_own (FerrySegment *self,
-                          guint32 block,
-                          guint64 generation);
-void ferry_arena_free (FerrySegment *self,
-                       guint32 block);
-void ferry_arena_hold (FerrySegment *self,
-                       guint32 block);
-void ferry_arena_unhold (FerrySegment *self,
-                         guint32 block,
-                         guint id);
-void ferry_arena_retire (FerrySegment *self,
-                         guint32 block,
-                         guint64 generation);
-guint64 ferry_arena_trim (FerrySegment *self,
-                          gint64 idle_before,
-                          guint64 wanted);
+FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, guint32 *block, guint8 **data, GError **error);
+guint64 ferry_arena_generation (FerrySegment *self, guint32 block);
+gboolean ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size);
+guint8 *ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error);
+gboolean ferry_arena_own (FerrySegment *self, guint32 block, guint64 generation);
+void ferry_arena_free (FerrySegment *self, guint32 block);
+void ferry_arena_hold (FerrySegment *self, guint32 block);
+void ferry_arena_unhold (FerrySegment *self, guint32 block, guint id);
+void ferry_arena_retire (FerrySegment *self, guint32 block, guint64 generation);
+guint64 ferry_arena_trim (FerrySegment *self, gint64 idle_before, guint64 wanted);
 void ferry_arena_recount (FerrySegment *self);
-void ferry_arena_force_free (FerrySegment *self,
-                             guint32 block,
-                             guint64 word);
-void ferry_arena_free_if_unheld (FerrySegment *self,
-                                 guint32 block);
-void ferry_arena_finish_trim (FerrySegment *self,
-                              guint32 block,
-                              guint64 word);
+void ferry_arena_force_free (FerrySegment *self, guint32 block, guint64 word);
+void ferry_arena_free_if_unheld (FerrySegment *self, guint32 block);
+void ferry_arena_finish_trim (FerrySegment *self, guint32 block, guint64 word);
 
 static inline FerryBlock *
 ferry_arena_block (FerrySegment *self, guint32 block)
@@ -490,47 +441,32 @@ typedef enum
   FERRY_SIDE_FLUSH, /* waits for everything to be taken */
 } FerrySide;
 
-typedef gboolean (*FerryReadyFunc) (FerrySegment *self,
-                                    gpointer data);
+typedef gboolean (*FerryReadyFunc) (FerrySegment *self, gpointer data);
 
-gboolean ferry_waiter_spin (FerrySegment *self,
-                            FerryReadyFunc ready,
-                            gpointer data,
-                            gint64 started,
-                            gint64 deadline);
-void ferry_waiter_learn (FerrySegment *self,
-                         gint64 waited);
+gboolean ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint64 started, gint64 deadline);
+void ferry_waiter_learn (FerrySegment *self, gint64 waited);
 gint64 ferry_waiter_now (void);
-guint32 ferry_waiter_prepare (FerrySegment *self,
-                              FerrySide side);
-void ferry_waiter_sleep (FerrySegment *self,
-                         guint32 seen,
-                         gint64 deadline);
-gboolean ferry_waiter_finish (FerrySegment *self,
-                              FerrySide side);
-void ferry_waiter_wake_one (FerrySegment *self,
-                            FerrySide side);
-void ferry_waiter_wake_all (FerrySegment *self,
-                            FerrySide side);
+guint32 ferry_waiter_prepare (FerrySegment *self, FerrySide side);
+void ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline);
+gboolean ferry_waiter_finish (FerrySegment *self, FerrySide side);
+void ferry_waiter_wake_one (FerrySegment *self, FerrySide side);
+void ferry_waiter_wake_all (FerrySegment *self, FerrySide side);
 void ferry_waiter_wake_self (FerrySegment *self);
-void ferry_waiter_upkeep (FerrySegment *self,
-                          gboolean now);
-int ferry_waiter_get_fd (FerrySegment *self,
-                         GError **error);
-void ferry_waiter_arm (FerrySegment *self,
-                       FerrySide side);
-void ferry_waiter_disarm (FerrySegment *self,
-                          FerrySide side);
+void ferry_waiter_upkeep (FerrySegment *self, gboolean now);
+int ferry_waiter_get_fd (FerrySegment *self, GError **error);
+void ferry_waiter_arm (FerrySegment *self, FerrySide side);
+void ferry_waiter_disarm (FerrySegment *self, FerrySide side);
 void ferry_waiter_drain (FerrySegment *self);
 void ferry_waiter_wake_everybody (FerrySegment *self);
 
 static inline gboolean
 ferry_waiter_any (_Atomic guint64 *bitmap)
 {
-  return (atomic_load_explicit (&bitmap[0], memory_order_seq_cst) |
-          atomic_load_explicit (&bitmap[1], memory_order_seq_cst) |
-          atomic_load_explicit (&bitmap[2], memory_order_seq_cst) |
-          atomic_load_explicit (&bitmap[3], memory_order_seq_cst)) != 0;
+  return (atomic_load_explicit (&bitmap[0], memory_order_seq_cst)
+          | atomic_load_explicit (&bitmap[1], memory_order_seq_cst)
+          | atomic_load_explicit (&bitmap[2], memory_order_seq_cst)
+          | atomic_load_explicit (&bitmap[3], memory_order_seq_cst))
+         != 0;
 }
 
 /* Whoever made a message available calls this after a seq_cst operation (store-buffering

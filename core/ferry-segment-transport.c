@@ -89,11 +89,8 @@ area_offset (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset)
 }
 
 static gboolean
-ferry_segment_transport_default_commit (FerrySegmentTransport *self,
-                                        FerrySegmentArea area,
-                                        guint64 offset,
-                                        guint64 size,
-                                        GError **error)
+ferry_segment_transport_default_commit (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset,
+                                        guint64 size, GError **error)
 {
   int result;
 
@@ -102,8 +99,7 @@ ferry_segment_transport_default_commit (FerrySegmentTransport *self,
   while (result != 0 && errno == EINTR);
   if (result != 0)
     {
-      g_set_error (error, FERRY_ERROR,
-                   errno == ENOSPC || errno == ENOMEM ? FERRY_ERROR_NO_SPACE : FERRY_ERROR_FAILED,
+      g_set_error (error, FERRY_ERROR, errno == ENOSPC || errno == ENOMEM ? FERRY_ERROR_NO_SPACE : FERRY_ERROR_FAILED,
                    "%s: can't get %" G_GUINT64_FORMAT
                    " more bytes of shared memory: %s; receive or release messages, set max-bytes lower, mount a larger "
                    "tmpfs, or use transport memfd, which no tmpfs bounds",
@@ -114,14 +110,12 @@ ferry_segment_transport_default_commit (FerrySegmentTransport *self,
 }
 
 static gboolean
-ferry_segment_transport_default_decommit (FerrySegmentTransport *self,
-                                          FerrySegmentArea area,
-                                          guint64 offset,
-                                          guint64 size,
-                                          GError **error)
+ferry_segment_transport_default_decommit (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset,
+                                          guint64 size, GError **error)
 {
-  if (fallocate (area_fd (self, area), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                 area_offset (self, area, offset), (off_t) size) != 0)
+  if (fallocate (area_fd (self, area), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, area_offset (self, area, offset),
+                 (off_t) size)
+      != 0)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED, "%s: can't give memory back: %s",
                    PRIVATE (self)->segment.label, g_strerror (errno));
@@ -131,12 +125,8 @@ ferry_segment_transport_default_decommit (FerrySegmentTransport *self,
 }
 
 static gpointer
-ferry_segment_transport_default_map (FerrySegmentTransport *self,
-                                     FerrySegmentArea area,
-                                     guint64 offset,
-                                     gsize size,
-                                     gboolean writable,
-                                     GError **error)
+ferry_segment_transport_default_map (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, gsize size,
+                                     gboolean writable, GError **error)
 {
   gpointer address = mmap (NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_NORESERVE,
                            area_fd (self, area), area_offset (self, area, offset));
@@ -165,8 +155,8 @@ ferry_segment_transport_default_wait (FerrySegmentTransport *self, guint32 *word
 {
   struct timespec span = { .tv_sec = timeout / G_USEC_PER_SEC, .tv_nsec = timeout % G_USEC_PER_SEC * 1000 };
 
-  return syscall (SYS_futex, word, FUTEX_WAIT, expected, timeout < 0 ? NULL : &span, NULL, 0) == 0 ||
-         errno != ETIMEDOUT;
+  return syscall (SYS_futex, word, FUTEX_WAIT, expected, timeout < 0 ? NULL : &span, NULL, 0) == 0
+         || errno != ETIMEDOUT;
 }
 
 static void
@@ -279,8 +269,8 @@ ferry_segment_transport_read_control_size (int control_fd, guint64 *control_size
 {
   FerrySegmentHeader header;
 
-  if (pread (control_fd, &header, sizeof header, 0) != (gssize) sizeof header || header.control_size == 0 ||
-      header.control_size % FERRY_OFFSET_PARTICIPANTS != 0 || header.control_size > G_MAXINT64)
+  if (pread (control_fd, &header, sizeof header, 0) != (gssize) sizeof header || header.control_size == 0
+      || header.control_size % FERRY_OFFSET_PARTICIPANTS != 0 || header.control_size > G_MAXINT64)
     return FALSE;
   *control_size = header.control_size;
   return TRUE;
@@ -305,8 +295,7 @@ ferry_segment_transport_wants_writable_data (int control_fd, FerryRole role)
 
   if (role != FERRY_ROLE_RECEIVER)
     return role == FERRY_ROLE_SENDER;
-  return pread (control_fd, &header, sizeof header, 0) != (gssize) sizeof header ||
-         header.mode != FERRY_MODE_BROADCAST;
+  return pread (control_fd, &header, sizeof header, 0) != (gssize) sizeof header || header.mode != FERRY_MODE_BROADCAST;
 }
 
 /* ---- opening ---- */
@@ -352,16 +341,17 @@ ferry_segment_transport_set_data_access (FerrySegmentTransport *self, FerryRole 
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
-  gboolean wanted =
-      role == FERRY_ROLE_SENDER || (role == FERRY_ROLE_RECEIVER && segment->mode == FERRY_MODE_WORK_QUEUE);
+  gboolean wanted
+      = role == FERRY_ROLE_SENDER || (role == FERRY_ROLE_RECEIVER && segment->mode == FERRY_MODE_WORK_QUEUE);
 
   segment->data_writable = wanted;
   if (wanted && !fd_is_writable (priv->data_fd))
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION,
-                   "%s: its memory may only be read here, and a %s writes; open it as a broadcast receiver or observer, "
-                   "or get a writable descriptor",
-                   segment->label, role == FERRY_ROLE_SENDER ? "sender" : "work-queue receiver");
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_PERMISSION,
+          "%s: its memory may only be read here, and a %s writes; open it as a broadcast receiver or observer, "
+          "or get a writable descriptor",
+          segment->label, role == FERRY_ROLE_SENDER ? "sender" : "work-queue receiver");
       return FALSE;
     }
   return TRUE;
@@ -407,10 +397,10 @@ ferry_segment_transport_create (FerrySegmentTransport *self, const FerryChannelC
 
   ferry_segment_measure (config, &control_size, &data_size);
   ferry_segment_transport_begin (self, config);
-  if (!segment->klass->reserve (self, config, control_size, data_size, error) ||
-      !ferry_segment_format (segment, config, error) ||
-      !ferry_segment_transport_set_data_access (self, config->role, error) ||
-      !ferry_segment_join (segment, config->role, &withdrawn, error))
+  if (!segment->klass->reserve (self, config, control_size, data_size, error)
+      || !ferry_segment_format (segment, config, error)
+      || !ferry_segment_transport_set_data_access (self, config->role, error)
+      || !ferry_segment_join (segment, config->role, &withdrawn, error))
     return FALSE;
   FERRY_STEP ("create-joined");
   if (config->name != NULL && !segment->klass->share (self, config, error))
@@ -425,19 +415,16 @@ ferry_segment_transport_create (FerrySegmentTransport *self, const FerryChannelC
 
 /* @gone: it vanished between finding and joining. */
 static gboolean
-ferry_segment_transport_attach (FerrySegmentTransport *self,
-                                const FerryChannelConfig *config,
-                                GCancellable *cancellable,
-                                gboolean *gone,
-                                GError **error)
+ferry_segment_transport_attach (FerrySegmentTransport *self, const FerryChannelConfig *config,
+                                GCancellable *cancellable, gboolean *gone, GError **error)
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
 
   *gone = FALSE;
   ferry_segment_transport_begin (self, config);
-  if (!segment->klass->attach (self, config, cancellable, error) || !ferry_segment_map (segment, error) ||
-      !ferry_segment_transport_set_data_access (self, config->role, error))
+  if (!segment->klass->attach (self, config, cancellable, error) || !ferry_segment_map (segment, error)
+      || !ferry_segment_transport_set_data_access (self, config->role, error))
     return FALSE;
   if (config->open_mode == FERRY_OPEN_MODE_CREATE)
     {
@@ -451,9 +438,7 @@ ferry_segment_transport_attach (FerrySegmentTransport *self,
 }
 
 static gboolean
-ferry_segment_transport_open (FerryTransport *transport,
-                              FerryChannelConfig *config,
-                              GCancellable *cancellable,
+ferry_segment_transport_open (FerryTransport *transport, FerryChannelConfig *config, GCancellable *cancellable,
                               GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
@@ -463,8 +448,10 @@ ferry_segment_transport_open (FerryTransport *transport,
 
   if (priv->opened)
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "%s is open already; one transport object is one "
-                   "endpoint", segment->label);
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
+                   "%s is open already; one transport object is one "
+                   "endpoint",
+                   segment->label);
       return FALSE;
     }
   if (!ferry_channel_config_validate (config, error))
@@ -511,10 +498,11 @@ ferry_segment_transport_open (FerryTransport *transport,
     }
   if (!priv->opened)
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND,
-                   "channel '%s' comes and goes, or something that is no channel has its name; ferry-clean removes what "
-                   "dead programs left",
-                   config->name != NULL ? config->name : "(anonymous)");
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND,
+          "channel '%s' comes and goes, or something that is no channel has its name; ferry-clean removes what "
+          "dead programs left",
+          config->name != NULL ? config->name : "(anonymous)");
       return FALSE;
     }
 
@@ -541,8 +529,8 @@ ferry_segment_transport_usable (FerrySegmentTransport *self, FerryRole role, GEr
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
 
-  if (G_LIKELY (priv->opened && segment->role == role && segment->fork_generation == ferry_fork_generation &&
-                !atomic_load_explicit (&segment->closed, memory_order_relaxed)))
+  if (G_LIKELY (priv->opened && segment->role == role && segment->fork_generation == ferry_fork_generation
+                && !atomic_load_explicit (&segment->closed, memory_order_relaxed)))
     return TRUE;
 
   if (!priv->opened || atomic_load_explicit (&segment->closed, memory_order_relaxed))
@@ -654,9 +642,7 @@ set_error_timed_out (FerrySegment *segment, gint64 timeout, const char *what, GE
 /* ---- taking ---- */
 
 static FerryBuffer *
-ferry_segment_transport_wrap (FerrySegmentTransport *self,
-                              FerryBuffer *buffer,
-                              const FerryMessage *message,
+ferry_segment_transport_wrap (FerrySegmentTransport *self, FerryBuffer *buffer, const FerryMessage *message,
                               GError **error)
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
@@ -721,12 +707,8 @@ ready_to_take (FerrySegment *segment, gpointer data)
 
 /* Waits for a message. The result is OK or CORRUPT; EMPTY: @error says why there will be none. */
 static FerryRingResult
-ferry_segment_transport_wait_take (FerrySegmentTransport *self,
-                                   FerryBuffer *buffer,
-                                   FerryMessage *message,
-                                   gint64 timeout,
-                                   GCancellable *cancellable,
-                                   GError **error)
+ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buffer, FerryMessage *message,
+                                   gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerrySegment *segment = &PRIVATE (self)->segment;
   gint64 started = ferry_waiter_now ();
@@ -810,8 +792,8 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
         }
       guint32 seen = ferry_waiter_prepare (segment, FERRY_SIDE_RX);
       result = ferry_segment_transport_try_take (segment, buffer, message);
-      if (nothing (result) && !atomic_load_explicit (&segment->closed, memory_order_seq_cst) &&
-          !is_shut_down (segment) && !ferry_segment_ended (segment) && !g_cancellable_is_cancelled (cancellable))
+      if (nothing (result) && !atomic_load_explicit (&segment->closed, memory_order_seq_cst) && !is_shut_down (segment)
+          && !ferry_segment_ended (segment) && !g_cancellable_is_cancelled (cancellable))
         {
           ferry_waiter_sleep (segment, seen, deadline);
           slept = TRUE;
@@ -829,8 +811,8 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self,
     g_cancellable_disconnect (cancellable, cancel_id);
   ferry_waiter_learn (segment, ferry_waiter_now () - started);
   /* The wake-up that was ours may have been meant for another message as well: pass it on. */
-  if (segment->mode == FERRY_MODE_WORK_QUEUE && ferry_waiter_any (segment->rx_sleeping) &&
-      ferry_ring_maybe_ready (segment))
+  if (segment->mode == FERRY_MODE_WORK_QUEUE && ferry_waiter_any (segment->rx_sleeping)
+      && ferry_ring_maybe_ready (segment))
     ferry_waiter_wake_one (segment, FERRY_SIDE_RX);
   return result;
 }
@@ -865,10 +847,10 @@ ferry_segment_transport_leave_if_done (FerrySegmentTransport *self)
   FerrySegment *segment = &priv->segment;
 
   g_mutex_lock (&priv->leave_mutex);
-  if (priv->opened && !priv->left && atomic_load_explicit (&segment->closed, memory_order_seq_cst) &&
-      atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) == 0 &&
-      atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) == 0 &&
-      atomic_load_explicit (&priv->outstanding, memory_order_seq_cst) == 0)
+  if (priv->opened && !priv->left && atomic_load_explicit (&segment->closed, memory_order_seq_cst)
+      && atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) == 0
+      && atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) == 0
+      && atomic_load_explicit (&priv->outstanding, memory_order_seq_cst) == 0)
     {
       priv->left = TRUE;
       ferry_segment_leave (segment, FALSE);
@@ -896,8 +878,8 @@ ferry_segment_transport_release (FerryTransport *transport, FerryBuffer *buffer)
         ferry_arena_free (segment, (guint32) buffer->token);
       ferry_waiter_notify_senders (segment);
     }
-  if (atomic_fetch_sub_explicit (&priv->outstanding, 1, memory_order_seq_cst) == 1 &&
-      G_UNLIKELY (atomic_load_explicit (&segment->closed, memory_order_seq_cst)))
+  if (atomic_fetch_sub_explicit (&priv->outstanding, 1, memory_order_seq_cst) == 1
+      && G_UNLIKELY (atomic_load_explicit (&segment->closed, memory_order_seq_cst)))
     ferry_segment_transport_leave_if_done (self);
 }
 
@@ -998,7 +980,8 @@ ferry_segment_transport_make_room (FerrySegmentTransport *self, gboolean in_ring
       else
         g_set_error (error, FERRY_ERROR, FERRY_ERROR_FULL,
                      "%s is full: messages and held views take %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " bytes",
-                     segment->label, (guint64) atomic_load_explicit (&segment->shared->bytes_committed, memory_order_relaxed),
+                     segment->label,
+                     (guint64) atomic_load_explicit (&segment->shared->bytes_committed, memory_order_relaxed),
                      segment->max_bytes);
       return ROOM_NONE;
     }
@@ -1036,8 +1019,8 @@ ferry_segment_transport_make_room (FerrySegmentTransport *self, gboolean in_ring
         return ROOM_NONE;
     }
   seen = ferry_waiter_prepare (segment, FERRY_SIDE_TX);
-  if (!ready (segment, NULL) && !atomic_load_explicit (&segment->closed, memory_order_seq_cst) &&
-      !is_shut_down (segment) && !g_cancellable_is_cancelled (wait->cancellable))
+  if (!ready (segment, NULL) && !atomic_load_explicit (&segment->closed, memory_order_seq_cst)
+      && !is_shut_down (segment) && !g_cancellable_is_cancelled (wait->cancellable))
     {
       gint64 deadline = wait->deadline;
 
@@ -1058,13 +1041,8 @@ ferry_segment_transport_make_room (FerrySegmentTransport *self, gboolean in_ring
 /* Puts a message whose block, if any, we own into the ring. On failure the block is still ours. @dropped: so is it,
  * and the caller gives it back. */
 static gboolean
-ferry_segment_transport_enqueue (FerrySegmentTransport *self,
-                                 FerryMessage *message,
-                                 const guint8 *payload,
-                                 gint64 timeout,
-                                 GCancellable *cancellable,
-                                 gboolean *dropped,
-                                 GError **error)
+ferry_segment_transport_enqueue (FerrySegmentTransport *self, FerryMessage *message, const guint8 *payload,
+                                 gint64 timeout, GCancellable *cancellable, gboolean *dropped, GError **error)
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
@@ -1103,14 +1081,8 @@ ferry_segment_transport_enqueue (FerrySegmentTransport *self,
 }
 
 static gboolean
-ferry_segment_transport_alloc (FerrySegmentTransport *self,
-                               gsize size,
-                               gint64 timeout,
-                               GCancellable *cancellable,
-                               guint32 *block,
-                               guint8 **data,
-                               gboolean *dropped,
-                               GError **error)
+ferry_segment_transport_alloc (FerrySegmentTransport *self, gsize size, gint64 timeout, GCancellable *cancellable,
+                               guint32 *block, guint8 **data, gboolean *dropped, GError **error)
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
@@ -1135,14 +1107,8 @@ ferry_segment_transport_alloc (FerrySegmentTransport *self,
 }
 
 static gboolean
-do_send (FerryTransport *transport,
-                              const guint8 *data,
-                              gsize size,
-                              guint64 wire_name,
-                              guint64 wire_version,
-                              gint64 timeout,
-                              GCancellable *cancellable,
-                              GError **error)
+do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version,
+         gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
@@ -1193,11 +1159,7 @@ do_send (FerryTransport *transport,
 }
 
 static FerryBuffer *
-do_loan (FerryTransport *transport,
-                              gsize size,
-                              gint64 timeout,
-                              GCancellable *cancellable,
-                              GError **error)
+do_loan (FerryTransport *transport, gsize size, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
@@ -1233,11 +1195,7 @@ do_loan (FerryTransport *transport,
 }
 
 static gboolean
-do_commit (FerryTransport *transport,
-                                FerryBuffer *buffer,
-                                gint64 timeout,
-                                GCancellable *cancellable,
-                                GError **error)
+do_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
@@ -1252,8 +1210,8 @@ do_commit (FerryTransport *transport,
       return FALSE;
     }
   /* Somebody else's memory, or a loan that fits into a slot: copied. */
-  if (buffer->transport != transport || !(buffer->flags & FERRY_BUFFER_LOANED) ||
-      buffer->fork_generation != ferry_fork_generation || buffer->size <= segment->inline_max)
+  if (buffer->transport != transport || !(buffer->flags & FERRY_BUFFER_LOANED)
+      || buffer->fork_generation != ferry_fork_generation || buffer->size <= segment->inline_max)
     {
       if (buffer->size <= segment->inline_max)
         {
@@ -1268,8 +1226,7 @@ do_commit (FerryTransport *transport,
         }
       else
         {
-          g_autoptr (FerryBuffer) copy = do_loan (transport, buffer->size, timeout, cancellable,
-                                                                       error);
+          g_autoptr (FerryBuffer) copy = do_loan (transport, buffer->size, timeout, cancellable, error);
           if (copy == NULL)
             return FALSE;
           if (copy->transport == NULL) /* drop-newest without room */
@@ -1346,14 +1303,8 @@ flush_ready (FerrySegment *segment, gpointer data)
 
 /* Waits until ready() holds, the channel is closed, or it is time to give up. */
 static gboolean
-ferry_segment_transport_wait_until (FerrySegmentTransport *self,
-                                    FerrySide side,
-                                    FerryReadyFunc ready,
-                                    gpointer data,
-                                    gint64 timeout,
-                                    const char *what,
-                                    GCancellable *cancellable,
-                                    GError **error)
+ferry_segment_transport_wait_until (FerrySegmentTransport *self, FerrySide side, FerryReadyFunc ready, gpointer data,
+                                    gint64 timeout, const char *what, GCancellable *cancellable, GError **error)
 {
   FerrySegment *segment = &PRIVATE (self)->segment;
   gint64 started = ferry_waiter_now ();
@@ -1399,8 +1350,9 @@ ferry_segment_transport_wait_until (FerrySegmentTransport *self,
           until = until < 0 ? slice : MIN (until, slice);
         }
       seen = ferry_waiter_prepare (segment, side);
-      if (!ready (segment, data) && !is_shut_down (segment) &&
-          !atomic_load_explicit (&segment->closed, memory_order_seq_cst) && !g_cancellable_is_cancelled (cancellable))
+      if (!ready (segment, data) && !is_shut_down (segment)
+          && !atomic_load_explicit (&segment->closed, memory_order_seq_cst)
+          && !g_cancellable_is_cancelled (cancellable))
         ferry_waiter_sleep (segment, seen, until);
       ferry_waiter_finish (segment, side);
       ferry_waiter_upkeep (segment, FALSE);
@@ -1408,18 +1360,14 @@ ferry_segment_transport_wait_until (FerrySegmentTransport *self,
   if (cancel_id != 0)
     g_cancellable_disconnect (cancellable, cancel_id);
   /* Nothing was consumed: a wake-up that we got serves another as well. */
-  if (side == FERRY_SIDE_RX && segment->mode == FERRY_MODE_WORK_QUEUE && ferry_waiter_any (segment->rx_sleeping) &&
-      ferry_ring_maybe_ready (segment))
+  if (side == FERRY_SIDE_RX && segment->mode == FERRY_MODE_WORK_QUEUE && ferry_waiter_any (segment->rx_sleeping)
+      && ferry_ring_maybe_ready (segment))
     ferry_waiter_wake_one (segment, FERRY_SIDE_RX);
   return ok;
 }
 
 static gboolean
-do_wait (FerryTransport *transport,
-                              GIOCondition condition,
-                              gint64 timeout,
-                              GCancellable *cancellable,
-                              GError **error)
+do_wait (FerryTransport *transport, GIOCondition condition, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerrySegmentTransport *self = SELF (transport);
   FerrySegment *segment = &PRIVATE (self)->segment;
@@ -1551,16 +1499,16 @@ ferry_segment_transport_close (FerryTransport *transport, GError **error)
   /* A call of the first thread may be in progress that we do not see yet: see ferry_segment_transport_enter(). */
   if (segment->first_thread != NULL && segment->first_thread != &ferry_thread_mark)
     syscall (SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
-  if (segment->joined && segment->fork_generation == ferry_fork_generation &&
-      (segment->doorbell_fd >= 0 || atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0 ||
-       atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0))
+  if (segment->joined && segment->fork_generation == ferry_fork_generation
+      && (segment->doorbell_fd >= 0 || atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0
+          || atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0))
     ferry_waiter_wake_self (segment);
   g_mutex_lock (&priv->leave_mutex);
   if (!priv->left)
     {
-      gboolean held = atomic_load_explicit (&priv->outstanding, memory_order_seq_cst) > 0 ||
-                      atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0 ||
-                      atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0;
+      gboolean held = atomic_load_explicit (&priv->outstanding, memory_order_seq_cst) > 0
+                      || atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0
+                      || atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0;
 
       priv->left = !held;
       ferry_segment_leave (segment, held);
@@ -1613,14 +1561,14 @@ ferry_segment_transport_get_statistics (FerryTransport *transport, FerryStatisti
 
       if (ferry_record_state (word) == FERRY_RECORD_FREE)
         continue;
-      messages = atomic_load_explicit (&record->messages[0], memory_order_relaxed) +
-                 atomic_load_explicit (&record->messages[1], memory_order_relaxed);
-      bytes = atomic_load_explicit (&record->bytes[0], memory_order_relaxed) +
-              atomic_load_explicit (&record->bytes[1], memory_order_relaxed);
+      messages = atomic_load_explicit (&record->messages[0], memory_order_relaxed)
+                 + atomic_load_explicit (&record->messages[1], memory_order_relaxed);
+      bytes = atomic_load_explicit (&record->bytes[0], memory_order_relaxed)
+              + atomic_load_explicit (&record->bytes[1], memory_order_relaxed);
       *(sender ? &statistics->messages_sent : &statistics->messages_received) += messages;
       *(sender ? &statistics->bytes_sent : &statistics->bytes_received) += bytes;
-      *(sender ? &statistics->send_waits : &statistics->receive_waits) +=
-          atomic_load_explicit (&record->waits, memory_order_relaxed);
+      *(sender ? &statistics->send_waits : &statistics->receive_waits)
+          += atomic_load_explicit (&record->waits, memory_order_relaxed);
       if (sender) /* what a receiver missed is what a sender discarded: once is enough */
         statistics->messages_dropped += atomic_load_explicit (&record->dropped, memory_order_relaxed);
     }
@@ -1636,8 +1584,8 @@ ferry_segment_transport_get_statistics (FerryTransport *transport, FerryStatisti
     }
   if (tail != G_MAXUINT64 && head != G_MAXUINT64 && (gint64) (tail - head) > 0)
     statistics->in_flight = MIN (tail - head, segment->ring_slots);
-  statistics->in_flight_peak = MAX (atomic_load_explicit (&shared->in_flight_peak, memory_order_relaxed),
-                                    statistics->in_flight);
+  statistics->in_flight_peak
+      = MAX (atomic_load_explicit (&shared->in_flight_peak, memory_order_relaxed), statistics->in_flight);
   statistics->capacity = segment->capacity;
   statistics->bytes_committed = atomic_load_explicit (&shared->bytes_committed, memory_order_relaxed);
   statistics->bytes_committed_peak = atomic_load_explicit (&shared->bytes_committed_peak, memory_order_relaxed);
@@ -1656,16 +1604,16 @@ count_held (FerrySegment *segment, guint id)
 
   for (guint c = 0; c < FERRY_N_CLASSES; c++)
     {
-      guint n = MIN (atomic_load_explicit (&segment->class_used[c], memory_order_acquire),
-                     segment->classes[c].n_blocks);
+      guint n
+          = MIN (atomic_load_explicit (&segment->class_used[c], memory_order_acquire), segment->classes[c].n_blocks);
 
       for (guint i = 0; i < n; i++)
         {
           FerryBlock *block = &segment->classes[c].blocks[i];
           guint64 w = atomic_load_explicit (&block->word, memory_order_acquire);
 
-          n_held += (ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_owner (w) == id) ||
-                    ((atomic_load_explicit (&block->holders[id / 64], memory_order_relaxed) >> (id % 64)) & 1);
+          n_held += (ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_owner (w) == id)
+                    || ((atomic_load_explicit (&block->holders[id / 64], memory_order_relaxed) >> (id % 64)) & 1);
         }
     }
   for (guint64 i = 0; i < segment->ring_slots; i++)
@@ -1674,8 +1622,8 @@ count_held (FerrySegment *segment, guint id)
       guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
       guint32 block = slot->block;
 
-      if (ferry_word_state (w) != FERRY_SLOT_COMMITTED || block == FERRY_NO_BLOCK ||
-          !ferry_arena_check_ref (segment, block, 0))
+      if (ferry_word_state (w) != FERRY_SLOT_COMMITTED || block == FERRY_NO_BLOCK
+          || !ferry_arena_check_ref (segment, block, 0))
         continue;
       w = atomic_load_explicit (&ferry_arena_block (segment, block)->word, memory_order_acquire);
       n_in_ring += ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_owner (w) == id;
@@ -1693,10 +1641,10 @@ fill_participant (FerrySegment *segment, guint id, guint64 word, FerryParticipan
   participant->role = ferry_record_role (word);
   participant->pid = record->pid;
   participant->uid = record->uid;
-  participant->messages = atomic_load_explicit (&record->messages[0], memory_order_relaxed) +
-                          atomic_load_explicit (&record->messages[1], memory_order_relaxed);
-  participant->bytes = atomic_load_explicit (&record->bytes[0], memory_order_relaxed) +
-                       atomic_load_explicit (&record->bytes[1], memory_order_relaxed);
+  participant->messages = atomic_load_explicit (&record->messages[0], memory_order_relaxed)
+                          + atomic_load_explicit (&record->messages[1], memory_order_relaxed);
+  participant->bytes = atomic_load_explicit (&record->bytes[0], memory_order_relaxed)
+                       + atomic_load_explicit (&record->bytes[1], memory_order_relaxed);
   participant->waits = atomic_load_explicit (&record->waits, memory_order_relaxed);
   participant->dropped = atomic_load_explicit (&record->dropped, memory_order_relaxed);
 }
@@ -1751,14 +1699,14 @@ ferry_segment_transport_poll_events (FerryTransport *transport, FerryParticipant
       gboolean is_here = ferry_record_state (now) == FERRY_RECORD_ACTIVE;
       gboolean was_here = ferry_record_state (seen) == FERRY_RECORD_ACTIVE;
 
-      if ((segment->joined && id == segment->id) ||
-          (is_here == was_here && ferry_record_incarnation (now) == ferry_record_incarnation (seen)))
+      if ((segment->joined && id == segment->id)
+          || (is_here == was_here && ferry_record_incarnation (now) == ferry_record_incarnation (seen)))
         continue;
       if (was_here && (!is_here || ferry_record_incarnation (now) != ferry_record_incarnation (seen)))
         {
-          gboolean died = atomic_load_explicit (&record->exit_incarnation, memory_order_acquire) ==
-                              ferry_record_incarnation (seen) &&
-                          atomic_load_explicit (&record->exit_died, memory_order_acquire);
+          gboolean died = atomic_load_explicit (&record->exit_incarnation, memory_order_acquire)
+                              == ferry_record_incarnation (seen)
+                          && atomic_load_explicit (&record->exit_died, memory_order_acquire);
 
           fill_participant (segment, id, seen, participant);
           participant->pid = priv->seen_pids[id];
@@ -1827,7 +1775,8 @@ ferry_segment_transport_list_channels (FerryTransport *transport, GError **error
 
 /* Opens another object of the same kind as an observer, maps it, and tells. */
 static gboolean
-ferry_segment_transport_look (FerryTransport *transport, const char *name, gboolean sweep, gboolean *alive, GError **error)
+ferry_segment_transport_look (FerryTransport *transport, const char *name, gboolean sweep, gboolean *alive,
+                              GError **error)
 {
   g_autoptr (FerryChannelConfig) config = ferry_channel_config_new ();
   g_autoptr (FerrySegmentTransport) other = g_object_new (G_OBJECT_TYPE (transport), NULL);
@@ -1841,8 +1790,8 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
     {
       g_auto (GValue) value = G_VALUE_INIT;
 
-      if ((properties[i]->flags & G_PARAM_READWRITE) != G_PARAM_READWRITE ||
-          (properties[i]->flags & G_PARAM_CONSTRUCT_ONLY))
+      if ((properties[i]->flags & G_PARAM_READWRITE) != G_PARAM_READWRITE
+          || (properties[i]->flags & G_PARAM_CONSTRUCT_ONLY))
         continue;
       g_value_init (&value, properties[i]->value_type);
       g_object_get_property (G_OBJECT (transport), properties[i]->name, &value);
@@ -1863,9 +1812,9 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
 
       ok = ferry_segment_join (&priv->segment, FERRY_ROLE_OBSERVER, &withdrawn, &local);
       for (guint id = 0; ok && !*alive && id < ferry_segment_n_records (&priv->segment); id++)
-        *alive = ferry_record_state (atomic_load_explicit (&priv->segment.records[id].word, memory_order_acquire)) !=
-                     FERRY_RECORD_FREE &&
-                 !ferry_segment_is_dead (&priv->segment, id);
+        *alive = ferry_record_state (atomic_load_explicit (&priv->segment.records[id].word, memory_order_acquire))
+                     != FERRY_RECORD_FREE
+                 && !ferry_segment_is_dead (&priv->segment, id);
       if (ok && sweep && !*alive)
         {
           close (priv->segment.lock_fd);
@@ -1880,8 +1829,8 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
       g_clear_error (&local);
       ok = TRUE;
     }
-  else if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND) ||
-           g_error_matches (local, FERRY_ERROR, FERRY_ERROR_CORRUPT))
+  else if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND)
+           || g_error_matches (local, FERRY_ERROR, FERRY_ERROR_CORRUPT))
     {
       g_clear_error (&local);
       ok = TRUE;
@@ -1930,14 +1879,8 @@ ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancel
 }
 
 static gboolean
-ferry_segment_transport_send (FerryTransport *transport,
-                              const guint8 *data,
-                              gsize size,
-                              guint64 wire_name,
-                              guint64 wire_version,
-                              gint64 timeout,
-                              GCancellable *cancellable,
-                              GError **error)
+ferry_segment_transport_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name,
+                              guint64 wire_version, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   gboolean ok;
 
@@ -1949,10 +1892,7 @@ ferry_segment_transport_send (FerryTransport *transport,
 }
 
 static FerryBuffer *
-ferry_segment_transport_loan (FerryTransport *transport,
-                              gsize size,
-                              gint64 timeout,
-                              GCancellable *cancellable,
+ferry_segment_transport_loan (FerryTransport *transport, gsize size, gint64 timeout, GCancellable *cancellable,
                               GError **error)
 {
   FerryBuffer *buffer;
@@ -1965,11 +1905,8 @@ ferry_segment_transport_loan (FerryTransport *transport,
 }
 
 static gboolean
-ferry_segment_transport_commit (FerryTransport *transport,
-                                FerryBuffer *buffer,
-                                gint64 timeout,
-                                GCancellable *cancellable,
-                                GError **error)
+ferry_segment_transport_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout,
+                                GCancellable *cancellable, GError **error)
 {
   gboolean ok;
 
@@ -1981,11 +1918,8 @@ ferry_segment_transport_commit (FerryTransport *transport,
 }
 
 static gboolean
-ferry_segment_transport_wait (FerryTransport *transport,
-                              GIOCondition condition,
-                              gint64 timeout,
-                              GCancellable *cancellable,
-                              GError **error)
+ferry_segment_transport_wait (FerryTransport *transport, GIOCondition condition, gint64 timeout,
+                              GCancellable *cancellable, GError **error)
 {
   gboolean ok;
 

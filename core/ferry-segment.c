@@ -159,7 +159,8 @@ config_settings (const FerryChannelConfig *config, FerrySegmentHeader *header)
   header->mode = config->mode;
   header->capacity = config->capacity > 0 ? config->capacity : FERRY_DEFAULT_CAPACITY;
   header->history = config->mode == FERRY_MODE_BROADCAST ? config->history : 0;
-  header->slot_stride = (guint32) slot_stride_for (config->inline_size > 0 ? config->inline_size : FERRY_DEFAULT_INLINE);
+  header->slot_stride
+      = (guint32) slot_stride_for (config->inline_size > 0 ? config->inline_size : FERRY_DEFAULT_INLINE);
   header->inline_size = header->slot_stride - FERRY_SLOT_HEADER;
   header->ring_slots = (guint32) ring_slots_for (header->capacity, header->history);
   header->max_bytes = config->max_bytes > 0 ? config->max_bytes : default_max_bytes ();
@@ -317,9 +318,10 @@ ferry_segment_format (FerrySegment *self, const FerryChannelConfig *config, GErr
       return FALSE;
     }
   /* the header, the first page of participants, and the ring */
-  if (!self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, 0, FERRY_OFFSET_PARTICIPANTS + PAGE, error) ||
-      !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, FERRY_OFFSET_RING,
-                            (guint64) header.ring_slots * header.slot_stride, error))
+  if (!self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, 0, FERRY_OFFSET_PARTICIPANTS + PAGE,
+                                  error)
+      || !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, FERRY_OFFSET_RING,
+                                     (guint64) header.ring_slots * header.slot_stride, error))
     return FALSE;
   if (!ferry_segment_map_control (self, &header, error))
     return FALSE;
@@ -338,11 +340,11 @@ header_is_sane (const FerrySegmentHeader *header)
     return FALSE;
   if (header->ring_slots != ring_slots_for (header->capacity, header->history))
     return FALSE;
-  if (header->inline_size < FERRY_MIN_INLINE || header->inline_size > FERRY_MAX_INLINE ||
-      header->slot_stride != header->inline_size + FERRY_SLOT_HEADER || header->slot_stride % 128 != 0)
+  if (header->inline_size < FERRY_MIN_INLINE || header->inline_size > FERRY_MAX_INLINE
+      || header->slot_stride != header->inline_size + FERRY_SLOT_HEADER || header->slot_stride % 128 != 0)
     return FALSE;
-  if (header->n_participants != FERRY_MAX_PARTICIPANTS || header->n_classes != FERRY_N_CLASSES ||
-      header->max_bytes == 0)
+  if (header->n_participants != FERRY_MAX_PARTICIPANTS || header->n_classes != FERRY_N_CLASSES
+      || header->max_bytes == 0)
     return FALSE;
   ferry_layout_compute (&layout, header->ring_slots, header->slot_stride);
   return header->control_size == layout.control_size && header->data_size == layout.data_size;
@@ -360,8 +362,8 @@ ferry_segment_map (FerrySegment *self, GError **error)
 
   /* Read, not mapped: a truncated file must not raise SIGBUS. */
   n = pread (fd, &header, sizeof header, 0);
-  if (n != (gssize) sizeof header || fstat (fd, &control_stat) != 0 ||
-      fstat (ferry_segment_transport_get_data_fd (self->transport), &data_stat) != 0)
+  if (n != (gssize) sizeof header || fstat (fd, &control_stat) != 0
+      || fstat (ferry_segment_transport_get_data_fd (self->transport), &data_stat) != 0)
     return ferry_segment_set_corrupt (self, error, "the control area is too short for a header");
   if (header.magic != FERRY_SEGMENT_MAGIC)
     return ferry_segment_set_corrupt (self, error, "it does not begin with the mark of a segment");
@@ -378,9 +380,9 @@ ferry_segment_map (FerrySegment *self, GError **error)
   if (!header_is_sane (&header))
     return ferry_segment_set_corrupt (self, error, "its settings contradict each other");
   /* Both areas may lie in one file, the data behind the control area. */
-  if ((guint64) control_stat.st_size != header.control_size + (self->data_offset > 0 ? header.data_size : 0) ||
-      (guint64) data_stat.st_size != self->data_offset + header.data_size ||
-      (self->data_offset > 0 && self->data_offset != header.control_size))
+  if ((guint64) control_stat.st_size != header.control_size + (self->data_offset > 0 ? header.data_size : 0)
+      || (guint64) data_stat.st_size != self->data_offset + header.data_size
+      || (self->data_offset > 0 && self->data_offset != header.control_size))
     return ferry_segment_set_corrupt (self, error, "it was truncated or extended");
   return ferry_segment_map_control (self, &header, error);
 }
@@ -561,8 +563,7 @@ ferry_segment_is_dead (FerrySegment *self, guint id)
 static gboolean
 record_in_use (FerrySegment *self, guint id)
 {
-  return ferry_record_state (atomic_load_explicit (&self->records[id].word, memory_order_acquire)) !=
-         FERRY_RECORD_FREE;
+  return ferry_record_state (atomic_load_explicit (&self->records[id].word, memory_order_acquire)) != FERRY_RECORD_FREE;
 }
 
 static guint64
@@ -579,10 +580,10 @@ release_record (FerrySegment *self, guint id, gboolean died)
   FerrySegmentShared *shared = self->shared;
   guint64 word = atomic_load_explicit (&record->word, memory_order_acquire);
   gboolean sender = ferry_record_role (word) == FERRY_ROLE_SENDER;
-  guint64 messages = atomic_load_explicit (&record->messages[0], memory_order_relaxed) +
-                     atomic_load_explicit (&record->messages[1], memory_order_relaxed);
-  guint64 bytes = atomic_load_explicit (&record->bytes[0], memory_order_relaxed) +
-                  atomic_load_explicit (&record->bytes[1], memory_order_relaxed);
+  guint64 messages = atomic_load_explicit (&record->messages[0], memory_order_relaxed)
+                     + atomic_load_explicit (&record->messages[1], memory_order_relaxed);
+  guint64 bytes = atomic_load_explicit (&record->bytes[0], memory_order_relaxed)
+                  + atomic_load_explicit (&record->bytes[1], memory_order_relaxed);
 
   atomic_fetch_add_explicit (sender ? &shared->messages_sent : &shared->messages_received, messages,
                              memory_order_relaxed);
@@ -590,8 +591,8 @@ release_record (FerrySegment *self, guint id, gboolean died)
   atomic_fetch_add_explicit (sender ? &shared->send_waits : &shared->receive_waits,
                              atomic_load_explicit (&record->waits, memory_order_relaxed), memory_order_relaxed);
   if (sender) /* what a receiver missed is what a sender discarded: once is enough */
-    atomic_fetch_add_explicit (&shared->messages_dropped,
-                               atomic_load_explicit (&record->dropped, memory_order_relaxed), memory_order_relaxed);
+    atomic_fetch_add_explicit (&shared->messages_dropped, atomic_load_explicit (&record->dropped, memory_order_relaxed),
+                               memory_order_relaxed);
   for (guint i = 0; i < 2; i++)
     {
       atomic_store_explicit (&record->messages[i], 0, memory_order_relaxed);
@@ -652,8 +653,8 @@ repair (FerrySegment *self, guint dead)
       for (guint i = 0; i < n; i++)
         {
           FerryBlock *block = &self->classes[c].blocks[i];
-          FerryCandidate candidate = { FERRY_BLOCK_REF (c, i),
-                                       atomic_load_explicit (&block->word, memory_order_acquire) };
+          FerryCandidate candidate
+              = { FERRY_BLOCK_REF (c, i), atomic_load_explicit (&block->word, memory_order_acquire) };
 
           if (ferry_word_owner (candidate.word) != dead)
             continue;
@@ -803,8 +804,9 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
   repair_dead_locked (self);
   for (id = 0; id < ferry_segment_n_records (self); id++)
     n_alive += record_in_use (self, id);
-  if (!self->anonymous && ((flags & FERRY_SHARED_WITHDRAWN) ||
-                           (n_alive == 0 && atomic_load_explicit (&self->shared->data_ready, memory_order_acquire))))
+  if (!self->anonymous
+      && ((flags & FERRY_SHARED_WITHDRAWN)
+          || (n_alive == 0 && atomic_load_explicit (&self->shared->data_ready, memory_order_acquire))))
     {
       /* Also when it is marked already: who marked it may have died before the next step. */
       atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
@@ -821,8 +823,8 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
       guint64 offset = FERRY_OFFSET_PARTICIPANTS + (guint64) id * FERRY_PARTICIPANT_STRIDE;
 
       /* The first page was committed with the header. */
-      if (id > 0 && id >= ferry_segment_n_records (self) && offset % PAGE == 0 &&
-          !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, offset, PAGE, error))
+      if (id > 0 && id >= ferry_segment_n_records (self) && offset % PAGE == 0
+          && !self->klass->commit_pages (self->transport, FERRY_SEGMENT_AREA_CONTROL, offset, PAGE, error))
         {
           unlock_and_close (self);
           return FALSE;
@@ -1028,8 +1030,9 @@ ferry_segment_ended (FerrySegment *self)
       FerryParticipantRecord *record = &self->records[id];
       guint64 word = atomic_load_explicit (&record->word, memory_order_seq_cst);
 
-      if ((ferry_record_state (word) == FERRY_RECORD_ACTIVE || ferry_record_state (word) == FERRY_RECORD_JOINING) &&
-          ferry_record_role (word) == FERRY_ROLE_SENDER && !atomic_load_explicit (&record->ended, memory_order_seq_cst))
+      if ((ferry_record_state (word) == FERRY_RECORD_ACTIVE || ferry_record_state (word) == FERRY_RECORD_JOINING)
+          && ferry_record_role (word) == FERRY_ROLE_SENDER
+          && !atomic_load_explicit (&record->ended, memory_order_seq_cst))
         return FALSE;
     }
   return TRUE;
@@ -1107,7 +1110,8 @@ verify_locked (FerrySegment *self, GError **error)
           guint64 w = atomic_load_explicit (&block->word, memory_order_acquire);
           guint64 committed = atomic_load_explicit (&block->committed, memory_order_relaxed);
           guint64 reserved = atomic_load_explicit (&block->reserved, memory_order_relaxed);
-          gboolean bit = (atomic_load_explicit (&self->classes[c].bitmap[i / 64], memory_order_acquire) >> (i % 64)) & 1;
+          gboolean bit
+              = (atomic_load_explicit (&self->classes[c].bitmap[i / 64], memory_order_acquire) >> (i % 64)) & 1;
           gboolean in_ring = g_hash_table_contains (named, GUINT_TO_POINTER (ref));
           gboolean held = FALSE;
 
@@ -1147,9 +1151,10 @@ verify_locked (FerrySegment *self, GError **error)
   if (sum != atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed))
     return violated (self, error, "blocks have %" G_GUINT64_FORMAT " bytes, the sum says %" G_GUINT64_FORMAT, sum,
                      (guint64) atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed));
-  if (self->data_offset == 0 && fstat (ferry_segment_transport_get_data_fd (self->transport), &st) == 0 &&
-      (guint64) st.st_blocks * 512 > round_page (sum) && S_ISREG (st.st_mode))
-    return violated (self, error, "the data area takes %" G_GUINT64_FORMAT " bytes, blocks account for %" G_GUINT64_FORMAT,
+  if (self->data_offset == 0 && fstat (ferry_segment_transport_get_data_fd (self->transport), &st) == 0
+      && (guint64) st.st_blocks * 512 > round_page (sum) && S_ISREG (st.st_mode))
+    return violated (self, error,
+                     "the data area takes %" G_GUINT64_FORMAT " bytes, blocks account for %" G_GUINT64_FORMAT,
                      (guint64) st.st_blocks * 512, sum);
   return TRUE;
 }

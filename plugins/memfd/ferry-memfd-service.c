@@ -306,9 +306,8 @@ ferry_memfd_service_listen (FerryMemfdExport *export, const char *path, guint in
   g_strlcpy (address.sun_path, path, sizeof address.sun_path);
   if (fd >= 0)
     bound = bind (fd, (struct sockaddr *) &address, sizeof address) == 0;
-  if (bound && (export->group < 0 ||
-                (chmod (path, 0660) == 0 && chown (path, (uid_t) -1, (gid_t) export->group) == 0)) &&
-      listen (fd, BACKLOG) == 0)
+  if (bound && (export->group < 0 || (chmod (path, 0660) == 0 && chown (path, (uid_t) -1, (gid_t) export->group) == 0))
+      && listen (fd, BACKLOG) == 0)
     {
       pthread_mutex_lock (&mutex);
       event.data.fd = fd;
@@ -373,8 +372,8 @@ same_file (int a, int b)
   struct stat stat_a;
   struct stat stat_b;
 
-  return fstat (a, &stat_a) == 0 && fstat (b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev &&
-         stat_a.st_ino == stat_b.st_ino;
+  return fstat (a, &stat_a) == 0 && fstat (b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev
+         && stat_a.st_ino == stat_b.st_ino;
 }
 
 /* Private: the segment of the channel at @directory (the run-time directory and the name) is to be

@@ -83,10 +83,10 @@ base_directory (FerryMemfdTransport *self, gint64 group)
 static gboolean
 set_error (const char *place, const char *what, int saved_errno, GError **error)
 {
-  FerryError code = saved_errno == ENOENT                             ? FERRY_ERROR_NOT_FOUND
-                    : saved_errno == EACCES || saved_errno == EPERM   ? FERRY_ERROR_PERMISSION
-                    : saved_errno == ENOSPC || saved_errno == ENOMEM  ? FERRY_ERROR_NO_SPACE
-                                                                      : FERRY_ERROR_FAILED;
+  FerryError code = saved_errno == ENOENT                            ? FERRY_ERROR_NOT_FOUND
+                    : saved_errno == EACCES || saved_errno == EPERM  ? FERRY_ERROR_PERMISSION
+                    : saved_errno == ENOSPC || saved_errno == ENOMEM ? FERRY_ERROR_NO_SPACE
+                                                                     : FERRY_ERROR_FAILED;
 
   g_set_error (error, FERRY_ERROR, code, "%s: %s: %s", place, what, g_strerror (saved_errno));
   return FALSE;
@@ -96,8 +96,9 @@ static gboolean
 make_directory (const char *path, gint64 group, GError **error)
 {
   if (mkdir (path, MODE_OWNER) != 0)
-    return errno == EEXIST || set_error (path, "can't make the run-time directory; set XDG_RUNTIME_DIR to a directory of yours",
-                                         errno, error);
+    return errno == EEXIST
+           || set_error (path, "can't make the run-time directory; set XDG_RUNTIME_DIR to a directory of yours", errno,
+                         error);
   if (group >= 0 && (chown (path, (uid_t) -1, (gid_t) group) != 0 || chmod (path, MODE_GROUP) != 0))
     return set_error (path, "can't give the run-time directory to the group", errno, error);
   return TRUE;
@@ -109,8 +110,8 @@ check_directory (const char *path, int fd, gint64 group, GError **error)
 {
   struct stat st;
 
-  if (fstat (fd, &st) == 0 && (st.st_uid == geteuid () || st.st_uid == 0 || (group >= 0 && (gint64) st.st_gid == group)) &&
-      (st.st_mode & S_IWOTH) == 0)
+  if (fstat (fd, &st) == 0 && (st.st_uid == geteuid () || st.st_uid == 0 || (group >= 0 && (gint64) st.st_gid == group))
+      && (st.st_mode & S_IWOTH) == 0)
     return TRUE;
   g_set_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION,
                "%s is not a directory of ours (owner %u, mode %o); set XDG_RUNTIME_DIR to a directory of yours", path,
@@ -155,7 +156,8 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
   place->lock_fd = -1;
   place->directory_fd = open (directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (place->directory_fd < 0)
-    return set_error (directory, errno == ENOENT ? "no channels here" : "can't open the run-time directory", errno, error);
+    return set_error (directory, errno == ENOENT ? "no channels here" : "can't open the run-time directory", errno,
+                      error);
   place_key (name, place->key);
 
   for (;;)
@@ -185,8 +187,9 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
           g_usleep (LOCK_PAUSE_US);
         }
       /* The last one to leave may have removed it meanwhile. */
-      if (fstat (place->lock_fd, &here) == 0 && fstatat (place->directory_fd, lock_name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-          here.st_ino == named.st_ino && here.st_dev == named.st_dev)
+      if (fstat (place->lock_fd, &here) == 0
+          && fstatat (place->directory_fd, lock_name, &named, AT_SYMLINK_NOFOLLOW) == 0 && here.st_ino == named.st_ino
+          && here.st_dev == named.st_dev)
         {
           place->n_sockets = (guint) MIN (here.st_size, SOCKETS_MAX);
           return TRUE;
@@ -198,8 +201,8 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
 static void
 place_socket_path (const Place *place, guint index, char path[FERRY_MEMFD_PATH_MAX])
 {
-  g_snprintf (path, FERRY_MEMFD_PATH_MAX, "/proc/self/fd/%d/%s.%u" FERRY_MEMFD_SOCKET_SUFFIX, place->directory_fd, place->key,
-              index);
+  g_snprintf (path, FERRY_MEMFD_PATH_MAX, "/proc/self/fd/%d/%s.%u" FERRY_MEMFD_SOCKET_SUFFIX, place->directory_fd,
+              place->key, index);
 }
 
 /* The place is given up: nobody serves here. */
@@ -220,10 +223,11 @@ check_seals (const char *place, int fd, GError **error)
 
   if (seals >= 0 && (seals & REQUIRED_SEALS) == REQUIRED_SEALS)
     return TRUE;
-  g_set_error (error, FERRY_ERROR, FERRY_ERROR_CORRUPT,
-               "%s: its memory is not sealed against shrinking and growing (%s), so it could vanish under us; it was not "
-               "made by this transport",
-               place, seals < 0 ? "no memfd" : "seals missing");
+  g_set_error (
+      error, FERRY_ERROR, FERRY_ERROR_CORRUPT,
+      "%s: its memory is not sealed against shrinking and growing (%s), so it could vanish under us; it was not "
+      "made by this transport",
+      place, seals < 0 ? "no memfd" : "seals missing");
   return FALSE;
 }
 
@@ -247,9 +251,8 @@ ask (const Place *place, guint index, FerryRole role, int *control_fd, int *data
     char buffer[CMSG_SPACE (2 * sizeof (int))];
   } control = { .buffer = { 0 } };
   struct iovec iov = { &reply, sizeof reply };
-  struct msghdr message = {
-    .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buffer, .msg_controllen = sizeof control.buffer
-  };
+  struct msghdr message
+      = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buffer, .msg_controllen = sizeof control.buffer };
   struct pollfd poll_fd = { .events = POLLIN };
   struct cmsghdr *header;
   int fds[2] = { -1, -1 };
@@ -267,20 +270,20 @@ ask (const Place *place, guint index, FerryRole role, int *control_fd, int *data
       return result;
     }
   poll_fd.fd = fd;
-  if (send (fd, &request, sizeof request, MSG_NOSIGNAL) == (gssize) sizeof request &&
-      poll (&poll_fd, 1, ANSWER_TIMEOUT_MS) == 1)
+  if (send (fd, &request, sizeof request, MSG_NOSIGNAL) == (gssize) sizeof request
+      && poll (&poll_fd, 1, ANSWER_TIMEOUT_MS) == 1)
     {
       n = recvmsg (fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
       for (header = n > 0 ? CMSG_FIRSTHDR (&message) : NULL; header != NULL; header = CMSG_NXTHDR (&message, header))
-        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-            header->cmsg_len == CMSG_LEN (sizeof fds))
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS
+            && header->cmsg_len == CMSG_LEN (sizeof fds))
           memcpy (fds, CMSG_DATA (header), sizeof fds);
       if (n == 0)
         {
           result = ASK_DEAD; /* it left while we asked */
         }
-      else if (n == (gssize) sizeof reply && reply.magic == FERRY_MEMFD_MAGIC && reply.status == 0 && fds[0] >= 0 &&
-               fds[1] >= 0)
+      else if (n == (gssize) sizeof reply && reply.magic == FERRY_MEMFD_MAGIC && reply.status == 0 && fds[0] >= 0
+               && fds[1] >= 0)
         {
           *control_fd = fds[0];
           *data_fd = fds[1];
@@ -337,7 +340,8 @@ label_for (FerryMemfdTransport *self, const FerryChannelConfig *config)
 
 /* From now on joiners find us. The place is locked. */
 static gboolean
-serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int control_fd, int data_fd, gint64 group, GError **error)
+serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int control_fd, int data_fd, gint64 group,
+          GError **error)
 {
   FerryMemfdExport *export = ferry_memfd_service_export (folder, control_fd, data_fd, group, error);
   char path[FERRY_MEMFD_PATH_MAX];
@@ -411,9 +415,9 @@ make_memfd (const char *name, guint64 size, gint64 group, GError **error)
   int fd = memfd_create (name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   int saved_errno;
 
-  if (fd >= 0 && ftruncate (fd, (off_t) size) == 0 &&
-      fchmod (fd, group >= 0 ? 0660 : 0600) == 0 && (group < 0 || fchown (fd, (uid_t) -1, (gid_t) group) == 0) &&
-      fcntl (fd, F_ADD_SEALS, REQUIRED_SEALS | F_SEAL_SEAL) == 0)
+  if (fd >= 0 && ftruncate (fd, (off_t) size) == 0 && fchmod (fd, group >= 0 ? 0660 : 0600) == 0
+      && (group < 0 || fchown (fd, (uid_t) -1, (gid_t) group) == 0)
+      && fcntl (fd, F_ADD_SEALS, REQUIRED_SEALS | F_SEAL_SEAL) == 0)
     return fd;
   saved_errno = errno;
   if (fd >= 0)
@@ -423,11 +427,8 @@ make_memfd (const char *name, guint64 size, gint64 group, GError **error)
 }
 
 static gboolean
-ferry_memfd_transport_reserve (FerrySegmentTransport *transport,
-                               const FerryChannelConfig *config,
-                               guint64 control_size,
-                               guint64 data_size,
-                               GError **error)
+ferry_memfd_transport_reserve (FerrySegmentTransport *transport, const FerryChannelConfig *config, guint64 control_size,
+                               guint64 data_size, GError **error)
 {
   int control_fd = make_memfd ("ferry-control", control_size, config->group, error);
   int data_fd = control_fd >= 0 ? make_memfd ("ferry-data", data_size, config->group, error) : -1;
@@ -469,8 +470,8 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
   result = ask_anybody (&place, FERRY_ROLE_OBSERVER, &control_fd, &data_fd, &status);
   if (result == ASK_DEAD)
     {
-      if (config->group >= 0 &&
-          (fchown (place.lock_fd, (uid_t) -1, (gid_t) config->group) != 0 || fchmod (place.lock_fd, 0660) != 0))
+      if (config->group >= 0
+          && (fchown (place.lock_fd, (uid_t) -1, (gid_t) config->group) != 0 || fchmod (place.lock_fd, 0660) != 0))
         set_error (folder, "can't give the channel to the group", errno, error);
       else
         ok = serve_at (self, &place, folder, ferry_segment_transport_get_control_fd (transport),
@@ -519,10 +520,8 @@ ferry_memfd_transport_attach_given (FerryMemfdTransport *self, GError **error)
 }
 
 static gboolean
-ferry_memfd_transport_attach (FerrySegmentTransport *transport,
-                              const FerryChannelConfig *config,
-                              GCancellable *cancellable,
-                              GError **error)
+ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChannelConfig *config,
+                              GCancellable *cancellable, GError **error)
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autofree char *base = NULL;
@@ -566,8 +565,9 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport,
       ok = FALSE;
       break;
     case ASK_REFUSED:
-      set_error (folder, status == EACCES ? "the channel belongs to somebody else; open it with group=... on all sides"
-                                          : "a participant refused us",
+      set_error (folder,
+                 status == EACCES ? "the channel belongs to somebody else; open it with group=... on all sides"
+                                  : "a participant refused us",
                  status, error);
       ok = FALSE;
       break;
@@ -600,8 +600,8 @@ same_file (int a, int b)
   struct stat stat_a;
   struct stat stat_b;
 
-  return fstat (a, &stat_a) == 0 && fstat (b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev &&
-         stat_a.st_ino == stat_b.st_ino;
+  return fstat (a, &stat_a) == 0 && fstat (b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev
+         && stat_a.st_ino == stat_b.st_ino;
 }
 
 /* Removes the sockets of the dead and, when @control_fd is given, of those who serve that segment; then the place
@@ -839,18 +839,16 @@ ferry_memfd_transport_class_init (FerryMemfdTransportClass *klass)
    * To join an anonymous channel: the descriptor of its control area; it stays the
    * caller's. When open: the descriptor to hand on. -1: none.
    */
-  properties[PROP_CONTROL_FD] =
-      g_param_spec_int ("control-fd", NULL, NULL, -1, G_MAXINT, -1,
-                        G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+  properties[PROP_CONTROL_FD] = g_param_spec_int ("control-fd", NULL, NULL, -1, G_MAXINT, -1,
+                                                  G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
 
   /**
    * FerryMemfdTransport:data-fd:
    *
    * Likewise for the data area.
    */
-  properties[PROP_DATA_FD] =
-      g_param_spec_int ("data-fd", NULL, NULL, -1, G_MAXINT, -1,
-                        G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+  properties[PROP_DATA_FD] = g_param_spec_int ("data-fd", NULL, NULL, -1, G_MAXINT, -1,
+                                               G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
 
   g_object_class_install_properties (object_class, N_PROPERTIES, properties);
 }

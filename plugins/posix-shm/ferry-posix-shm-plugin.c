@@ -5,9 +5,9 @@ static gboolean
 init (FerryPlugin *plugin, GError **error)
 {
   return ferry_plugin_register_transport (plugin, "posix-shm", FERRY_RANK_SECONDARY,
-                                          FERRY_TRANSPORT_CAPABILITIES_NAMED | FERRY_TRANSPORT_CAPABILITIES_ZERO_COPY |
-                                              FERRY_TRANSPORT_CAPABILITIES_WORK_QUEUE |
-                                              FERRY_TRANSPORT_CAPABILITIES_BROADCAST,
+                                          FERRY_TRANSPORT_CAPABILITIES_NAMED | FERRY_TRANSPORT_CAPABILITIES_ZERO_COPY
+                                              | FERRY_TRANSPORT_CAPABILITIES_WORK_QUEUE
+                                              | FERRY_TRANSPORT_CAPABILITIES_BROADCAST,
                                           "Shared memory in files of /dev/shm", FERRY_TYPE_POSIX_SHM_TRANSPORT, error);
 }
 

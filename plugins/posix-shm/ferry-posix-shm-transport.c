@@ -82,11 +82,8 @@ set_error (FerryPosixShmTransport *self, const char *name, const char *what, int
 }
 
 static gboolean
-ferry_posix_shm_transport_reserve (FerrySegmentTransport *transport,
-                                   const FerryChannelConfig *config,
-                                   guint64 control_size,
-                                   guint64 data_size,
-                                   GError **error)
+ferry_posix_shm_transport_reserve (FerrySegmentTransport *transport, const FerryChannelConfig *config,
+                                   guint64 control_size, guint64 data_size, GError **error)
 {
   FerryPosixShmTransport *self = FERRY_POSIX_SHM_TRANSPORT (transport);
   int fd;
@@ -116,8 +113,7 @@ ferry_posix_shm_transport_share (FerrySegmentTransport *transport, const FerryCh
 {
   FerryPosixShmTransport *self = FERRY_POSIX_SHM_TRANSPORT (transport);
   g_autofree char *path = path_for (self, config->name);
-  g_autofree char *self_path =
-      g_strdup_printf ("/proc/self/fd/%d", ferry_segment_transport_get_control_fd (transport));
+  g_autofree char *self_path = g_strdup_printf ("/proc/self/fd/%d", ferry_segment_transport_get_control_fd (transport));
 
   if (linkat (AT_FDCWD, self_path, AT_FDCWD, path, AT_SYMLINK_FOLLOW) != 0)
     return set_error (self, config->name, "can't name a segment", errno, error);
@@ -136,8 +132,8 @@ check_owner (FerryPosixShmTransport *self, const FerryChannelConfig *config, con
                    config->name, self->directory, config->name);
       return FALSE;
     }
-  if (st->st_uid == geteuid () || (config->group >= 0 && st->st_gid == (gid_t) config->group) ||
-      (geteuid () == 0 && config->role == FERRY_ROLE_OBSERVER))
+  if (st->st_uid == geteuid () || (config->group >= 0 && st->st_gid == (gid_t) config->group)
+      || (geteuid () == 0 && config->role == FERRY_ROLE_OBSERVER))
     return TRUE;
   g_set_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION,
                "channel '%s' belongs to user %u, we are user %u; choose another name, or open it with group=%u on all "
@@ -147,10 +143,8 @@ check_owner (FerryPosixShmTransport *self, const FerryChannelConfig *config, con
 }
 
 static gboolean
-ferry_posix_shm_transport_attach (FerrySegmentTransport *transport,
-                                  const FerryChannelConfig *config,
-                                  GCancellable *cancellable,
-                                  GError **error)
+ferry_posix_shm_transport_attach (FerrySegmentTransport *transport, const FerryChannelConfig *config,
+                                  GCancellable *cancellable, GError **error)
 {
   FerryPosixShmTransport *self = FERRY_POSIX_SHM_TRANSPORT (transport);
   g_autofree char *path = NULL;
@@ -207,9 +201,9 @@ ferry_posix_shm_transport_withdraw (FerrySegmentTransport *transport)
   struct stat ours;
 
   /* The name may be another segment's by now. */
-  if (self->path != NULL && lstat (self->path, &named) == 0 &&
-      fstat (ferry_segment_transport_get_control_fd (transport), &ours) == 0 && named.st_dev == ours.st_dev &&
-      named.st_ino == ours.st_ino)
+  if (self->path != NULL && lstat (self->path, &named) == 0
+      && fstat (ferry_segment_transport_get_control_fd (transport), &ours) == 0 && named.st_dev == ours.st_dev
+      && named.st_ino == ours.st_ino)
     unlink (self->path);
 }
 
@@ -305,8 +299,7 @@ ferry_posix_shm_transport_class_init (FerryPosixShmTransportClass *klass)
    * The directory of the segments; it must lie in a tmpfs. The environment variable
    * `FERRY_SHM_DIR` sets the default.
    */
-  properties[PROP_DIRECTORY] =
-      g_param_spec_string ("directory", NULL, NULL, DEFAULT_DIRECTORY,
-                           G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+  properties[PROP_DIRECTORY] = g_param_spec_string (
+      "directory", NULL, NULL, DEFAULT_DIRECTORY, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
   g_object_class_install_properties (object_class, N_PROPERTIES, properties);
 }
