@@ -519,6 +519,25 @@ ferry_memfd_transport_attach_given (FerryMemfdTransport *self, GError **error)
   return check_seals ("control-fd", control_fd, error) && check_seals ("data-fd", data_fd, error);
 }
 
+/* Whom we asked may be a broadcast receiver, which reads only, and we a sender; or an endpoint of this process the other
+ * way round. The mode of the memfd says who may write, so it is opened anew as our role needs it. */
+static void
+suit_role (int control_fd, FerryRole role, int *data_fd)
+{
+  int wanted = ferry_segment_transport_wants_writable_data (control_fd, role) ? O_RDWR : O_RDONLY;
+  char path[64];
+  int fd;
+
+  if ((fcntl (*data_fd, F_GETFL) & O_ACCMODE) == wanted)
+    return;
+  g_snprintf (path, sizeof path, "/proc/self/fd/%d", *data_fd);
+  fd = open (path, wanted | O_CLOEXEC);
+  if (fd < 0)
+    return; /* the base says so if it matters */
+  close (*data_fd);
+  *data_fd = fd;
+}
+
 static gboolean
 ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChannelConfig *config,
                               GCancellable *cancellable, GError **error)
@@ -554,6 +573,7 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
   switch (result)
     {
     case ASK_OK:
+      suit_role (control_fd, config->role, &data_fd);
       ferry_segment_transport_take_fds (transport, control_fd, data_fd);
       ok = known || (check_seals (config->name, control_fd, error) && check_seals (config->name, data_fd, error));
       break;
