@@ -62,7 +62,7 @@ typedef struct
   _Atomic guint32 phase;
   _Atomic guint32 n_keys; /* 0 is no sender's */
   _Atomic guint32 n_duplicates;
-  _Atomic guint32 n_dead_takers; /* receivers killed: each may have had a message in hand */
+  _Atomic guint32 n_victim_duplicates;
   KillSurvivor survivors[KILL_SURVIVORS_MAX];
   KillKey keys[KILL_KEYS];
   _Atomic guint8 received[KILL_KEYS][KILL_SEQUENCES]; /* a bit a survivor that receives; KILL_BY_VICTIM */
