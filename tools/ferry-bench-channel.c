@@ -97,7 +97,13 @@ run_channel (const BenchChannel *self, const BenchRun *run, char **names, GError
   if (arena == NULL)
     {
       Sweep sweep = { .transport = self->transport, .names = names };
-      BenchRun sweep_run = { .n_processes = 1, .func = sweep_work, .data = &sweep, .time_limit = SWEEP_TIME_LIMIT };
+      BenchRun sweep_run = {
+        .n_processes = 1,
+        .func = sweep_work,
+        .data = &sweep,
+        .ignore_signals = TRUE,
+        .time_limit = SWEEP_TIME_LIMIT,
+      };
 
       bench_arena_free (bench_run (&sweep_run, NULL));
     }

@@ -257,7 +257,7 @@ reap (Runner *self, GError **error)
       return FALSE;
     }
 
-  if (caught_signal != 0)
+  if (caught_signal != 0 && !self->run->ignore_signals)
     {
       g_set_error (error, G_IO_ERROR, G_IO_ERROR_CANCELLED, "interrupted");
       return FALSE;

@@ -58,6 +58,7 @@ typedef struct
   gpointer data;
   gboolean metered; /* the parent leads through the phases; otherwise the processes do */
   gboolean pin;
+  gboolean ignore_signals;  /* run to the end though the program was interrupted */
   gint64 duration;          /* µs, of the measuring */
   gint64 warm_up;           /* µs, at least */
   guint64 warm_up_messages; /* at least, all meters together */

@@ -17,6 +17,7 @@
 #define PIPE_SIZE (1024 * 1024)                       /* bytes that a pipe on standard input shall hold, if it may */
 #define MAX_PEERS 1024
 #define PROGRESS_INTERVAL (200 * G_TIME_SPAN_MILLISECOND)
+#define LOOK_INTERVAL (500 * G_TIME_SPAN_MILLISECOND)
 #define INPUT_INTERVAL (250 * G_TIME_SPAN_MILLISECOND) /* between looks at the peers while input is awaited */
 #define PEER_INTERVAL (10 * G_TIME_SPAN_MILLISECOND)   /* between looks at the peers while they are awaited */
 #define FAREWELL_LIMIT (2 * G_TIME_SPAN_SECOND)        /* for receivers to leave after the end of the stream */
@@ -63,12 +64,15 @@ typedef struct
   gboolean progress;
 
   /* What the signals of the channel told. */
-  gboolean had_peer;  /* somebody of the other role was there */
-  gboolean peer_gone; /* somebody of the other role went since the last look */
-  gboolean peer_died; /* one of those that went was killed or crashed */
+  gboolean had_peer;     /* somebody of the other role was there */
+  gboolean peer_gone;    /* somebody of the other role went since the last look */
+  guint64 seen_messages; /* that the other side had sent or taken before we came */
+  guint64 seen_repairs;  /* deaths in the channel before we came */
+  gboolean peer_died;    /* one of those that went was killed or crashed */
   gint64 dead_pid;
   gboolean closed;
-  gboolean ended; /* as a sender, we ended our stream */
+  gboolean ended;     /* as a sender, we ended our stream */
+  gboolean delivered; /* and all of it was taken */
 
   guint64 bytes;
   guint64 messages;
@@ -127,7 +131,7 @@ closed_cb (FerryChannel *channel, gpointer user_data)
   self->closed = TRUE;
 }
 
-/* Live peers, counted in the channel; G_MAXUINT when that can't be told. */
+/* Live participants of a role; G_MAXUINT when that can't be told. */
 static guint
 count_participants (Cat *self, FerryRole role)
 {
@@ -136,6 +140,49 @@ count_participants (Cat *self, FerryRole role)
   if (statistics == NULL)
     return G_MAXUINT;
   return role == FERRY_ROLE_SENDER ? statistics->senders : statistics->receivers;
+}
+
+/* Whether the other side was there and is gone, by the counters: of a peer that came and
+ * went between two looks no signal tells. */
+static gboolean
+is_deserted (Cat *self)
+{
+  g_autoptr (FerryStatistics) statistics = ferry_channel_get_statistics (self->channel, NULL);
+  gboolean sends = self->role == FERRY_ROLE_SENDER;
+  guint n_peers;
+
+  if (statistics == NULL)
+    return FALSE;
+  n_peers = sends ? statistics->receivers : statistics->senders;
+  if (n_peers > 0 || (sends ? statistics->messages_received : statistics->messages_sent) > self->seen_messages)
+    self->had_peer = TRUE;
+  if (n_peers > 0 || !self->had_peer)
+    return FALSE;
+  self->peer_died = self->peer_died || statistics->repairs > self->seen_repairs;
+  return TRUE;
+}
+
+/* Notes how things are at the start. */
+static void
+look_first (Cat *self)
+{
+  g_autoptr (FerryStatistics) statistics = ferry_channel_get_statistics (self->channel, NULL);
+
+  if (statistics != NULL)
+    {
+      self->seen_messages = self->role == FERRY_ROLE_SENDER ? statistics->messages_received : statistics->messages_sent;
+      self->seen_repairs = statistics->repairs;
+    }
+  /* Who is there already is told as having joined. */
+  ferry_channel_dispatch_events (self->channel);
+}
+
+/* Learns who came, went or died while no call of ours blocks in the channel. */
+static void
+look_around (Cat *self)
+{
+  ferry_channel_check (self->channel, self->role == FERRY_ROLE_SENDER ? G_IO_OUT : G_IO_IN);
+  ferry_channel_dispatch_events (self->channel);
 }
 
 static void
@@ -168,11 +215,11 @@ note_message (Cat *self, gsize size)
     }
 }
 
-/* How long a call may block: without progress and time-out until something happens. */
+/* How long a call may block until we look around. */
 static gint64
 get_slice (Cat *self)
 {
-  return self->progress || self->timeout > 0 ? PROGRESS_INTERVAL : FERRY_WAIT_FOREVER;
+  return self->progress || self->timeout > 0 ? PROGRESS_INTERVAL : LOOK_INTERVAL;
 }
 
 static gboolean
@@ -219,7 +266,16 @@ is_all_taken (Cat *self)
   return statistics != NULL && statistics->in_flight == 0;
 }
 
-/* After peers went: whether a sender still has somebody to send to. */
+static void
+set_died_error (Cat *self, const char *who, GError **error)
+{
+  g_autofree char *process
+      = self->dead_pid > 0 ? g_strdup_printf (" (process %" G_GINT64_FORMAT ")", self->dead_pid) : g_strdup ("");
+
+  g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "%s died before the end of the stream%s", who, process);
+}
+
+/* Whether a sender still has somebody to send to, or may have one day. */
 static gboolean
 check_receivers (Cat *self, GError **error)
 {
@@ -228,15 +284,10 @@ check_receivers (Cat *self, GError **error)
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "the channel was closed by a receiver");
       return FALSE;
     }
-  if (!self->peer_gone)
-    return TRUE;
-
-  self->peer_gone = FALSE;
-  if (count_participants (self, FERRY_ROLE_RECEIVER) > 0 || is_all_taken (self))
+  if (!is_deserted (self) || is_all_taken (self))
     return TRUE;
   if (self->peer_died)
-    g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
-                 "the last receiver (process %" G_GINT64_FORMAT ") died before the end of the stream", self->dead_pid);
+    set_died_error (self, "the last receiver", error);
   else
     g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "the last receiver left before the end of the stream");
   return FALSE;
@@ -249,6 +300,10 @@ try_again (Cat *self, GError *failure, GError **error)
   if (g_error_matches (failure, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
     {
       g_error_free (failure);
+      if (self->role == FERRY_ROLE_RECEIVER)
+        self->peer_gone = self->peer_gone || is_deserted (self);
+      else if (!check_receivers (self, error))
+        return FALSE;
       return check_timeout (self, error);
     }
   if (g_error_matches (failure, G_IO_ERROR, G_IO_ERROR_CANCELLED))
@@ -293,7 +348,7 @@ wait_for_input (Cat *self, GError **error)
     {
       if (!check_timeout (self, error) || !wait_for_fd (self, STDIN_FILENO, POLLIN, INPUT_INTERVAL, &ready, error))
         return FALSE;
-      ferry_channel_dispatch_events (self->channel);
+      look_around (self);
       if (!check_receivers (self, error))
         return FALSE;
     }
@@ -394,12 +449,11 @@ wait_for_receivers (Cat *self, guint n_receivers, GError **error)
 {
   gboolean ready;
 
-  /* A receiver may have come, taken everything and gone between two looks. */
-  while (count_participants (self, FERRY_ROLE_RECEIVER) < n_receivers && !(n_receivers == 1 && self->had_peer))
+  while (count_participants (self, FERRY_ROLE_RECEIVER) < n_receivers)
     {
       if (!wait_for_fd (self, -1, 0, PEER_INTERVAL, &ready, error) || !check_timeout (self, error))
         return FALSE;
-      ferry_channel_dispatch_events (self->channel);
+      look_around (self);
       if (!check_receivers (self, error))
         return FALSE;
     }
@@ -407,37 +461,35 @@ wait_for_receivers (Cat *self, guint n_receivers, GError **error)
   return TRUE;
 }
 
-/* A channel that nobody else is in goes with us, and with it the end of the stream
- * and whatever a receiver might have said about the last message. */
+/* All is taken, but not yet written: receivers leave when it is. What they say in going
+ * is the last that can be heard of the stream. */
 static gboolean
 wait_for_farewell (Cat *self, GError **error)
 {
   gint64 end = g_get_monotonic_time () + FAREWELL_LIMIT;
   gboolean ready;
 
-  for (;;)
+  do
     {
-      ferry_channel_dispatch_events (self->channel);
+      look_around (self);
       if (self->closed)
         {
           g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
                        "a receiver closed the channel before it had written everything");
           return FALSE;
         }
-      if (self->peer_died)
-        {
-          g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
-                       "a receiver (process %" G_GINT64_FORMAT ") died; what it had taken may be lost", self->dead_pid);
-          return FALSE;
-        }
-      if (count_participants (self, FERRY_ROLE_RECEIVER) == 0 || g_get_monotonic_time () >= end)
-        return TRUE;
-      /* Receivers stay on for the other senders. */
-      if (count_participants (self, FERRY_ROLE_SENDER) > 1)
-        return TRUE;
+      /* Receivers stay on for the other senders, and other programs for reasons of their own. */
+      if (count_participants (self, FERRY_ROLE_RECEIVER) == 0 || count_participants (self, FERRY_ROLE_SENDER) > 1)
+        break;
       if (!wait_for_fd (self, -1, 0, PEER_INTERVAL, &ready, error))
         return FALSE;
     }
+  while (g_get_monotonic_time () < end);
+
+  if (self->peer_died)
+    g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
+                 "a receiver (process %" G_GINT64_FORMAT ") died; what it had taken may be lost", self->dead_pid);
+  return !self->peer_died;
 }
 
 static gboolean
@@ -467,20 +519,23 @@ send_all (Cat *self, GError **error)
         return FALSE;
       if (!read_block (self, ferry_buffer_get_writable_data (buffer, NULL), self->block_size, &size, error))
         return FALSE;
-      if (size == 0)
+      /* Without input an empty message goes: the flush then waits until somebody took it,
+       * and with it came to know of the end. */
+      if (size == 0 && self->messages > 0)
         break;
       ferry_buffer_set_size (buffer, size);
       if (!send_buffer (self, buffer, error))
         return FALSE;
+      if (size == 0)
+        break;
       note_message (self, size);
     }
 
   if (!ferry_channel_end_of_stream (self->channel, error))
     return FALSE;
   self->ended = TRUE;
-  if (!self->had_peer && !wait_for_receivers (self, 1, error))
-    return FALSE;
-  return flush (self, error) && wait_for_farewell (self, error);
+  self->delivered = flush (self, error);
+  return self->delivered && wait_for_farewell (self, error);
 }
 
 /* Receiving */
@@ -560,11 +615,10 @@ receive (Cat *self, GError **error)
         {
           g_error_free (failure);
           self->peer_gone = FALSE;
-          if (count_participants (self, FERRY_ROLE_SENDER) > 0)
+          if (!is_deserted (self))
             continue;
           if (self->peer_died)
-            g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
-                         "sender died before the end of the stream (process %" G_GINT64_FORMAT ")", self->dead_pid);
+            set_died_error (self, "sender", error);
           else
             g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "the last sender left before the end of the stream");
           return NULL;
@@ -600,8 +654,7 @@ receive_all (Cat *self, gboolean *within_message, GError **error)
     }
   /* What a dead sender had not yet sent is missing, though others went on to the end. */
   if (*error == NULL && self->peer_died)
-    g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
-                 "one of the senders (process %" G_GINT64_FORMAT ") died before the end of its stream", self->dead_pid);
+    set_died_error (self, "one of the senders", error);
   return *error == NULL;
 }
 
@@ -642,15 +695,13 @@ run (Cat *self, const char *description)
   done = ferry_channel_open (self->channel, self->cancellable, &error);
   if (done)
     {
-      guint n_peers = count_participants (self, get_peer_role (self));
-
-      self->had_peer = n_peers > 0 && n_peers != G_MAXUINT;
+      look_first (self);
       if (self->role == FERRY_ROLE_SENDER)
         done = send_all (self, &error);
       else
         done = receive_all (self, &within_message, &error);
       show_progress (self, TRUE);
-      if (!done)
+      if (!done && !self->delivered)
         give_up (self, within_message);
     }
 

@@ -42,6 +42,7 @@ typedef struct
   char *transport;
   char *name; /* printable */
   gboolean alive;
+  gboolean unknown; /* nobody can tell whether it is alive */
   FerryMode mode;
   FerryStatistics *statistics; /* NULL when it is dead, or could not be looked at */
   GPtrArray *participants;     /* (nullable): of FerryParticipant */
@@ -153,7 +154,10 @@ collect_from (const char *transport_name, GPtrArray *list, GError **error)
       entry->name = tool_make_printable (names[i]);
       entry->alive = alive;
       if (probe_error != NULL)
-        entry->error = g_strdup (probe_error->message);
+        {
+          entry->unknown = TRUE;
+          entry->error = g_strdup (probe_error->message);
+        }
       if (alive && !look (entry, names[i]))
         entry_free (entry);
       else
@@ -387,7 +391,13 @@ print_json (GPtrArray *list, gboolean pretty)
       json_builder_begin_object (builder);
       add_string (builder, "name", entry->name);
       add_string (builder, "transport", entry->transport);
-      add_boolean (builder, "alive", entry->alive);
+      if (entry->unknown)
+        {
+          json_builder_set_member_name (builder, "alive");
+          json_builder_add_null_value (builder);
+        }
+      else
+        add_boolean (builder, "alive", entry->alive);
       if (entry->statistics != NULL)
         {
           add_string (builder, "mode", get_nick (FERRY_TYPE_MODE, entry->mode));

@@ -390,6 +390,8 @@ class Ending(CatTest):
             else:
                 sender = self.start("ferry-cat", "--send", description)
                 self.wait_for_participants(transport, name, senders=1, receivers=1)
+                # A receiver that came and died between two looks of the sender has taken nothing.
+                time.sleep(1)
             self.kill(receiver)
             self.assertEqual(sender.wait(), 1)
             self.assertIn("died before the end of the stream", sender.message)

@@ -102,6 +102,11 @@ class ToolTestCase(unittest.TestCase):
 
     maxDiff = 2000
 
+    @classmethod
+    def tearDownClass(cls) -> None:
+        # What a failed test left; one that passed has left nothing.
+        subprocess.run(["ferry-clean", "--remove", "--quiet", f"tooltest-{os.getpid()}-*"], timeout=TIME_LIMIT)
+
     def start(self, *arguments: str, **options: int) -> Tool:
         tool = Tool(*arguments, **options)
         self.addCleanup(tool.dispose)
@@ -137,7 +142,9 @@ class ToolTestCase(unittest.TestCase):
             time.sleep(POLL_INTERVAL)
 
     def list_channels(self, *arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
-        """What ferry-ls tells, by transport and name."""
+        """What ferry-ls tells, by transport and name; of this test's own channels unless a pattern is given."""
+        if all(argument.startswith("-") for argument in arguments):
+            arguments += (f"tooltest-{os.getpid()}-*",)
         status, output, errors = self.run_tool("ferry-ls", "--json", *arguments)
         self.assertEqual(status, 0, errors)
         return {(item["transport"], item["name"]): item for item in json.loads(output)["channels"]}
