@@ -1247,6 +1247,7 @@ typedef struct
   FerryChannel *channel;
   GIOCondition condition;
   gpointer tag;
+  GCancellable *cancellable;
 } ChannelSource;
 
 static gboolean
@@ -1280,7 +1281,7 @@ channel_source_dispatch (GSource *source, GSourceFunc callback, gpointer user_da
 
   ferry_channel_dispatch_events (self->channel);
   ready = ferry_channel_check (self->channel, self->condition);
-  if (ready == 0)
+  if (ready == 0 && !g_cancellable_is_cancelled (self->cancellable))
     return G_SOURCE_CONTINUE;
   if (func == NULL)
     return G_SOURCE_REMOVE;
@@ -1291,6 +1292,7 @@ static void
 channel_source_finalize (GSource *source)
 {
   g_clear_object (&((ChannelSource *) source)->channel);
+  g_clear_object (&((ChannelSource *) source)->cancellable);
 }
 
 static gboolean
@@ -1326,7 +1328,8 @@ static GSourceFuncs channel_source_funcs = {
  * ferry_channel_create_source:
  * @self: an open channel
  * @condition: %G_IO_IN for a receiver, %G_IO_OUT for a sender
- * @cancellable: (nullable): makes the source ready when cancelled
+ * @cancellable: (nullable): makes the source ready when cancelled; its callback gets
+ *   no condition then
  * @error: return location for an error
  *
  * A source for a main loop, whose callback is a [callback@ChannelSourceFunc]. It also
@@ -1353,6 +1356,7 @@ ferry_channel_create_source (FerryChannel *self, GIOCondition condition, GCancel
     {
       g_autoptr (GSource) child = g_cancellable_source_new (cancellable);
 
+      ((ChannelSource *) source)->cancellable = g_object_ref (cancellable);
       g_source_set_dummy_callback (child);
       g_source_add_child_source (source, child);
     }
