@@ -21,6 +21,8 @@
 /* The longest spin: what a futex wake-up costs here several times over, so that a peer that answers after having
  * been woken itself is still met spinning. Nanoseconds. */
 #define SPIN_MAX_NS (50000)
+/* Who never sleeps looks this often for what no message tells: nanoseconds. */
+#define SPIN_SLICE_NS (5 * 1000 * 1000)
 /* A spin is worth while for a few times the mean wait. */
 #define SPIN_FACTOR (4)
 #define SPIN_MIN_NS (2000)
@@ -110,7 +112,7 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
     case FERRY_WAIT_STRATEGY_SLEEP:
       return FALSE;
     case FERRY_WAIT_STRATEGY_SPIN:
-      limit = (gint64) SLEEP_MAX_US * 1000; /* then the caller does upkeep and comes again */
+      limit = SPIN_SLICE_NS; /* then the caller does upkeep, looks whether it is cancelled, and comes again */
       break;
     case FERRY_WAIT_STRATEGY_ADAPTIVE:
     default:
