@@ -69,6 +69,9 @@ channel_test_begin (ChannelTest *self, const char *transport, const char *proper
   self->meeting = meeting;
   self->control_fd = self->data_fd = -1;
   self->name = unique_name ();
+  /* GLib itself opens some at first use. */
+  g_main_context_default ();
+  g_type_class_unref (g_type_class_ref (G_TYPE_TASK));
   warm_up (self);
   self->n_fds = channel_test_count_fds ();
 }
@@ -377,17 +380,17 @@ set_true_cb (gpointer user_data)
   return G_SOURCE_REMOVE;
 }
 
-void
-channel_test_iterate_until (gboolean *done, double seconds)
+gboolean
+channel_test_iterate (gboolean *done, double seconds)
 {
   gboolean expired = FALSE;
   guint id = g_timeout_add ((guint) (seconds * 1000), set_true_cb, &expired);
 
   while (!*done && !expired)
     g_main_context_iteration (NULL, TRUE);
-  ck_assert_msg (*done, "it did not happen within %g s", seconds);
   if (!expired)
     g_source_remove (id);
+  return *done;
 }
 
 void

@@ -154,7 +154,10 @@ void channel_test_gate_wait (ChannelTestGate *gate);
 void channel_test_gate_clear (ChannelTestGate *gate);
 
 /* Runs the default main context until @done, or fails after @seconds. */
-void channel_test_iterate_until (gboolean *done, double seconds);
+#define channel_test_iterate_until(done, seconds)                                                                      \
+  ck_assert_msg (channel_test_iterate ((done), (seconds)), "it did not happen within %g s", (double) (seconds))
+
+gboolean channel_test_iterate (gboolean *done, double seconds);
 
 void channel_test_iterate_for (double seconds);
 

@@ -1054,9 +1054,10 @@ TRANSPORT_TEST (test_foreign_buffers)
   channel_test_verify (sender);
   channel_test_verify (other_sender);
   channel_test_close (other_sender);
-  channel_test_end (&other);
   channel_test_close (sender);
   channel_test_close (receiver);
+  channel_test_forget (test);
+  channel_test_end (&other);
 }
 
 /* A received message goes on into another channel, or back into its own. */
@@ -1471,6 +1472,962 @@ TRANSPORT_TEST (test_idle_memory_given_back)
   channel_test_close (receiver);
 }
 
+/* ---- waiting ---- */
+
+static void
+assert_took (gint64 started, gint64 timeout)
+{
+  gint64 took = g_get_monotonic_time () - started;
+
+  ck_assert_msg (took >= timeout, "%g ms too early", (double) (timeout - took) / MS);
+  ck_assert_msg (took < timeout + LATE_US, "%g ms too late", (double) (took - timeout) / MS);
+}
+
+static const char *const wait_strategies[] = { "adaptive", "sleep", "spin" };
+
+TRANSPORT_TEST (test_receive_times_out)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (wait_strategies); i++)
+    {
+      g_autofree char *properties = g_strdup_printf ("wait-strategy=%s", wait_strategies[i]);
+      FerryChannel *sender;
+      FerryChannel *receiver;
+      g_autoptr (GError) error = NULL;
+      static const gint64 timeouts[] = { 1, 1000, 30000, 120000 };
+
+      channel_test_forget (test);
+      sender = open_sender (test, properties);
+      receiver = open_receiver (test, properties);
+      for (guint t = 0; t < G_N_ELEMENTS (timeouts); t++)
+        {
+          gint64 started = g_get_monotonic_time ();
+
+          channel_test_expect_error (test, receiver, timeouts[t], FERRY_ERROR_TIMED_OUT);
+          assert_took (started, timeouts[t]);
+          started = g_get_monotonic_time ();
+          ck_assert (!ferry_channel_wait (receiver, G_IO_IN, timeouts[t], NULL, &error));
+          channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+          assert_took (started, timeouts[t]);
+          g_clear_error (&error);
+        }
+      /* What came is there all the same. */
+      channel_test_send (sender, 1, 10);
+      channel_test_expect (receiver, 1, 10);
+      channel_test_close (sender);
+      channel_test_close (receiver);
+    }
+}
+
+TRANSPORT_TEST (test_send_times_out)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (wait_strategies); i++)
+    {
+      g_autofree char *properties = g_strdup_printf ("capacity=1 max-bytes=65536 wait-strategy=%s", wait_strategies[i]);
+      FerryChannel *sender;
+      FerryChannel *receiver;
+      g_autoptr (GError) error = NULL;
+      g_autoptr (FerryBuffer) view = NULL;
+      gint64 started;
+
+      channel_test_forget (test);
+      sender = open_sender (test, properties);
+      receiver = open_receiver (test, NULL);
+      channel_test_send (sender, 1, 65536);
+
+      started = g_get_monotonic_time ();
+      ck_assert (!channel_test_try_send (sender, 2, 10, 60 * MS, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      assert_took (started, 60 * MS);
+      g_clear_error (&error);
+
+      started = g_get_monotonic_time ();
+      ck_assert (!ferry_channel_wait (sender, G_IO_OUT, 60 * MS, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      assert_took (started, 60 * MS);
+      g_clear_error (&error);
+
+      started = g_get_monotonic_time ();
+      ck_assert (!ferry_channel_flush (sender, 60 * MS, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      assert_took (started, 60 * MS);
+      g_clear_error (&error);
+
+      /* for memory */
+      view = channel_test_take (receiver);
+      started = g_get_monotonic_time ();
+      ck_assert_ptr_null (ferry_channel_loan (sender, 4096, 60 * MS, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      assert_took (started, 60 * MS);
+      g_clear_error (&error);
+      started = g_get_monotonic_time ();
+      ck_assert (!channel_test_try_send (sender, 2, 4096, 60 * MS, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      assert_took (started, 60 * MS);
+      g_clear_error (&error);
+      ferry_buffer_unref (g_steal_pointer (&view));
+
+      /* Nothing of what failed was sent. */
+      channel_test_expect_nothing (test, receiver);
+      channel_test_verify (sender);
+      channel_test_close (sender);
+      channel_test_close (receiver);
+    }
+}
+
+TRANSPORT_TEST (test_no_wait)
+{
+  FerryChannel *sender = open_sender (test, "capacity=1");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GError) error = NULL;
+  gint64 started = g_get_monotonic_time ();
+
+  for (guint i = 0; i < 200; i++)
+    {
+      channel_test_expect_nothing (test, receiver);
+      ck_assert (!ferry_channel_wait (receiver, G_IO_IN, FERRY_NO_WAIT, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      g_clear_error (&error);
+      ck_assert (ferry_channel_wait (sender, G_IO_OUT, FERRY_NO_WAIT, NULL, &error));
+      ck_assert (channel_test_try_send (sender, i, 10, FERRY_NO_WAIT, &error));
+      ck_assert (!channel_test_try_send (sender, i, 10, FERRY_NO_WAIT, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+      g_clear_error (&error);
+      ck_assert (!ferry_channel_flush (sender, FERRY_NO_WAIT, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      g_clear_error (&error);
+      ck_assert (ferry_channel_wait (receiver, G_IO_IN, FERRY_NO_WAIT, NULL, &error));
+      channel_test_expect (receiver, i, 10);
+      ck_assert (ferry_channel_flush (sender, FERRY_NO_WAIT, NULL, &error));
+      ferry_assert_no_error (error);
+    }
+  ck_assert_int_lt (g_get_monotonic_time () - started, 2 * G_USEC_PER_SEC);
+  channel_test_assert_statistic (sender, send_waits, 0);
+  channel_test_assert_statistic (sender, receive_waits, 0);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* Every call that can wait, on an endpoint where it does. */
+typedef enum
+{
+  CALL_RECEIVE,
+  CALL_RECEIVE_BYTES,
+  CALL_RECEIVE_VALUE,
+  CALL_WAIT_IN,
+  CALL_SEND,
+  CALL_SEND_LARGE,
+  CALL_SEND_BUFFER,
+  CALL_SEND_VALUE,
+  CALL_WAIT_OUT,
+  CALL_FLUSH,
+  CALL_LOAN,
+  N_CALLS,
+} Call;
+
+static const char *const call_names[] = {
+  "receive",     "receive_bytes", "receive_value", "wait for in", "send", "send of a block",
+  "send_buffer", "send_value",    "wait for out",  "flush",       "loan",
+};
+
+typedef struct
+{
+  Call call;
+  FerryChannel *channel;
+  FerryBuffer *loan;
+  GCancellable *cancellable;
+  gint64 timeout;
+  GError *error;
+  gboolean succeeded;
+  gint started; /* atomic */
+  gint64 returned;
+} Waiting;
+
+static gpointer
+wait_thread (gpointer data)
+{
+  Waiting *self = data;
+  g_auto (GValue) value = G_VALUE_INIT;
+  g_autoptr (FerryBuffer) buffer = NULL;
+  g_autoptr (GBytes) bytes = NULL;
+  guint8 contents[5000] = { 0 };
+
+  g_atomic_int_set (&self->started, 1);
+  switch (self->call)
+    {
+    case CALL_RECEIVE:
+      buffer = ferry_channel_receive (self->channel, self->timeout, self->cancellable, &self->error);
+      self->succeeded = buffer != NULL;
+      break;
+    case CALL_RECEIVE_BYTES:
+      bytes = ferry_channel_receive_bytes (self->channel, self->timeout, self->cancellable, &self->error);
+      self->succeeded = bytes != NULL;
+      break;
+    case CALL_RECEIVE_VALUE:
+      self->succeeded
+          = ferry_channel_receive_value (self->channel, &value, self->timeout, self->cancellable, &self->error);
+      break;
+    case CALL_WAIT_IN:
+      self->succeeded = ferry_channel_wait (self->channel, G_IO_IN, self->timeout, self->cancellable, &self->error);
+      break;
+    case CALL_SEND:
+      self->succeeded
+          = ferry_channel_send (self->channel, contents, 10, self->timeout, self->cancellable, &self->error);
+      break;
+    case CALL_SEND_LARGE:
+      self->succeeded = ferry_channel_send (self->channel, contents, sizeof contents, self->timeout, self->cancellable,
+                                            &self->error);
+      break;
+    case CALL_SEND_BUFFER:
+      self->succeeded
+          = ferry_channel_send_buffer (self->channel, self->loan, self->timeout, self->cancellable, &self->error);
+      break;
+    case CALL_SEND_VALUE:
+      bytes = g_bytes_new (contents, 10);
+      g_value_init (&value, G_TYPE_BYTES);
+      g_value_set_boxed (&value, bytes);
+      self->succeeded
+          = ferry_channel_send_value (self->channel, &value, self->timeout, self->cancellable, &self->error);
+      break;
+    case CALL_WAIT_OUT:
+      self->succeeded = ferry_channel_wait (self->channel, G_IO_OUT, self->timeout, self->cancellable, &self->error);
+      break;
+    case CALL_FLUSH:
+      self->succeeded = ferry_channel_flush (self->channel, self->timeout, self->cancellable, &self->error);
+      break;
+    case CALL_LOAN:
+      buffer = ferry_channel_loan (self->channel, 65536, self->timeout, self->cancellable, &self->error);
+      self->succeeded = buffer != NULL;
+      break;
+    case N_CALLS:
+    default:
+      g_assert_not_reached ();
+    }
+  self->returned = g_get_monotonic_time ();
+  return NULL;
+}
+
+typedef struct
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  FerryBuffer *view; /* holds the memory that a loan waits for */
+  Waiting waiting;
+  GThread *thread;
+} Scene;
+
+static void
+listener_cb (FerryChannel *channel, FerryParticipant *participant, gpointer user_data)
+{
+}
+
+/* Begins the call in a thread and gives it time to fall asleep. */
+static void
+scene_begin (Scene *self, ChannelTest *test, Call call, const char *strategy, gboolean with_listener)
+{
+  g_autofree char *properties = g_strdup_printf ("capacity=1 max-bytes=131072 wait-strategy=%s", strategy);
+
+  memset (self, 0, sizeof *self);
+  channel_test_forget (test);
+  self->sender = open_sender (test, properties);
+  self->receiver = open_receiver (test, properties);
+  self->waiting.call = call;
+  self->waiting.channel = call <= CALL_WAIT_IN ? self->receiver : self->sender;
+  self->waiting.cancellable = g_cancellable_new ();
+  self->waiting.timeout = FERRY_WAIT_FOREVER;
+  if (with_listener)
+    g_signal_connect (self->waiting.channel, "peer-joined", G_CALLBACK (listener_cb), NULL);
+  if (call == CALL_SEND_BUFFER)
+    self->waiting.loan = take_loan (self->sender, 0, 9000);
+  if (call == CALL_LOAN)
+    {
+      channel_test_send (self->sender, 0, 131072);
+      self->view = channel_test_take (self->receiver);
+    }
+  else if (call > CALL_WAIT_IN)
+    {
+      channel_test_send (self->sender, 0, 100);
+    }
+  self->thread = g_thread_new ("waiting", wait_thread, &self->waiting);
+  while (!g_atomic_int_get (&self->waiting.started))
+    g_usleep (MS);
+  g_usleep (20 * MS);
+  ck_assert_msg (self->waiting.returned == 0, "%s did not wait", call_names[call]);
+}
+
+static void
+scene_assert_prompt (Scene *self, gint64 told)
+{
+  g_thread_join (g_steal_pointer (&self->thread));
+  ck_assert_msg (self->waiting.returned - told < PROMPT_US, "%s came back after %g ms", call_names[self->waiting.call],
+                 (double) (self->waiting.returned - told) / MS);
+}
+
+static void
+scene_end (Scene *self)
+{
+  g_clear_pointer (&self->view, ferry_buffer_unref);
+  g_clear_pointer (&self->waiting.loan, ferry_buffer_unref);
+  g_clear_error (&self->waiting.error);
+  ferry_assert_last_unref (self->waiting.cancellable);
+  channel_test_close (self->sender);
+  channel_test_close (self->receiver);
+}
+
+static void
+check_cancel (ChannelTest *test, const char *strategy, gboolean with_listener)
+{
+  for (guint call = 0; call < N_CALLS; call++)
+    {
+      Scene scene;
+      gint64 told;
+
+      scene_begin (&scene, test, call, strategy, with_listener);
+      told = g_get_monotonic_time ();
+      g_cancellable_cancel (scene.waiting.cancellable);
+      scene_assert_prompt (&scene, told);
+      ck_assert_msg (!scene.waiting.succeeded, "%s succeeded", call_names[call]);
+      ferry_assert_error (scene.waiting.error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+      channel_test_verify (scene.sender);
+      /* Who is cancelled already does nothing at all, also where nothing would have to be waited for. */
+      g_clear_error (&scene.waiting.error);
+      if (call != CALL_WAIT_IN && call != CALL_WAIT_OUT && call != CALL_FLUSH)
+        {
+          if (call <= CALL_WAIT_IN)
+            channel_test_send (scene.sender, 5, 5);
+          else if (scene.view == NULL)
+            channel_test_expect (scene.receiver, 0, 100);
+          g_clear_pointer (&scene.view, ferry_buffer_unref);
+          wait_thread (&scene.waiting);
+          ck_assert_msg (!scene.waiting.succeeded, "%s succeeded, cancelled", call_names[call]);
+          ferry_assert_error (scene.waiting.error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+          if (call <= CALL_WAIT_IN)
+            channel_test_expect (scene.receiver, 5, 5);
+        }
+      scene_end (&scene);
+    }
+}
+
+TRANSPORT_TEST (test_cancel) { check_cancel (test, "adaptive", FALSE); }
+
+TRANSPORT_TEST (test_cancel_sleeping) { check_cancel (test, "sleep", FALSE); }
+
+TRANSPORT_TEST (test_cancel_spinning) { check_cancel (test, "spin", FALSE); }
+
+TRANSPORT_TEST (test_cancel_with_listener) { check_cancel (test, "adaptive", TRUE); }
+
+static void
+check_close_while_waiting (ChannelTest *test, const char *strategy, gboolean with_listener)
+{
+  for (guint call = 0; call < N_CALLS; call++)
+    {
+      Scene scene;
+      g_autoptr (GError) error = NULL;
+      gint64 told;
+
+      scene_begin (&scene, test, call, strategy, with_listener);
+      told = g_get_monotonic_time ();
+      ck_assert (ferry_channel_close (scene.waiting.channel, &error));
+      ferry_assert_no_error (error);
+      scene_assert_prompt (&scene, told);
+      if (scene.waiting.succeeded)
+        ck_assert (call == CALL_WAIT_IN || call == CALL_WAIT_OUT); /* the closing is something to tell */
+      else
+        channel_test_assert_error (test, scene.waiting.error, FERRY_ERROR_CLOSED);
+      scene_end (&scene);
+    }
+}
+
+TRANSPORT_TEST (test_close_while_waiting) { check_close_while_waiting (test, "adaptive", FALSE); }
+
+TRANSPORT_TEST (test_close_while_sleeping) { check_close_while_waiting (test, "sleep", FALSE); }
+
+TRANSPORT_TEST (test_close_while_waiting_with_listener) { check_close_while_waiting (test, "adaptive", TRUE); }
+
+/* When the other side does what is waited for, the call comes back at once. */
+static void
+check_woken (ChannelTest *test, const char *strategy, gboolean with_listener)
+{
+  for (guint call = 0; call < N_CALLS; call++)
+    {
+      Scene scene;
+      gint64 told;
+
+      scene_begin (&scene, test, call, strategy, with_listener);
+      told = g_get_monotonic_time ();
+      if (call <= CALL_WAIT_IN)
+        channel_test_send (scene.sender, 1, 50);
+      else if (call == CALL_LOAN)
+        g_clear_pointer (&scene.view, ferry_buffer_unref);
+      else
+        channel_test_expect (scene.receiver, 0, 100);
+      scene_assert_prompt (&scene, told);
+      ferry_assert_no_error (scene.waiting.error);
+      ck_assert_msg (scene.waiting.succeeded, "%s", call_names[call]);
+      if (call != CALL_WAIT_IN && call != CALL_WAIT_OUT && call != CALL_FLUSH && call <= CALL_WAIT_IN)
+        channel_test_assert_statistic (scene.sender, receive_waits, 1);
+      if (call == CALL_SEND || call == CALL_SEND_BUFFER)
+        channel_test_assert_statistic (scene.sender, send_waits, 1);
+      channel_test_verify (scene.sender);
+      scene_end (&scene);
+    }
+}
+
+TRANSPORT_TEST (test_woken) { check_woken (test, "adaptive", FALSE); }
+
+TRANSPORT_TEST (test_woken_sleeping) { check_woken (test, "sleep", FALSE); }
+
+TRANSPORT_TEST (test_woken_spinning) { check_woken (test, "spin", FALSE); }
+
+TRANSPORT_TEST (test_woken_with_listener) { check_woken (test, "adaptive", TRUE); }
+
+/* ---- descriptors and sources ---- */
+
+/* As docs say: check, and when that tells nothing, poll; whatever poll says, check again. */
+static GIOCondition
+poll_until_ready (FerryChannel *channel, GIOCondition condition, gint64 timeout, guint *n_polls)
+{
+  g_autoptr (GError) error = NULL;
+  gint64 deadline = g_get_monotonic_time () + timeout;
+  int fd = ferry_channel_get_fd (channel, &error);
+
+  ferry_assert_no_error (error);
+  ck_assert_int_ge (fd, 0);
+  ck_assert_int_eq (fcntl (fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+  ck_assert_int_eq (ferry_channel_get_fd (channel, NULL), fd);
+  for (*n_polls = 0;; ++*n_polls)
+    {
+      GIOCondition ready = ferry_channel_check (channel, condition);
+      struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+      gint64 left = deadline - g_get_monotonic_time ();
+
+      if (ready != 0 || left <= 0)
+        return ready;
+      poll (&poll_fd, 1, (int) (left / 1000) + 1);
+    }
+}
+
+typedef struct
+{
+  FerryChannel *channel;
+  guint64 number;
+  gint64 delay;
+} Later;
+
+static gpointer
+send_later_thread (gpointer data)
+{
+  Later *later = data;
+
+  g_usleep (later->delay);
+  channel_test_send (later->channel, later->number, 3000);
+  return NULL;
+}
+
+static gpointer
+take_later_thread (gpointer data)
+{
+  Later *later = data;
+
+  g_usleep (later->delay);
+  channel_test_expect (later->channel, later->number, 3000);
+  return NULL;
+}
+
+TRANSPORT_TEST (test_poll)
+{
+  FerryChannel *sender = open_sender (test, "capacity=1");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  guint n_polls;
+
+  for (guint i = 0; i < 20; i++)
+    {
+      Later later = { sender, i, 5 * MS };
+      GThread *thread = g_thread_new ("sender", send_later_thread, &later);
+      gint64 started = g_get_monotonic_time ();
+
+      ck_assert_uint_eq (poll_until_ready (receiver, G_IO_IN, 5 * G_USEC_PER_SEC, &n_polls), G_IO_IN);
+      ck_assert_int_lt (g_get_monotonic_time () - started, 5 * MS + PROMPT_US);
+      ck_assert_uint_le (n_polls, 3);
+      g_thread_join (thread);
+      ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN), G_IO_IN);
+
+      ck_assert_uint_eq (ferry_channel_check (sender, G_IO_OUT), 0);
+      later.channel = receiver;
+      started = g_get_monotonic_time ();
+      thread = g_thread_new ("receiver", take_later_thread, &later);
+      ck_assert_uint_eq (poll_until_ready (sender, G_IO_OUT, 5 * G_USEC_PER_SEC, &n_polls), G_IO_OUT);
+      ck_assert_int_lt (g_get_monotonic_time () - started, 5 * MS + PROMPT_US);
+      ck_assert_uint_le (n_polls, 3);
+      g_thread_join (thread);
+      ck_assert_uint_eq (ferry_channel_check (sender, G_IO_OUT), G_IO_OUT);
+    }
+
+  /* Nothing: at most two false alarms a second. */
+  ck_assert_uint_eq (poll_until_ready (receiver, G_IO_IN, 1100 * MS, &n_polls), 0);
+  ck_assert_uint_le (n_polls, 4);
+
+  /* Shut down: everything is ready, and it says so. */
+  ck_assert (ferry_channel_shut_down (sender, NULL));
+  ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN) & G_IO_HUP, G_IO_HUP);
+  ck_assert_uint_eq (ferry_channel_check (sender, G_IO_OUT) & G_IO_HUP, G_IO_HUP);
+  ck_assert (ferry_channel_close (receiver, NULL));
+  ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN), G_IO_HUP);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* A descriptor that is polled by several receivers: each message still goes to exactly one. */
+TRANSPORT_TEST (test_poll_two_receivers)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receivers[2] = { open_receiver (test, NULL), open_receiver (test, NULL) };
+  struct pollfd poll_fds[2];
+  guint n_received = 0;
+
+  for (guint i = 0; i < 2; i++)
+    poll_fds[i] = (struct pollfd){ .fd = ferry_channel_get_fd (receivers[i], NULL), .events = POLLIN };
+  for (guint n = 0; n < 50; n++)
+    {
+      guint before = n_received;
+
+      for (guint i = 0; i < 2; i++)
+        ck_assert_uint_eq (ferry_channel_check (receivers[i], G_IO_IN), 0);
+      channel_test_send (sender, n, 10);
+      while (n_received == before)
+        {
+          ck_assert_int_ge (poll (poll_fds, 2, 2000), 1);
+          for (guint i = 0; i < 2; i++)
+            if (ferry_channel_check (receivers[i], G_IO_IN) != 0)
+              {
+                channel_test_expect (receivers[i], n, 10);
+                n_received++;
+              }
+        }
+    }
+  ck_assert_uint_eq (n_received, 50);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receivers[0]);
+  channel_test_close (receivers[1]);
+}
+
+typedef struct
+{
+  guint n_calls;
+  guint64 next;
+  guint64 stop_at;
+  GIOCondition condition;
+  gboolean done;
+} SourceState;
+
+static gboolean
+receive_source_cb (FerryChannel *channel, GIOCondition condition, gpointer user_data)
+{
+  SourceState *state = user_data;
+
+  state->n_calls++;
+  state->condition = condition;
+  if (condition & G_IO_HUP)
+    {
+      state->done = TRUE;
+      return G_SOURCE_REMOVE;
+    }
+  channel_test_expect (channel, state->next, 40);
+  state->next++;
+  state->done = state->next == state->stop_at;
+  return state->done ? G_SOURCE_REMOVE : G_SOURCE_CONTINUE;
+}
+
+static gboolean
+send_source_cb (FerryChannel *channel, GIOCondition condition, gpointer user_data)
+{
+  SourceState *state = user_data;
+  g_autoptr (GError) error = NULL;
+
+  state->n_calls++;
+  ck_assert_uint_eq (condition, G_IO_OUT);
+  ck_assert (channel_test_try_send (channel, state->next, 40, FERRY_NO_WAIT, &error));
+  state->next++;
+  state->done = state->next == state->stop_at;
+  return state->done ? G_SOURCE_REMOVE : G_SOURCE_CONTINUE;
+}
+
+static GSource *
+attach_source (FerryChannel *channel, GIOCondition condition, FerryChannelSourceFunc func, gpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  GSource *source = ferry_channel_create_source (channel, condition, NULL, &error);
+
+  ferry_assert_no_error (error);
+  g_source_set_callback (source, (GSourceFunc) (void (*) (void)) func, data, NULL);
+  g_source_attach (source, NULL);
+  return source;
+}
+
+static void
+detach_source (GSource *source)
+{
+  g_source_destroy (source);
+  g_source_unref (source);
+}
+
+/* A sender and a receiver in one main loop, with a channel that is full most of the time. */
+TRANSPORT_TEST (test_sources)
+{
+  FerryChannel *sender = open_sender (test, "capacity=2");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  SourceState out = { .stop_at = 500 };
+  SourceState in = { .stop_at = 500 };
+  GSource *out_source = attach_source (sender, G_IO_OUT, send_source_cb, &out);
+  GSource *in_source = attach_source (receiver, G_IO_IN, receive_source_cb, &in);
+
+  channel_test_iterate_until (&in.done, 10);
+  ck_assert (out.done);
+  ck_assert_uint_eq (out.n_calls, 500);
+  ck_assert_uint_eq (in.n_calls, 500);
+  detach_source (out_source);
+  detach_source (in_source);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+static gboolean
+remove_cb (gpointer user_data)
+{
+  return G_SOURCE_REMOVE;
+}
+
+/* Idle sources neither call nor compute. */
+TRANSPORT_TEST (test_sources_idle)
+{
+  FerryChannel *sender = open_sender (test, "capacity=1");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryChannel *other = open_receiver (test, NULL);
+  SourceState out = { .stop_at = 500 };
+  SourceState in = { .stop_at = 500 };
+  GSource *sources[3];
+  gint64 cpu;
+  guint n_iterations = 0;
+  gint64 until;
+
+  channel_test_send (sender, 0, 40);
+  channel_test_expect (receiver, 0, 40);
+  sources[0] = attach_source (receiver, G_IO_IN, receive_source_cb, &in);
+  sources[1] = attach_source (other, G_IO_IN, receive_source_cb, &in);
+  cpu = channel_test_cpu_time ();
+  until = g_get_monotonic_time () + 1500 * MS;
+  g_timeout_add (1500, remove_cb, NULL);
+  while (g_get_monotonic_time () < until)
+    {
+      g_main_context_iteration (NULL, TRUE);
+      n_iterations++;
+    }
+  cpu = channel_test_cpu_time () - cpu;
+  ck_assert_uint_eq (in.n_calls, 0);
+  /* two looks a second each, and the timer */
+  ck_assert_msg (n_iterations <= 12, "%u wake-ups in 1.5 s", n_iterations);
+  ck_assert_msg (cpu < 30 * MS * (ferry_test_is_valgrind () ? 100 : 1), "%g ms of CPU time while idle",
+                 (double) cpu / MS);
+  detach_source (sources[0]);
+  detach_source (sources[1]);
+
+  /* A full channel is no busy loop either. */
+  channel_test_send (sender, 0, 40);
+  sources[2] = attach_source (sender, G_IO_OUT, send_source_cb, &out);
+  cpu = channel_test_cpu_time ();
+  channel_test_iterate_for (1);
+  cpu = channel_test_cpu_time () - cpu;
+  ck_assert_uint_eq (out.n_calls, 0);
+  ck_assert_msg (cpu < 30 * MS * (ferry_test_is_valgrind () ? 100 : 1), "%g ms of CPU time while full",
+                 (double) cpu / MS);
+  detach_source (sources[2]);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_close (other);
+}
+
+TRANSPORT_TEST (test_source_hang_up)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  SourceState in = { .stop_at = 500 };
+  GSource *source = attach_source (receiver, G_IO_IN, receive_source_cb, &in);
+  g_autoptr (GError) error = NULL;
+
+  channel_test_iterate_for (0.05);
+  ck_assert_uint_eq (in.n_calls, 0);
+  ck_assert (ferry_channel_shut_down (sender, &error));
+  channel_test_iterate_until (&in.done, 2);
+  ck_assert_uint_eq (in.condition & G_IO_HUP, G_IO_HUP);
+  detach_source (source);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* A waiting call costs no CPU time either. */
+TRANSPORT_TEST (test_waiting_idle)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  gint64 cpu = channel_test_cpu_time ();
+
+  channel_test_expect_error (test, receiver, 1000 * MS, FERRY_ERROR_TIMED_OUT);
+  cpu = channel_test_cpu_time () - cpu;
+  ck_assert_msg (cpu < 20 * MS * (ferry_test_is_valgrind () ? 100 : 1), "%g ms of CPU time while waiting for 1 s",
+                 (double) cpu / MS);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* ---- asynchronous operations ---- */
+
+typedef struct
+{
+  gboolean done;
+  FerryBuffer *buffer;
+  gboolean succeeded;
+  GError *error;
+  guint n_calls;
+} Async;
+
+static void
+async_clear (Async *self)
+{
+  g_clear_pointer (&self->buffer, ferry_buffer_unref);
+  g_clear_error (&self->error);
+  memset (self, 0, sizeof *self);
+}
+
+static void
+received_cb (GObject *object, GAsyncResult *result, gpointer user_data)
+{
+  Async *self = user_data;
+
+  self->buffer = ferry_channel_receive_finish (FERRY_CHANNEL (object), result, &self->error);
+  ck_assert ((self->buffer != NULL) == (self->error == NULL));
+  self->done = TRUE;
+  self->n_calls++;
+}
+
+static void
+sent_cb (GObject *object, GAsyncResult *result, gpointer user_data)
+{
+  Async *self = user_data;
+
+  self->succeeded = ferry_channel_send_bytes_finish (FERRY_CHANNEL (object), result, &self->error);
+  self->done = TRUE;
+  self->n_calls++;
+}
+
+static void
+flushed_cb (GObject *object, GAsyncResult *result, gpointer user_data)
+{
+  Async *self = user_data;
+
+  self->succeeded = ferry_channel_flush_finish (FERRY_CHANNEL (object), result, &self->error);
+  self->done = TRUE;
+  self->n_calls++;
+}
+
+TRANSPORT_TEST (test_receive_async)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GCancellable) cancellable = g_cancellable_new ();
+  Async async = { 0 };
+  gint64 started;
+
+  /* There is one already: it still comes from the main loop. */
+  channel_test_send (sender, 1, 3000);
+  ferry_channel_receive_async (receiver, G_PRIORITY_DEFAULT, NULL, received_cb, &async);
+  ck_assert (!async.done);
+  channel_test_iterate_until (&async.done, 5);
+  ferry_assert_no_error (async.error);
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (async.buffer, NULL), 3000, 1));
+  async_clear (&async);
+
+  /* It comes later. */
+  for (guint i = 0; i < 10; i++)
+    {
+      ferry_channel_receive_async (receiver, G_PRIORITY_DEFAULT, cancellable, received_cb, &async);
+      channel_test_iterate_for (0.01);
+      ck_assert (!async.done);
+      channel_test_send (sender, i, 3000);
+      started = g_get_monotonic_time ();
+      channel_test_iterate_until (&async.done, 5);
+      ck_assert_int_lt (g_get_monotonic_time () - started, PROMPT_US);
+      ferry_assert_no_error (async.error);
+      ck_assert (channel_test_is_filled (ferry_buffer_get_data (async.buffer, NULL), 3000, i));
+      async_clear (&async);
+    }
+
+  /* Cancelled: no message is lost by that. */
+  ferry_channel_receive_async (receiver, G_PRIORITY_DEFAULT, cancellable, received_cb, &async);
+  channel_test_iterate_for (0.02);
+  started = g_get_monotonic_time ();
+  g_cancellable_cancel (cancellable);
+  channel_test_iterate_until (&async.done, 5);
+  ck_assert_int_lt (g_get_monotonic_time () - started, PROMPT_US);
+  ferry_assert_error (async.error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  async_clear (&async);
+  channel_test_send (sender, 5, 10);
+  ferry_channel_receive_async (receiver, G_PRIORITY_DEFAULT, cancellable, received_cb, &async);
+  channel_test_iterate_until (&async.done, 5);
+  ferry_assert_error (async.error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  async_clear (&async);
+  channel_test_expect (receiver, 5, 10);
+
+  /* The end of the stream. */
+  ferry_channel_receive_async (receiver, G_PRIORITY_DEFAULT, NULL, received_cb, &async);
+  channel_test_iterate_for (0.02);
+  ck_assert (!async.done);
+  ck_assert (ferry_channel_end_of_stream (sender, NULL));
+  channel_test_iterate_until (&async.done, 5);
+  channel_test_assert_error (test, async.error, FERRY_ERROR_END_OF_STREAM);
+  ck_assert_uint_eq (async.n_calls, 1);
+  async_clear (&async);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* Closing ends what waits. */
+TRANSPORT_TEST (test_async_and_close)
+{
+  FerryChannel *sender = open_sender (test, "capacity=1");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GBytes) bytes = g_bytes_new_static ("x", 1);
+  Async async = { 0 };
+  gint64 started;
+
+  ferry_channel_receive_async (receiver, G_PRIORITY_DEFAULT, NULL, received_cb, &async);
+  channel_test_iterate_for (0.02);
+  started = g_get_monotonic_time ();
+  ck_assert (ferry_channel_close (receiver, NULL));
+  channel_test_iterate_until (&async.done, 5);
+  ck_assert_int_lt (g_get_monotonic_time () - started, LATE_US + 500 * MS);
+  channel_test_assert_error (test, async.error, FERRY_ERROR_CLOSED);
+  async_clear (&async);
+
+  channel_test_send (sender, 0, 10);
+  ferry_channel_send_bytes_async (sender, bytes, G_PRIORITY_DEFAULT, NULL, sent_cb, &async);
+  channel_test_iterate_for (0.02);
+  ck_assert (!async.done);
+  ck_assert (ferry_channel_close (sender, NULL));
+  channel_test_iterate_until (&async.done, 5);
+  channel_test_assert_error (test, async.error, FERRY_ERROR_CLOSED);
+  async_clear (&async);
+  channel_test_iterate_for (0.01);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_send_async)
+{
+  FerryChannel *sender = open_sender (test, "capacity=1 max-bytes=65536");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GCancellable) cancellable = g_cancellable_new ();
+  static const gsize async_sizes[] = { 20, 65536 };
+  Async async = { 0 };
+
+  for (guint i = 0; i < G_N_ELEMENTS (async_sizes); i++)
+    {
+      gsize size = async_sizes[i];
+      guint8 *data = g_malloc (size);
+      g_autoptr (GBytes) bytes = NULL;
+      FerryBuffer *view;
+
+      channel_test_fill (data, size, 8);
+      bytes = g_bytes_new_take (data, size);
+      ferry_channel_send_bytes_async (sender, bytes, G_PRIORITY_DEFAULT, NULL, sent_cb, &async);
+      channel_test_iterate_until (&async.done, 5);
+      ferry_assert_no_error (async.error);
+      ck_assert (async.succeeded);
+      async_clear (&async);
+
+      /* Full: it waits for the receiver, and for the memory that the receiver holds. */
+      ferry_channel_send_bytes_async (sender, bytes, G_PRIORITY_DEFAULT, cancellable, sent_cb, &async);
+      channel_test_iterate_for (0.02);
+      ck_assert (!async.done);
+      view = channel_test_take (receiver);
+      if (size == 65536)
+        {
+          channel_test_iterate_for (0.02);
+          ck_assert (!async.done);
+        }
+      ferry_buffer_unref (view);
+      channel_test_iterate_until (&async.done, 5);
+      ferry_assert_no_error (async.error);
+      ck_assert (async.succeeded);
+      async_clear (&async);
+      channel_test_expect (receiver, 8, size);
+      channel_test_expect_nothing (test, receiver);
+
+      /* Too big, at once. */
+      {
+        g_autoptr (GBytes) huge = g_bytes_new_take (g_malloc0 (65537), 65537);
+
+        ferry_channel_send_bytes_async (sender, huge, G_PRIORITY_DEFAULT, NULL, sent_cb, &async);
+        channel_test_iterate_until (&async.done, 5);
+        channel_test_assert_error (test, async.error, FERRY_ERROR_TOO_BIG);
+        async_clear (&async);
+      }
+    }
+
+  channel_test_send (sender, 0, 10);
+  {
+    g_autoptr (GBytes) bytes = g_bytes_new_static ("x", 1);
+
+    ferry_channel_send_bytes_async (sender, bytes, G_PRIORITY_DEFAULT, cancellable, sent_cb, &async);
+    channel_test_iterate_for (0.02);
+    g_cancellable_cancel (cancellable);
+    channel_test_iterate_until (&async.done, 5);
+    ferry_assert_error (async.error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+    async_clear (&async);
+  }
+  channel_test_expect (receiver, 0, 10);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_flush_async)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GCancellable) cancellable = g_cancellable_new ();
+  Async async = { 0 };
+
+  ferry_channel_flush_async (sender, G_PRIORITY_DEFAULT, NULL, flushed_cb, &async);
+  channel_test_iterate_until (&async.done, 5);
+  ferry_assert_no_error (async.error);
+  async_clear (&async);
+
+  channel_test_send (sender, 0, 10);
+  channel_test_send (sender, 1, 10000);
+  ferry_channel_flush_async (sender, G_PRIORITY_DEFAULT, NULL, flushed_cb, &async);
+  channel_test_expect (receiver, 0, 10);
+  channel_test_iterate_for (0.02);
+  ck_assert (!async.done);
+  channel_test_expect (receiver, 1, 10000);
+  channel_test_iterate_until (&async.done, 5);
+  ferry_assert_no_error (async.error);
+  ck_assert (async.succeeded);
+  async_clear (&async);
+
+  channel_test_send (sender, 2, 10);
+  ferry_channel_flush_async (sender, G_PRIORITY_DEFAULT, cancellable, flushed_cb, &async);
+  channel_test_iterate_for (0.02);
+  g_cancellable_cancel (cancellable);
+  channel_test_iterate_until (&async.done, 5);
+  ferry_assert_error (async.error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  async_clear (&async);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
 static void
 add_case (Suite *suite, const char *name, double timeout, int i, const TTest *const *tests)
 {
@@ -1556,6 +2513,28 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
     NULL,
   };
   const TTest *const idle_memory[] = { test_idle_memory_given_back, NULL };
+  const TTest *const waiting[] = {
+    test_receive_times_out,
+    test_send_times_out,
+    test_no_wait,
+    test_cancel,
+    test_cancel_sleeping,
+    test_cancel_spinning,
+    test_cancel_with_listener,
+    test_close_while_waiting,
+    test_close_while_sleeping,
+    test_close_while_waiting_with_listener,
+    test_woken,
+    test_woken_sleeping,
+    test_woken_spinning,
+    test_woken_with_listener,
+    NULL,
+  };
+  const TTest *const polling[] = {
+    test_poll_two_receivers, test_sources,    test_source_hang_up, test_receive_async,
+    test_async_and_close,    test_send_async, test_flush_async,    NULL,
+  };
+  const TTest *const idle[] = { test_poll, test_sources_idle, test_waiting_idle, NULL };
   gboolean shared_memory = (flags & TRANSPORT_CONFORMANCE_NO_SHARED_MEMORY) == 0;
   gboolean slow = (flags & TRANSPORT_CONFORMANCE_QUICK) == 0;
   double patience = ferry_test_is_thorough () ? 300 : 30;
@@ -1572,6 +2551,11 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
   add_case (suite, "sizes", patience, i, message_sizes);
   add_case (suite, "loans", patience, i, loans);
   add_case (suite, "views", patience, i, views);
+  if (slow)
+    add_case (suite, "waiting", patience, i, waiting);
+  add_case (suite, "polling", patience, i, polling);
+  if (slow)
+    add_case (suite, "idle", patience, i, idle);
   if (shared_memory)
     add_case (suite, "memory", patience, i, memory);
   if (shared_memory && slow)
