@@ -270,17 +270,21 @@ ask (const Place *place, guint index, FerryRole role, int *control_fd, int *data
       return result;
     }
   poll_fd.fd = fd;
-  if (send (fd, &request, sizeof request, MSG_NOSIGNAL) == (gssize) sizeof request
-      && poll (&poll_fd, 1, ANSWER_TIMEOUT_MS) == 1)
+  if (send (fd, &request, sizeof request, MSG_NOSIGNAL) != (gssize) sizeof request)
+    {
+      if (errno == EPIPE || errno == ECONNRESET)
+        result = ASK_DEAD; /* it left, or died, while we asked */
+    }
+  else if (poll (&poll_fd, 1, ANSWER_TIMEOUT_MS) == 1)
     {
       n = recvmsg (fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
       for (header = n > 0 ? CMSG_FIRSTHDR (&message) : NULL; header != NULL; header = CMSG_NXTHDR (&message, header))
         if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS
             && header->cmsg_len == CMSG_LEN (sizeof fds))
           memcpy (fds, CMSG_DATA (header), sizeof fds);
-      if (n == 0)
+      if (n == 0 || (n < 0 && errno == ECONNRESET))
         {
-          result = ASK_DEAD; /* it left while we asked */
+          result = ASK_DEAD; /* likewise */
         }
       else if (n == (gssize) sizeof reply && reply.magic == FERRY_MEMFD_MAGIC && reply.status == 0 && fds[0] >= 0
                && fds[1] >= 0)
@@ -312,7 +316,8 @@ place_unlink (const Place *place, guint index)
   unlink (path);
 }
 
-/* Asks whoever serves here; sockets of the dead are removed. ASK_DEAD: nobody is left. */
+/* Asks whoever serves here. ASK_DEAD: nobody is left. Sockets of the dead are removed, except for observers, who only
+ * look. */
 static AskResult
 ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, int *status)
 {
@@ -322,9 +327,9 @@ ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, 
     {
       AskResult one = ask (place, i, role, control_fd, data_fd, status);
 
-      if (one == ASK_DEAD)
+      if (one == ASK_DEAD && role != FERRY_ROLE_OBSERVER)
         place_unlink (place, i);
-      else if (one == ASK_OK || result == ASK_DEAD)
+      else if (one == ASK_OK || (one != ASK_DEAD && result == ASK_DEAD))
         result = one;
     }
   return result;
@@ -352,18 +357,17 @@ serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int contr
     {
       g_autoptr (GError) local = NULL;
 
+      /* The size of the lock file is the number of indices, and takes no block on the disk. Noted first: who is killed
+       * in between leaves nothing that the last one to leave does not look for. */
+      if (i >= place->n_sockets && ftruncate (place->lock_fd, (off_t) i + 1) != 0)
+        {
+          set_error (folder, "can't note the socket", errno, error);
+          ferry_memfd_service_unexport (export);
+          return FALSE;
+        }
       place_socket_path (place, i, path);
       if (ferry_memfd_service_listen (export, path, i, &local))
-        {
-          /* The size of the lock file is the number of indices, and takes no block on the disk. */
-          if (i >= place->n_sockets && ftruncate (place->lock_fd, (off_t) i + 1) != 0)
-            {
-              set_error (folder, "can't note the socket", errno, error);
-              ferry_memfd_service_unexport (export);
-              return FALSE;
-            }
-          break;
-        }
+        break;
       if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_EXISTS) || i + 1 == SOCKETS_MAX)
         {
           g_propagate_error (error, g_steal_pointer (&local));
@@ -467,7 +471,7 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
       place_leave (&place);
       return FALSE;
     }
-  result = ask_anybody (&place, FERRY_ROLE_OBSERVER, &control_fd, &data_fd, &status);
+  result = ask_anybody (&place, config->role, &control_fd, &data_fd, &status);
   if (result == ASK_DEAD)
     {
       if (config->group >= 0
@@ -579,7 +583,8 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
       break;
     case ASK_DEAD:
       /* only the dead were here */
-      place_remove (&place, config->name);
+      if (config->role != FERRY_ROLE_OBSERVER)
+        place_remove (&place, config->name);
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND,
                    "no channel '%s' in %s; create it first, or open without open-mode=join", config->name, folder);
       ok = FALSE;
