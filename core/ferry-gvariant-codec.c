@@ -15,7 +15,8 @@
  *   bytes 4-7   length of the type string, little endian
  *   bytes 8...  the type string, without a terminator
  *               zeros up to a multiple of 8
- *   ...         the serialised data, to the end of the message
+ *   ...         the serialised data
+ *   last byte   zero
  *
  * No GVariant type asks for a larger alignment than 8, and messages start at
  * multiples of 64, so the value that is decoded refers to the message itself.
@@ -24,12 +25,18 @@
  * values, and broken data should not look like good data. The check takes time in
  * proportion to the size, except for arrays of numbers, where every content is
  * normal; see is_always_normal().
+ *
+ * The last byte is for GLib's check of tuples, which at padding looks one byte beyond the
+ * data that it was given (gvs_tuple_is_normal() in gvariant-serialiser.c of 2.74 lets the
+ * offset be equal to the size): with it that byte lies in the message, and not behind the
+ * end of the mapping.
  */
 
 #define WIRE_VERSION (1)
 
 #define HEADER_SIZE (8)
 #define DATA_ALIGNMENT (8)
+#define TRAILER_SIZE (1)
 
 /* In bytes. Larger ones are no work of man, and take GLib much memory to analyse. */
 #define TYPE_STRING_MAX (65535)
@@ -186,12 +193,12 @@ ferry_gvariant_codec_measure (FerryCodec *codec, const GValue *value, gsize *siz
     variant = normal = g_variant_get_normal_form (variant);
 
   data_size = g_variant_get_size (variant);
-  if (data_size > G_MAXSSIZE - data_offset (type_length))
+  if (data_size > G_MAXSSIZE - data_offset (type_length) - TRAILER_SIZE)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG, "codec 'gvariant': the value is too big to be encoded");
       return FALSE;
     }
-  *size = data_offset (type_length) + data_size;
+  *size = data_offset (type_length) + data_size + TRAILER_SIZE;
   *state = g_steal_pointer (&normal);
   return TRUE;
 }
@@ -205,6 +212,7 @@ ferry_gvariant_codec_encode (FerryCodec *codec, const GValue *value, guint8 *dat
   const char *type_string;
   gsize type_length;
   gsize offset;
+  gsize data_size;
   guint32 wire_length;
 
   if (variant == NULL)
@@ -215,12 +223,13 @@ ferry_gvariant_codec_encode (FerryCodec *codec, const GValue *value, guint8 *dat
   type_string = g_variant_get_type_string (variant);
   type_length = strlen (type_string);
   offset = data_offset (type_length);
-  if (type_length > TYPE_STRING_MAX || size < offset || size - offset != g_variant_get_size (variant))
+  data_size = g_variant_get_size (variant);
+  if (type_length > TYPE_STRING_MAX || size < offset + TRAILER_SIZE || size - offset - TRAILER_SIZE != data_size)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
                    "codec 'gvariant': the value takes %" G_GSIZE_FORMAT " bytes, but %" G_GSIZE_FORMAT
                    " are to be written; don't change it while it is sent",
-                   offset + g_variant_get_size (variant), size);
+                   offset + data_size + TRAILER_SIZE, size);
       return FALSE;
     }
 
@@ -237,10 +246,11 @@ ferry_gvariant_codec_encode (FerryCodec *codec, const GValue *value, guint8 *dat
     {
       g_variant_store (variant, data + offset);
     }
-  else if (size > offset)
+  else if (data_size > 0)
     {
-      memcpy (data + offset, g_variant_get_data (variant), size - offset);
+      memcpy (data + offset, g_variant_get_data (variant), data_size);
     }
+  data[size - TRAILER_SIZE] = 0;
   return TRUE;
 }
 
@@ -311,7 +321,7 @@ ferry_gvariant_codec_decode (FerryCodec *codec, FerryBuffer *buffer, guint versi
 
   memcpy (&type_length, header + 4, sizeof type_length);
   type_length = GUINT32_FROM_LE (type_length);
-  if (type_length > TYPE_STRING_MAX || data_offset (type_length) > size)
+  if (type_length > TYPE_STRING_MAX || data_offset (type_length) + TRAILER_SIZE > size)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
                    "codec 'gvariant': a type string of %u bytes does not fit into a message of %" G_GSIZE_FORMAT
@@ -338,12 +348,27 @@ ferry_gvariant_codec_decode (FerryCodec *codec, FerryBuffer *buffer, guint versi
     }
 
   offset = data_offset (type_length);
-  data_size = size - offset;
-  if (g_atomic_int_get (&self->copy))
-    bytes = g_bytes_new (data + offset, data_size);
+  data_size = size - offset - TRAILER_SIZE;
+  if (data[offset + data_size] != 0)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
+                   "codec 'gvariant': the message of %" G_GSIZE_FORMAT " bytes does not end with a zero; was it cut?",
+                   size);
+      return FALSE;
+    }
+
+  /* GLib copies what is not aligned, but without a byte behind it. */
+  if (g_atomic_int_get (&self->copy) || GPOINTER_TO_SIZE (data + offset) % DATA_ALIGNMENT != 0)
+    {
+      g_autoptr (GBytes) with_trailer = g_bytes_new (data + offset, data_size + TRAILER_SIZE);
+
+      bytes = g_bytes_new_from_bytes (with_trailer, 0, data_size);
+    }
   else
-    bytes = g_bytes_new_with_free_func (data + offset, data_size, (GDestroyNotify) ferry_buffer_unref,
-                                        ferry_buffer_ref (buffer));
+    {
+      bytes = g_bytes_new_with_free_func (data + offset, data_size, (GDestroyNotify) ferry_buffer_unref,
+                                          ferry_buffer_ref (buffer));
+    }
 
   trusted = is_always_normal (type_string, data_size);
   variant = g_variant_ref_sink (g_variant_new_from_bytes ((const GVariantType *) type_string, bytes, trusted));

@@ -35,6 +35,9 @@
 #define OPEN_TRIES (64)
 /* After so many fruitless tries the name is taken by something that is not ours to wait for. */
 #define OPEN_PAUSE_US (500)
+/* Who creates a channel looks after the leftovers of killed programs no more often than this, and at so many channels. */
+#define SWEEP_INTERVAL_US (5 * G_USEC_PER_SEC)
+#define SWEEP_AT_ONCE (16)
 /* A flush is told when the ring is empty; this often it looks by itself. */
 #define FLUSH_SLICE_NS (5 * 1000 * 1000)
 /* A sender that drops the oldest gives up after so many tries in a row without room. */
@@ -437,6 +440,8 @@ ferry_segment_transport_attach (FerrySegmentTransport *self, const FerryChannelC
   return ferry_segment_join (segment, config->role, gone, error);
 }
 
+static void ferry_segment_transport_sweep_others (FerrySegmentTransport *self, const char *own_name);
+
 static gboolean
 ferry_segment_transport_open (FerryTransport *transport, FerryChannelConfig *config, GCancellable *cancellable,
                               GError **error)
@@ -485,6 +490,7 @@ ferry_segment_transport_open (FerryTransport *transport, FerryChannelConfig *con
       if (ferry_segment_transport_create (self, config, &local))
         {
           priv->opened = TRUE;
+          ferry_segment_transport_sweep_others (self, config->name);
           break;
         }
       ferry_segment_transport_reset (self);
@@ -1238,7 +1244,7 @@ do_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout, GCanc
           if (!do_commit (transport, copy, timeout, cancellable, error))
             return FALSE;
         }
-      if (buffer->flags & FERRY_BUFFER_LOANED)
+      if ((buffer->flags & FERRY_BUFFER_LOANED) && (buffer->transport == transport || buffer->transport == NULL))
         {
           /* spent, as every loan is after its commit */
           if (buffer->transport == transport && buffer->fork_generation == ferry_fork_generation)
@@ -1822,6 +1828,13 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
           *alive = !ferry_segment_transport_withdraw_dead (other);
         }
     }
+  else if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
+    {
+      /* Somebody is there and stopped: that is alive. */
+      *alive = TRUE;
+      g_clear_error (&local);
+      ok = TRUE;
+    }
   else if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_CORRUPT) && sweep)
     {
       /* Nobody can be using it as a channel. */
@@ -1841,6 +1854,32 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
   if (!ok)
     g_propagate_error (error, g_steal_pointer (&local));
   return ok;
+}
+
+/* Whoever creates a channel removes what programs left that were killed: now and then, and a few at a time, so that
+ * opening stays quick. */
+static void
+ferry_segment_transport_sweep_others (FerrySegmentTransport *self, const char *own_name)
+{
+  static _Atomic gint64 last_sweep;
+  gint64 now = g_get_monotonic_time ();
+  gint64 last = atomic_load_explicit (&last_sweep, memory_order_relaxed);
+  g_auto (GStrv) names = NULL;
+  guint n_looked = 0;
+
+  if ((last != 0 && now - last < SWEEP_INTERVAL_US) ||
+      !atomic_compare_exchange_strong_explicit (&last_sweep, &last, now, memory_order_relaxed, memory_order_relaxed))
+    return;
+  names = ferry_segment_transport_list_channels (FERRY_TRANSPORT (self), NULL);
+  for (guint i = 0; names != NULL && names[i] != NULL && n_looked < SWEEP_AT_ONCE; i++)
+    {
+      gboolean alive;
+
+      if (g_strcmp0 (names[i], own_name) == 0)
+        continue;
+      ferry_segment_transport_look (FERRY_TRANSPORT (self), names[i], TRUE, &alive, NULL);
+      n_looked++;
+    }
 }
 
 static gboolean

@@ -117,7 +117,7 @@ START_TEST (test_ranges)
   config->capacity = 1048576;
   assert_accepted (config);
   config->capacity = 1048577;
-  assert_refused (config, "channel 'frames': capacity is 1048577; it must be 1 to 1048576, or 0 for 64");
+  assert_refused (config, "channel 'frames': capacity is 1048577; it must be 1 to 1048576, or 0 for 256");
   config->capacity = 0;
 
   config->inline_size = 63;
