@@ -80,7 +80,7 @@ static const GOptionEntry entries[] = {
   { "output", 'o', 0, G_OPTION_ARG_FILENAME, &opt_output, "Write JSON to a file besides", "FILE" },
   { "quiet", 0, 0, G_OPTION_ARG_NONE, &opt_quiet, "No progress on the terminal", NULL },
   { "version", 0, 0, G_OPTION_ARG_NONE, &opt_version, "Print the version", NULL },
-  { NULL }
+  { NULL },
 };
 
 typedef struct

@@ -35,22 +35,22 @@ static gboolean opt_quiet;
 static gboolean opt_version;
 static char **opt_rest;
 
-static const GOptionEntry entries[]
-    = { { "send", 's', 0, G_OPTION_ARG_STRING, &opt_send, "Send standard input into the channel", "DESCRIPTION" },
-        { "receive", 'r', 0, G_OPTION_ARG_STRING, &opt_receive,
-          "Write what comes out of the channel to standard output", "DESCRIPTION" },
-        { "block-size", 'b', 0, G_OPTION_ARG_STRING, &opt_block_size, "Bytes of a message at most (default: 256K)",
-          "SIZE" },
-        { "wait-receivers", 'w', 0, G_OPTION_ARG_INT, &opt_wait_receivers,
-          "Send when that many receivers have joined (default: 0, 1 in broadcast)", "N" },
-        { "timeout", 't', 0, G_OPTION_ARG_DOUBLE, &opt_timeout,
-          "Give up when nothing moves for that long (default: never)", "SECONDS" },
-        { "progress", 'p', 0, G_OPTION_ARG_NONE, &opt_progress, "Show progress even when standard error is no terminal",
-          NULL },
-        { "quiet", 'q', 0, G_OPTION_ARG_NONE, &opt_quiet, "No progress, and no word but of errors", NULL },
-        { "version", 0, 0, G_OPTION_ARG_NONE, &opt_version, "Print the version", NULL },
-        { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_rest, NULL, NULL },
-        { NULL } };
+static const GOptionEntry entries[] = {
+  { "send", 's', 0, G_OPTION_ARG_STRING, &opt_send, "Send standard input into the channel", "DESCRIPTION" },
+  { "receive", 'r', 0, G_OPTION_ARG_STRING, &opt_receive, "Write what comes out of the channel to standard output",
+    "DESCRIPTION" },
+  { "block-size", 'b', 0, G_OPTION_ARG_STRING, &opt_block_size, "Bytes of a message at most (default: 256K)", "SIZE" },
+  { "wait-receivers", 'w', 0, G_OPTION_ARG_INT, &opt_wait_receivers,
+    "Send when that many receivers have joined (default: 0, 1 in broadcast)", "N" },
+  { "timeout", 't', 0, G_OPTION_ARG_DOUBLE, &opt_timeout, "Give up when nothing moves for that long (default: never)",
+    "SECONDS" },
+  { "progress", 'p', 0, G_OPTION_ARG_NONE, &opt_progress,
+    "Show progress; only its end when standard error is no terminal", NULL },
+  { "quiet", 'q', 0, G_OPTION_ARG_NONE, &opt_quiet, "No progress, and no word but of errors", NULL },
+  { "version", 0, 0, G_OPTION_ARG_NONE, &opt_version, "Print the version", NULL },
+  { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_rest, NULL, NULL },
+  { NULL },
+};
 
 typedef struct
 {
@@ -62,6 +62,7 @@ typedef struct
   guint64 block_size; /* bytes */
   gint64 timeout;     /* µs without movement; 0: none */
   gboolean progress;
+  gboolean terminal; /* progress is drawn over itself */
 
   /* What the signals of the channel told. */
   gboolean had_peer;     /* somebody of the other role was there */
@@ -193,14 +194,15 @@ show_progress (Cat *self, gboolean last)
   g_autofree char *bytes = NULL;
   g_autofree char *rate = NULL;
 
-  if (!self->progress || (!last && now - self->shown < PROGRESS_INTERVAL))
+  if (!self->progress || (!last && (now - self->shown < PROGRESS_INTERVAL || !self->terminal)))
     return;
   self->shown = now;
   bytes = tool_format_bytes (self->bytes);
   rate = tool_format_bytes (elapsed > 0 ? (guint64) ((double) self->bytes * G_USEC_PER_SEC / (double) elapsed) : 0);
-  g_printerr ("\r%s %s, %s/s, %" G_GUINT64_FORMAT " messages, %" G_GINT64_FORMAT ".%" G_GINT64_FORMAT " s\033[K%s",
-              self->role == FERRY_ROLE_SENDER ? "sent" : "received", bytes, rate, self->messages,
-              elapsed / G_TIME_SPAN_SECOND, elapsed % G_TIME_SPAN_SECOND / (G_TIME_SPAN_SECOND / 10), last ? "\n" : "");
+  g_printerr ("%s%s %s, %s/s, %" G_GUINT64_FORMAT " messages, %" G_GINT64_FORMAT ".%" G_GINT64_FORMAT " s%s%s",
+              self->terminal ? "\r" : "", self->role == FERRY_ROLE_SENDER ? "sent" : "received", bytes, rate,
+              self->messages, elapsed / G_TIME_SPAN_SECOND, elapsed % G_TIME_SPAN_SECOND / (G_TIME_SPAN_SECOND / 10),
+              self->terminal ? "\033[K" : "", last ? "\n" : "");
 }
 
 static void
@@ -801,7 +803,8 @@ main (int argc, char **argv)
       tool_printerr ("standard %s is closed", fd == STDIN_FILENO ? "input" : "output");
       return EXIT_FAILURE;
     }
-  self.progress = !opt_quiet && (opt_progress || (isatty (STDERR_FILENO) && !isatty (fd)));
+  self.terminal = isatty (STDERR_FILENO);
+  self.progress = !opt_quiet && (opt_progress || (self.terminal && !isatty (fd)));
 
   signals = tool_signals_new (cancellable);
   self.signals = signals;

@@ -16,16 +16,17 @@ static gboolean opt_quiet;
 static gboolean opt_version;
 static char **opt_names;
 
-static const GOptionEntry entries[]
-    = { { "remove", 'f', 0, G_OPTION_ARG_NONE, &opt_remove,
-          "Remove it; without this option only tell what would be removed", NULL },
-        { "transport", 't', 0, G_OPTION_ARG_STRING_ARRAY, &opt_transports, "Only this transport; may be given again",
-          "NAME" },
-        { "check", 'c', 0, G_OPTION_ARG_NONE, &opt_check, "Exit with 3 when there is something to remove", NULL },
-        { "quiet", 'q', 0, G_OPTION_ARG_NONE, &opt_quiet, "Print errors only", NULL },
-        { "version", 0, 0, G_OPTION_ARG_NONE, &opt_version, "Print the version", NULL },
-        { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_names, NULL, "[PATTERN...]" },
-        { NULL } };
+static const GOptionEntry entries[] = {
+  { "remove", 'f', 0, G_OPTION_ARG_NONE, &opt_remove, "Remove it; without this option only tell what would be removed",
+    NULL },
+  { "transport", 't', 0, G_OPTION_ARG_STRING_ARRAY, &opt_transports, "Only this transport; may be given again",
+    "NAME" },
+  { "check", 'c', 0, G_OPTION_ARG_NONE, &opt_check, "Exit with 3 when there is something to remove", NULL },
+  { "quiet", 'q', 0, G_OPTION_ARG_NONE, &opt_quiet, "Print errors only", NULL },
+  { "version", 0, 0, G_OPTION_ARG_NONE, &opt_version, "Print the version", NULL },
+  { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_names, NULL, "[PATTERN...]" },
+  { NULL },
+};
 
 typedef struct
 {

@@ -24,17 +24,17 @@ static gboolean opt_version;
 static double opt_watch;
 static char **opt_names;
 
-static const GOptionEntry entries[]
-    = { { "all", 'a', 0, G_OPTION_ARG_NONE, &opt_all, "Also list what dead programs left, marked as dead", NULL },
-        { "participants", 'p', 0, G_OPTION_ARG_NONE, &opt_participants, "List who is in each channel too", NULL },
-        { "transport", 't', 0, G_OPTION_ARG_STRING_ARRAY, &opt_transports, "Only this transport; may be given again",
-          "NAME" },
-        { "watch", 'w', 0, G_OPTION_ARG_DOUBLE, &opt_watch, "List again every so many seconds until Ctrl-C",
-          "SECONDS" },
-        { "json", 'j', 0, G_OPTION_ARG_NONE, &opt_json, "Print JSON; one line a round with --watch", NULL },
-        { "version", 0, 0, G_OPTION_ARG_NONE, &opt_version, "Print the version", NULL },
-        { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_names, NULL, "[PATTERN...]" },
-        { NULL } };
+static const GOptionEntry entries[] = {
+  { "all", 'a', 0, G_OPTION_ARG_NONE, &opt_all, "Also list what dead programs left, marked as dead", NULL },
+  { "participants", 'p', 0, G_OPTION_ARG_NONE, &opt_participants, "List who is in each channel too", NULL },
+  { "transport", 't', 0, G_OPTION_ARG_STRING_ARRAY, &opt_transports, "Only this transport; may be given again",
+    "NAME" },
+  { "watch", 'w', 0, G_OPTION_ARG_DOUBLE, &opt_watch, "List again every so many seconds until Ctrl-C", "SECONDS" },
+  { "json", 'j', 0, G_OPTION_ARG_NONE, &opt_json, "Print JSON; one line a round with --watch", NULL },
+  { "version", 0, 0, G_OPTION_ARG_NONE, &opt_version, "Print the version", NULL },
+  { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_names, NULL, "[PATTERN...]" },
+  { NULL },
+};
 
 /* What was found out about one channel. */
 typedef struct
