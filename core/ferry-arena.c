@@ -179,7 +179,7 @@ ferry_arena_reserve_bytes (FerrySegment *self, guint64 delta)
 /* Makes the first @size bytes of a block that we own real (B5). Who dies between reserving and committing leaves
  * committed as it was, so the next owner commits again. */
 static FerryArenaResult
-ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, GError **error)
+ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, gint64 patience, GError **error)
 {
   FerryBlock *descriptor = ferry_arena_block (self, block);
   guint64 have = atomic_load_explicit (&descriptor->committed, memory_order_acquire);
@@ -198,7 +198,7 @@ ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, G
 
       guint64 reserved;
 
-      if (!ferry_segment_lock (self, error))
+      if (!ferry_segment_lock_within (self, patience, error))
         return FERRY_ARENA_ERROR;
       reserved = atomic_load_explicit (&descriptor->reserved, memory_order_relaxed);
       if (reserved < want && !ferry_arena_reserve_bytes (self, want - reserved))
@@ -239,14 +239,14 @@ ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, G
 
 /* Adds a block to the class, owned by us. Under no lock yet. */
 static FerryArenaResult
-ferry_arena_grow (FerrySegment *self, guint klass, guint32 *block, GError **error)
+ferry_arena_grow (FerrySegment *self, guint klass, gint64 patience, guint32 *block, GError **error)
 {
   guint index;
   FerryBlock *descriptor;
   guint64 w;
   gsize page = ferry_arena_round (1);
 
-  if (!ferry_segment_lock (self, error))
+  if (!ferry_segment_lock_within (self, patience, error))
     return FERRY_ARENA_ERROR;
   index = ferry_arena_n_used (self, klass);
   if (index >= self->classes[klass].n_blocks)
@@ -282,7 +282,7 @@ ferry_arena_grow (FerrySegment *self, guint klass, guint32 *block, GError **erro
 
 /* Private: a block of at least that size, owned by us, its pages real. */
 FerryArenaResult
-ferry_arena_alloc (FerrySegment *self, guint64 size, guint32 *block, guint8 **data, GError **error)
+ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data, GError **error)
 {
   guint klass = ferry_arena_class_for (size);
   FerryArenaResult result = FERRY_ARENA_FULL;
@@ -299,11 +299,11 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, guint32 *block, guint8 **da
 
   if (G_UNLIKELY (!ferry_arena_claim_free (self, klass, block)))
     {
-      result = ferry_arena_grow (self, klass, block, error);
+      result = ferry_arena_grow (self, klass, patience, block, error);
       if (result != FERRY_ARENA_OK)
         return result;
     }
-  result = ferry_arena_ensure_committed (self, *block, size, error);
+  result = ferry_arena_ensure_committed (self, *block, size, patience, error);
   if (G_UNLIKELY (result != FERRY_ARENA_OK))
     {
       ferry_arena_free (self, *block);

@@ -31,6 +31,11 @@ G_BEGIN_DECLS
 #define FERRY_DEFAULT_CAPACITY (256)
 #define FERRY_DEFAULT_INLINE (200)
 #define FERRY_MIN_INLINE (64)
+/* When to give up waiting for the lock, in microseconds. The holder works for microseconds; who holds it for seconds is
+ * stopped. */
+#define FERRY_LOCK_PATIENCE (10 * G_USEC_PER_SEC)
+/* Of calls whose own time-out is shorter than that. */
+#define FERRY_LOCK_PATIENCE_MIN (20 * 1000)
 #define FERRY_MAX_INLINE (4040)
 
 #define FERRY_OFFSET_TAIL (1024)
@@ -342,11 +347,12 @@ void ferry_segment_leave (FerrySegment *self, gboolean views_held);
 gboolean ferry_segment_lock (FerrySegment *self, GError **error);
 void ferry_segment_unlock (FerrySegment *self);
 gboolean ferry_segment_is_dead (FerrySegment *self, guint id);
-guint ferry_segment_repair_dead (FerrySegment *self);
+guint ferry_segment_repair_dead (FerrySegment *self, gint64 patience);
 void ferry_segment_count (FerrySegment *self, guint64 bytes);
 gboolean ferry_segment_verify (FerrySegment *self, GError **error);
 gboolean ferry_segment_set_corrupt (FerrySegment *self, GError **error, const char *what);
 gboolean ferry_segment_ended (FerrySegment *self);
+gboolean ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error);
 gboolean ferry_segment_refork (FerrySegment *self, GError **error);
 guint ferry_segment_count_role (FerrySegment *self, FerryRole role);
 
@@ -411,7 +417,7 @@ typedef enum
 
 guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
-FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, guint32 *block, guint8 **data, GError **error);
+FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data, GError **error);
 guint64 ferry_arena_generation (FerrySegment *self, guint32 block);
 gboolean ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size);
 guint8 *ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error);

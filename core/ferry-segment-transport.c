@@ -1081,6 +1081,17 @@ ferry_segment_transport_enqueue (FerrySegmentTransport *self, FerryMessage *mess
         return FALSE;
     }
   if (G_UNLIKELY (result == FERRY_RING_CORRUPT))
+/* How long the lock may be waited for. */
+static gint64
+lock_patience (const FerryRoomWait *wait)
+{
+  gint64 left = wait->timeout;
+
+  if (wait->started != 0 && wait->deadline >= 0)
+    left = (wait->deadline - ferry_waiter_now ()) / 1000;
+  return wait->timeout < 0 ? FERRY_LOCK_PATIENCE : CLAMP (left, FERRY_LOCK_PATIENCE_MIN, FERRY_LOCK_PATIENCE);
+}
+
     return ferry_segment_set_corrupt (segment, error, "head, tail and slots of the ring contradict each other");
   ferry_segment_count (segment, message->size);
   return TRUE;
@@ -1093,19 +1104,19 @@ ferry_segment_transport_alloc (FerrySegmentTransport *self, gsize size, gint64 t
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
   FerryRoomWait wait = { .timeout = timeout, .cancellable = cancellable };
-  FerryArenaResult result = ferry_arena_alloc (segment, size, block, data, error);
+  FerryArenaResult result = ferry_arena_alloc (segment, size, lock_patience (&wait), block, data, error);
   FerryRoom room = ROOM_RETRY;
 
   while (G_UNLIKELY (result == FERRY_ARENA_FULL) && room == ROOM_RETRY)
     {
       if (segment->mode == FERRY_MODE_BROADCAST)
         ferry_ring_reclaim (segment);
-      result = ferry_arena_alloc (segment, size, block, data, error);
+      result = ferry_arena_alloc (segment, size, lock_patience (&wait), block, data, error);
       if (result != FERRY_ARENA_FULL)
         break;
       room = ferry_segment_transport_make_room (self, FALSE, &wait, error);
       if (room == ROOM_RETRY)
-        result = ferry_arena_alloc (segment, size, block, data, error);
+        result = ferry_arena_alloc (segment, size, lock_patience (&wait), block, data, error);
     }
   room_wait_end (segment, &wait);
   *dropped = room == ROOM_DROPPED;

@@ -20,11 +20,9 @@
 
 /* Where the liveness bytes lie in the control file: far beyond its end. */
 #define LIVENESS_OFFSET (G_GINT64_CONSTANT (1) << 62)
-/* The lock: first and longest pause between two tries, and when to give up, in microseconds. The holder works for
- * microseconds; who holds it for seconds is stopped. */
+/* The lock: first and longest pause between two tries, in microseconds. */
 #define LOCK_PAUSE_MIN_US (20)
 #define LOCK_PAUSE_MAX_US (5000)
-#define LOCK_PATIENCE_US (10 * G_USEC_PER_SEC)
 #define PAGE (4096)
 
 /* ---- fork ---- */
@@ -389,20 +387,24 @@ ferry_segment_map (FerrySegment *self, GError **error)
 
 /* ---- the lock ---- */
 
-/* Private: takes the lock of slow operations. */
+/* Private: takes the lock of slow operations, unless that takes longer than @patience microseconds. Calls with a
+ * time-out of their own must not wait for a stopped holder longer than that. */
 gboolean
-ferry_segment_lock (FerrySegment *self, GError **error)
+ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
 {
   gint64 started = 0;
   gulong pause = LOCK_PAUSE_MIN_US;
+  gboolean first = FALSE; /* of this endpoint's threads */
 
-  g_mutex_lock (&self->mutex);
-  while (flock (self->lock_fd, LOCK_EX | LOCK_NB) != 0)
+  for (;;)
     {
-      int saved_errno = errno;
-
-      if (saved_errno != EWOULDBLOCK && saved_errno != EINTR)
+      first = first || g_mutex_trylock (&self->mutex);
+      if (first && flock (self->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        break;
+      if (first && errno != EWOULDBLOCK && errno != EINTR)
         {
+          int saved_errno = errno;
+
           g_mutex_unlock (&self->mutex);
           g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED, "%s: can't lock the segment: %s", self->label,
                        g_strerror (saved_errno));
@@ -410,13 +412,14 @@ ferry_segment_lock (FerrySegment *self, GError **error)
         }
       if (started == 0)
         started = g_get_monotonic_time ();
-      if (g_get_monotonic_time () - started > LOCK_PATIENCE_US)
+      if (g_get_monotonic_time () - started >= patience)
         {
-          g_mutex_unlock (&self->mutex);
+          if (first)
+            g_mutex_unlock (&self->mutex);
           g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
-                       "%s: another participant has held the lock of the segment for %d s; it is probably stopped "
+                       "%s: another participant has held the lock of the segment for %g s; it is probably stopped "
                        "(SIGSTOP or a debugger): continue it or end it",
-                       self->label, (int) (LOCK_PATIENCE_US / G_USEC_PER_SEC));
+                       self->label, (double) patience / G_USEC_PER_SEC);
           return FALSE;
         }
       g_usleep (pause);
@@ -424,6 +427,13 @@ ferry_segment_lock (FerrySegment *self, GError **error)
     }
   FERRY_STEP ("locked");
   return TRUE;
+}
+
+/* Private: takes the lock of slow operations. */
+gboolean
+ferry_segment_lock (FerrySegment *self, GError **error)
+{
+  return ferry_segment_lock_within (self, FERRY_LOCK_PATIENCE, error);
 }
 
 /* Private: undoes ferry_segment_lock(). */
@@ -719,7 +729,7 @@ repair_dead_locked (FerrySegment *self)
 
 /* Private: looks for dead participants and repairs what they left. Returns their number. */
 guint
-ferry_segment_repair_dead (FerrySegment *self)
+ferry_segment_repair_dead (FerrySegment *self, gint64 patience)
 {
   gboolean any = FALSE;
   guint n_repaired = 0;
@@ -728,7 +738,7 @@ ferry_segment_repair_dead (FerrySegment *self)
     return 0;
   for (guint id = 0; id < ferry_segment_n_records (self) && !any; id++)
     any = record_in_use (self, id) && ferry_segment_is_dead (self, id);
-  if (any && ferry_segment_lock (self, NULL))
+  if (any && ferry_segment_lock_within (self, patience, NULL))
     {
       n_repaired = repair_dead_locked (self);
       ferry_segment_unlock (self);
@@ -1166,7 +1176,7 @@ ferry_segment_verify (FerrySegment *self, GError **error)
 {
   gboolean ok;
 
-  ferry_segment_repair_dead (self);
+  ferry_segment_repair_dead (self, FERRY_LOCK_PATIENCE);
   if (!ferry_segment_lock (self, error))
     return FALSE;
   ok = verify_locked (self, error);

@@ -50,6 +50,8 @@
 /* The pollable descriptor's timer, for upkeep. */
 #define TIMER_NS (500 * 1000 * 1000)
 
+/* Who has the lock for longer is probably at the same work, or stopped; our caller's time-out goes on. */
+#define UPKEEP_PATIENCE_US (10 * 1000)
 gint64
 ferry_waiter_now (void)
 {
@@ -375,7 +377,7 @@ ferry_waiter_upkeep (FerrySegment *self, gboolean now)
   if (!atomic_compare_exchange_strong_explicit (&self->last_upkeep, &last, time, memory_order_relaxed,
                                                 memory_order_relaxed))
     return;
-  ferry_segment_repair_dead (self);
+  ferry_segment_repair_dead (self, UPKEEP_PATIENCE_US);
   /* Two reclaimers may each have left the last step to the other. */
   if (self->mode == FERRY_MODE_BROADCAST)
     ferry_ring_reclaim (self);
@@ -399,7 +401,7 @@ ferry_waiter_upkeep (FerrySegment *self, gboolean now)
                     && atomic_load_explicit (&block->idle_since, memory_order_relaxed) < idle_before;
             }
         }
-      if (any && ferry_segment_lock (self, NULL))
+      if (any && ferry_segment_lock_within (self, UPKEEP_PATIENCE_US, NULL))
         {
           ferry_arena_trim (self, idle_before, G_MAXUINT64);
           ferry_segment_unlock (self);
