@@ -592,12 +592,16 @@ slices_next (const Slices *slices)
 static gboolean
 slices_go_on (FerryChannel *self, const Slices *slices, GError **local, GError **error)
 {
-  if (!g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
+  gboolean timed_out = g_error_matches (*local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT);
+
+  /* Also when it ends otherwise: why it does may be one of the events. */
+  if (timed_out || slices->timeout != FERRY_NO_WAIT)
+    ferry_channel_dispatch_events (self);
+  if (!timed_out)
     {
       g_propagate_error (error, g_steal_pointer (local));
       return FALSE;
     }
-  ferry_channel_dispatch_events (self);
   if (slices->timeout == FERRY_NO_WAIT || (slices->deadline >= 0 && g_get_monotonic_time () >= slices->deadline))
     {
       /* the time-out that the caller knows of, not the slice's */
