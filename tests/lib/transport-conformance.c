@@ -2230,6 +2230,16 @@ flushed_cb (GObject *object, GAsyncResult *result, gpointer user_data)
   self->n_calls++;
 }
 
+static void
+opened_cb (GObject *object, GAsyncResult *result, gpointer user_data)
+{
+  Async *self = user_data;
+
+  self->succeeded = ferry_channel_open_finish (FERRY_CHANNEL (object), result, &self->error);
+  self->done = TRUE;
+  self->n_calls++;
+}
+
 TRANSPORT_TEST (test_receive_async)
 {
   FerryChannel *sender = open_sender (test, NULL);
@@ -2428,6 +2438,1258 @@ TRANSPORT_TEST (test_flush_async)
   channel_test_close (receiver);
 }
 
+/* ---- the end of the stream, flush, shutting down ---- */
+
+static void
+check_end_of_stream (ChannelTest *test, const char *properties)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryChannel *second;
+  g_autoptr (GError) error = NULL;
+
+  channel_test_send (sender, 0, 10);
+  channel_test_send (sender, 1, 5000);
+  ck_assert (ferry_channel_end_of_stream (sender, &error));
+  ferry_assert_no_error (error);
+  /* First what was sent, then the end, as often as one asks. */
+  channel_test_expect (receiver, 0, 10);
+  channel_test_expect (receiver, 1, 5000);
+  for (guint i = 0; i < 3; i++)
+    channel_test_expect_error (test, receiver, i == 0 ? FERRY_NO_WAIT : FERRY_WAIT_FOREVER, FERRY_ERROR_END_OF_STREAM);
+  ck_assert (ferry_channel_wait (receiver, G_IO_IN, FERRY_WAIT_FOREVER, NULL, &error));
+  ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN), G_IO_IN);
+
+  /* Who comes now is told as well. */
+  second = open_receiver (test, NULL);
+  channel_test_expect_error (test, second, FERRY_WAIT_FOREVER, FERRY_ERROR_END_OF_STREAM);
+  channel_test_close (second);
+
+  /* A sender that joins opens the stream again. */
+  second = open_sender (test, NULL);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_send (second, 2, 10);
+  channel_test_expect (receiver, 2, 10);
+  channel_test_expect_nothing (test, receiver);
+  ck_assert (ferry_channel_end_of_stream (second, &error));
+  channel_test_expect_error (test, receiver, FERRY_WAIT_FOREVER, FERRY_ERROR_END_OF_STREAM);
+  channel_test_close (second);
+  channel_test_expect_error (test, receiver, FERRY_WAIT_FOREVER, FERRY_ERROR_END_OF_STREAM);
+  channel_test_verify (receiver);
+  channel_test_close (sender);
+  channel_test_expect_error (test, receiver, FERRY_WAIT_FOREVER, FERRY_ERROR_END_OF_STREAM);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_end_of_stream_work_queue) { check_end_of_stream (test, NULL); }
+
+TRANSPORT_TEST (test_end_of_stream_broadcast) { check_end_of_stream (test, "mode=broadcast"); }
+
+TRANSPORT_TEST (test_end_of_stream_two_senders)
+{
+  FerryChannel *senders[2] = { open_sender (test, NULL), open_sender (test, NULL) };
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  ck_assert (ferry_channel_end_of_stream (senders[0], NULL));
+  channel_test_expect_nothing (test, receiver);
+  channel_test_send (senders[1], 1, 10);
+  channel_test_expect (receiver, 1, 10);
+  channel_test_expect_nothing (test, receiver);
+  ck_assert (ferry_channel_end_of_stream (senders[1], NULL));
+  channel_test_expect_error (test, receiver, FERRY_WAIT_FOREVER, FERRY_ERROR_END_OF_STREAM);
+  channel_test_close (senders[0]);
+  channel_test_close (senders[1]);
+  channel_test_close (receiver);
+}
+
+/* A sender that merely leaves ends nothing, but does not hold up the end that the others declared. */
+TRANSPORT_TEST (test_leaving_is_no_end_of_stream)
+{
+  FerryChannel *senders[2] = { open_sender (test, NULL), open_sender (test, NULL) };
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  channel_test_close (senders[0]);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_close (senders[1]);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_expect_error (test, receiver, 30 * MS, FERRY_ERROR_TIMED_OUT);
+
+  senders[0] = open_sender (test, NULL);
+  senders[1] = open_sender (test, NULL);
+  ck_assert (ferry_channel_end_of_stream (senders[0], NULL));
+  channel_test_expect_nothing (test, receiver);
+  channel_test_close (senders[1]);
+  channel_test_expect_error (test, receiver, FERRY_WAIT_FOREVER, FERRY_ERROR_END_OF_STREAM);
+  channel_test_close (senders[0]);
+  channel_test_close (receiver);
+}
+
+/* Who waits is told. */
+TRANSPORT_TEST (test_end_of_stream_wakes)
+{
+  Scene scene;
+  gint64 told;
+
+  scene_begin (&scene, test, CALL_RECEIVE, "adaptive", FALSE);
+  told = g_get_monotonic_time ();
+  ck_assert (ferry_channel_end_of_stream (scene.sender, NULL));
+  scene_assert_prompt (&scene, told);
+  channel_test_assert_error (test, scene.waiting.error, FERRY_ERROR_END_OF_STREAM);
+  scene_end (&scene);
+}
+
+TRANSPORT_TEST (test_flush)
+{
+  for (guint broadcast = 0; broadcast < 2; broadcast++)
+    {
+      FerryChannel *sender;
+      FerryChannel *receivers[2];
+      g_autoptr (GError) error = NULL;
+
+      channel_test_forget (test);
+      sender = open_sender (test, broadcast ? "mode=broadcast history=3" : NULL);
+      receivers[0] = open_receiver (test, NULL);
+      receivers[1] = open_receiver (test, NULL);
+      ck_assert (ferry_channel_flush (sender, FERRY_WAIT_FOREVER, NULL, &error));
+      channel_test_send (sender, 0, 10);
+      channel_test_send (sender, 1, 5000);
+      ck_assert (!ferry_channel_flush (sender, FERRY_NO_WAIT, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+      g_clear_error (&error);
+      for (guint i = 0; i < 2; i++)
+        channel_test_expect (receivers[0], i, i == 0 ? 10 : 5000);
+      if (broadcast)
+        {
+          /* not everyone has it */
+          ck_assert (!ferry_channel_flush (sender, FERRY_NO_WAIT, NULL, &error));
+          channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+          g_clear_error (&error);
+          for (guint i = 0; i < 2; i++)
+            channel_test_expect (receivers[1], i, i == 0 ? 10 : 5000);
+        }
+      ck_assert (ferry_channel_flush (sender, FERRY_WAIT_FOREVER, NULL, &error));
+      ferry_assert_no_error (error);
+      /* A receiver that leaves need not be waited for. */
+      if (broadcast)
+        {
+          channel_test_send (sender, 2, 10);
+          channel_test_expect (receivers[1], 2, 10);
+          channel_test_close (receivers[0]);
+          ck_assert (ferry_channel_flush (sender, FERRY_WAIT_FOREVER, NULL, &error));
+        }
+      else
+        {
+          channel_test_close (receivers[0]);
+        }
+      channel_test_close (receivers[1]);
+      channel_test_close (sender);
+    }
+}
+
+static void
+check_shut_down (ChannelTest *test, const char *properties, FerryRole who)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryChannel *observer = channel_test_open (test, FERRY_ROLE_OBSERVER, NULL);
+  g_autoptr (FerryBuffer) loan = take_loan (sender, 9, 5000);
+  g_autoptr (GError) error = NULL;
+
+  channel_test_send (sender, 0, 10);
+  channel_test_send (sender, 1, 5000);
+  ck_assert (ferry_channel_shut_down (who == FERRY_ROLE_SENDER     ? sender
+                                      : who == FERRY_ROLE_RECEIVER ? receiver
+                                                                   : observer,
+                                      &error));
+  ferry_assert_no_error (error);
+  /* Senders at once. */
+  for (guint i = 0; i < 2; i++)
+    {
+      ck_assert (!channel_test_try_send (sender, 2, i == 0 ? 10 : 5000, FERRY_WAIT_FOREVER, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_CLOSED);
+      g_clear_error (&error);
+    }
+  ck_assert_ptr_null (ferry_channel_loan (sender, 5000, FERRY_WAIT_FOREVER, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_CLOSED);
+  g_clear_error (&error);
+  ck_assert (!ferry_channel_send_buffer (sender, loan, FERRY_WAIT_FOREVER, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_CLOSED);
+  g_clear_error (&error);
+  /* Receivers when they have taken what is there. */
+  channel_test_expect (receiver, 0, 10);
+  channel_test_expect (receiver, 1, 5000);
+  for (guint i = 0; i < 2; i++)
+    channel_test_expect_error (test, receiver, i == 0 ? FERRY_NO_WAIT : FERRY_WAIT_FOREVER, FERRY_ERROR_CLOSED);
+  ferry_buffer_unref (g_steal_pointer (&loan));
+  channel_test_verify (receiver);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_close (observer);
+}
+
+TRANSPORT_TEST (test_shut_down)
+{
+  for (FerryRole role = FERRY_ROLE_SENDER; role <= FERRY_ROLE_OBSERVER; role++)
+    {
+      channel_test_forget (test);
+      check_shut_down (test, NULL, role);
+      channel_test_forget (test);
+      check_shut_down (test, "mode=broadcast", role);
+    }
+}
+
+TRANSPORT_TEST (test_shut_down_wakes)
+{
+  for (guint call = 0; call < N_CALLS; call++)
+    {
+      Scene scene;
+      gint64 told;
+
+      scene_begin (&scene, test, call, call % 2 ? "adaptive" : "sleep", FALSE);
+      told = g_get_monotonic_time ();
+      ck_assert (ferry_channel_shut_down (scene.sender, NULL));
+      scene_assert_prompt (&scene, told);
+      if (scene.waiting.succeeded)
+        ck_assert (call == CALL_WAIT_IN || call == CALL_WAIT_OUT);
+      else
+        channel_test_assert_error (test, scene.waiting.error, FERRY_ERROR_CLOSED);
+      scene_end (&scene);
+    }
+}
+
+/* ---- who is there ---- */
+
+typedef struct
+{
+  guint n_joined;
+  guint n_left;
+  guint n_died;
+  guint n_closed;
+  guint last_id;
+  gint64 last_pid;
+  FerryRole last_role;
+} Events;
+
+static void
+joined_cb (FerryChannel *channel, FerryParticipant *participant, gpointer user_data)
+{
+  Events *events = user_data;
+
+  events->n_joined++;
+  events->last_id = participant->id;
+  events->last_pid = participant->pid;
+  events->last_role = participant->role;
+  ck_assert (participant->alive);
+}
+
+static void
+gone_cb (FerryChannel *channel, FerryParticipant *participant, gboolean died, gpointer user_data)
+{
+  Events *events = user_data;
+
+  if (died)
+    events->n_died++;
+  else
+    events->n_left++;
+  events->last_id = participant->id;
+  events->last_pid = participant->pid;
+  events->last_role = participant->role;
+}
+
+static void
+closed_cb (FerryChannel *channel, gpointer user_data)
+{
+  ((Events *) user_data)->n_closed++;
+}
+
+static void
+listen_to (FerryChannel *channel, Events *events)
+{
+  memset (events, 0, sizeof *events);
+  g_signal_connect (channel, "peer-joined", G_CALLBACK (joined_cb), events);
+  g_signal_connect (channel, "peer-gone", G_CALLBACK (gone_cb), events);
+  g_signal_connect (channel, "closed", G_CALLBACK (closed_cb), events);
+}
+
+/* Each exactly once, by whichever way they are dispatched. */
+static void
+dispatch (FerryChannel *channel, guint way)
+{
+  g_autoptr (GError) error = NULL;
+
+  switch (way)
+    {
+    case 0:
+      ferry_channel_dispatch_events (channel);
+      break;
+    case 1:
+      ck_assert_ptr_null (ferry_channel_receive (channel, 300 * MS, NULL, &error));
+      break;
+    default:
+      {
+        GSource *source = ferry_channel_create_source (channel, G_IO_IN, NULL, &error);
+
+        ferry_assert_no_error (error);
+        g_source_attach (source, NULL);
+        channel_test_iterate_for (0.7);
+        detach_source (source);
+      }
+    }
+}
+
+static void
+check_signals (ChannelTest *test, guint way)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryChannel *other;
+  Events events;
+  guint id;
+
+  listen_to (receiver, &events);
+  dispatch (receiver, way);
+  /* Those who were there before are told first. */
+  ck_assert_uint_eq (events.n_joined, 1);
+  ck_assert_uint_eq (events.last_role, FERRY_ROLE_SENDER);
+  ck_assert_int_eq (events.last_pid, getpid ());
+
+  other = open_receiver (test, NULL);
+  dispatch (receiver, way);
+  ck_assert_uint_eq (events.n_joined, 2);
+  ck_assert_uint_eq (events.last_role, FERRY_ROLE_RECEIVER);
+  id = events.last_id;
+  dispatch (receiver, way);
+  ck_assert_uint_eq (events.n_joined, 2);
+  ck_assert_uint_eq (events.n_left + events.n_died + events.n_closed, 0);
+
+  channel_test_close (other);
+  dispatch (receiver, way);
+  ck_assert_uint_eq (events.n_left, 1);
+  ck_assert_uint_eq (events.last_id, id);
+  ck_assert_uint_eq (events.last_role, FERRY_ROLE_RECEIVER);
+  channel_test_close (sender);
+  dispatch (receiver, way);
+  ck_assert_uint_eq (events.n_left, 2);
+  ck_assert_uint_eq (events.last_role, FERRY_ROLE_SENDER);
+
+  ck_assert (ferry_channel_shut_down (receiver, NULL));
+  dispatch (receiver, way);
+  dispatch (receiver, way);
+  ck_assert_uint_eq (events.n_joined, 2);
+  ck_assert_uint_eq (events.n_left, 2);
+  ck_assert_uint_eq (events.n_died, 0);
+  ck_assert_uint_eq (events.n_closed, 1);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_signals) { check_signals (test, 0); }
+
+TRANSPORT_TEST (test_signals_in_receive) { check_signals (test, 1); }
+
+TRANSPORT_TEST (test_signals_in_main_loop) { check_signals (test, 2); }
+
+TRANSPORT_TEST (test_participants)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GPtrArray) participants = NULL;
+  g_autoptr (GError) error = NULL;
+  FerryBuffer *views[2];
+  FerryBuffer *loan;
+  guint n_seen = 0;
+  guint sender_id = G_MAXUINT;
+
+  for (guint i = 0; i < 5; i++)
+    channel_test_send (sender, i, i < 2 ? 10 : 5000);
+  channel_test_expect (receiver, 0, 10);
+  channel_test_expect (receiver, 1, 10);
+  views[0] = channel_test_take (receiver);
+  views[1] = channel_test_take (receiver);
+  loan = take_loan (sender, 0, 5000);
+
+  participants = ferry_channel_list_participants (receiver, &error);
+  ferry_assert_no_error (error);
+  ck_assert_uint_eq (participants->len, 2);
+  for (guint i = 0; i < participants->len; i++)
+    {
+      FerryParticipant *participant = g_ptr_array_index (participants, i);
+
+      ck_assert_int_eq (participant->pid, getpid ());
+      ck_assert_uint_eq (participant->uid, getuid ());
+      ck_assert (participant->alive);
+      ck_assert_uint_eq (participant->dropped, 0);
+      if (participant->role == FERRY_ROLE_SENDER)
+        {
+          ck_assert_uint_eq (participant->messages, 5);
+          ck_assert_uint_eq (participant->bytes, 15020);
+          ck_assert_uint_eq (participant->held, 1);
+          sender_id = participant->id;
+          n_seen |= 1;
+        }
+      else
+        {
+          ck_assert_uint_eq (participant->role, FERRY_ROLE_RECEIVER);
+          ck_assert_uint_eq (participant->messages, 4);
+          ck_assert_uint_eq (participant->bytes, 10020);
+          ck_assert_uint_eq (participant->held, 2);
+          n_seen |= 2;
+        }
+    }
+  ck_assert_uint_eq (n_seen, 3);
+  ck_assert_uint_eq (ferry_buffer_get_sender (views[0]), sender_id);
+  ferry_buffer_unref (views[0]);
+  ferry_buffer_unref (views[1]);
+  ferry_buffer_unref (loan);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_statistics)
+{
+  FerryChannel *sender = open_sender (test, "capacity=8");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (FerryStatistics) found = NULL;
+
+  found = channel_test_statistics (sender);
+  ck_assert_uint_eq (found->messages_sent + found->bytes_sent + found->messages_received + found->bytes_received, 0);
+  ck_assert_uint_eq (found->messages_dropped + found->send_waits + found->receive_waits + found->repairs, 0);
+  ck_assert_uint_eq (found->in_flight + found->in_flight_peak + found->bytes_committed, 0);
+  ck_assert_uint_eq (found->capacity, 8);
+  ck_assert_uint_eq (found->senders, 1);
+  ck_assert_uint_eq (found->receivers, 1);
+  ck_assert_uint_gt (found->max_bytes, 0);
+  ferry_statistics_free (found);
+
+  for (guint i = 0; i < 6; i++)
+    channel_test_send (sender, i, 100 * i);
+  for (guint i = 0; i < 4; i++)
+    channel_test_expect (receiver, i, 100 * i);
+  found = channel_test_statistics (receiver);
+  ck_assert_uint_eq (found->messages_sent, 6);
+  ck_assert_uint_eq (found->bytes_sent, 1500);
+  ck_assert_uint_eq (found->messages_received, 4);
+  ck_assert_uint_eq (found->bytes_received, 600);
+  ck_assert_uint_eq (found->in_flight, 2);
+  ck_assert_uint_eq (found->in_flight_peak, 6);
+  ferry_statistics_free (found);
+
+  /* What those did who left still counts, the participants do not. */
+  channel_test_close (sender);
+  sender = open_sender (test, NULL);
+  channel_test_send (sender, 6, 10);
+  channel_test_close (sender);
+  found = channel_test_statistics (receiver);
+  ck_assert_uint_eq (found->messages_sent, 7);
+  ck_assert_uint_eq (found->bytes_sent, 1510);
+  ck_assert_uint_eq (found->messages_received, 4);
+  ck_assert_uint_eq (found->in_flight, 3);
+  ck_assert_uint_eq (found->in_flight_peak, 6);
+  ck_assert_uint_eq (found->senders, 0);
+  ck_assert_uint_eq (found->receivers, 1);
+  ck_assert_uint_eq (found->repairs, 0);
+  channel_test_close (receiver);
+}
+
+/* In broadcast each receiver counts. */
+TRANSPORT_TEST (test_statistics_broadcast)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast");
+  FerryChannel *receivers[3] = { open_receiver (test, NULL), open_receiver (test, NULL), open_receiver (test, NULL) };
+  g_autoptr (FerryStatistics) found = NULL;
+
+  for (guint i = 0; i < 5; i++)
+    channel_test_send (sender, i, 1000);
+  for (guint r = 0; r < 2; r++)
+    for (guint i = 0; i < 5; i++)
+      channel_test_expect (receivers[r], i, 1000);
+  channel_test_expect (receivers[2], 0, 1000);
+  channel_test_close (receivers[1]);
+  found = channel_test_statistics (sender);
+  ck_assert_uint_eq (found->messages_sent, 5);
+  ck_assert_uint_eq (found->bytes_sent, 5000);
+  ck_assert_uint_eq (found->messages_received, 11);
+  ck_assert_uint_eq (found->bytes_received, 11000);
+  ck_assert_uint_eq (found->in_flight, 4);
+  ck_assert_uint_eq (found->in_flight_peak, 5);
+  ck_assert_uint_eq (found->receivers, 2);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receivers[0]);
+  channel_test_close (receivers[2]);
+}
+
+TRANSPORT_TEST (test_sequence_sender_timestamp)
+{
+  FerryChannel *plain = open_sender (test, NULL);
+  FerryChannel *stamping = open_sender (test, "timestamps=true");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  guint ids[2] = { G_MAXUINT, G_MAXUINT };
+
+  for (guint i = 0; i < 8; i++)
+    {
+      gboolean stamps = i % 2;
+      gboolean by_hand = i >= 4;
+      g_autoptr (FerryBuffer) view = NULL;
+      gint64 before = g_get_monotonic_time ();
+
+      if (by_hand)
+        {
+          g_autoptr (FerryBuffer) loan = take_loan (stamps ? stamping : plain, i, i < 6 ? 20 : 5000);
+
+          ferry_buffer_set_timestamp (loan, 1000 + i);
+          send_loan (stamps ? stamping : plain, loan);
+        }
+      else
+        {
+          channel_test_send (stamps ? stamping : plain, i, i < 2 ? 20 : 5000);
+        }
+      view = channel_test_take (receiver);
+      ck_assert_uint_eq (ferry_buffer_get_sequence (view), i);
+      if (ids[stamps] == G_MAXUINT)
+        ids[stamps] = ferry_buffer_get_sender (view);
+      ck_assert_uint_eq (ferry_buffer_get_sender (view), ids[stamps]);
+      if (by_hand)
+        {
+          ck_assert_int_eq (ferry_buffer_get_timestamp (view), 1000 + i);
+        }
+      else if (stamps)
+        {
+          ck_assert_int_ge (ferry_buffer_get_timestamp (view), before);
+          ck_assert_int_le (ferry_buffer_get_timestamp (view), g_get_monotonic_time ());
+        }
+      else
+        {
+          ck_assert_int_eq (ferry_buffer_get_timestamp (view), 0);
+        }
+    }
+  ck_assert_uint_ne (ids[0], ids[1]);
+  channel_test_close (plain);
+  channel_test_close (stamping);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_wire_names)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 4; i++)
+    {
+      gsize size = i % 2 ? 5000 : 20;
+      g_autoptr (FerryBuffer) loan = take_loan (sender, i, size);
+      g_autoptr (FerryBuffer) view = NULL;
+      g_autofree char *name = NULL;
+      guint version = 0;
+
+      if (i >= 2)
+        ck_assert (ferry_buffer_set_wire_name (loan, "abc-defghi12", 77));
+      send_loan (sender, loan);
+      view = channel_test_take (receiver);
+      name = ferry_buffer_dup_wire_name (view, &version);
+      ck_assert_str_eq (name, i >= 2 ? "abc-defghi12" : "raw");
+      ck_assert_uint_eq (version, i >= 2 ? 77 : 1);
+      if (i < 2)
+        {
+          FerryBuffer *forwarded;
+
+          /* It travels on with what is forwarded. */
+          send_loan (sender, view);
+          forwarded = channel_test_take (receiver);
+          ferry_buffer_unref (forwarded);
+        }
+    }
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* An observer sees, disturbs nobody, is not seen as sender or receiver, and keeps nothing alive. */
+TRANSPORT_TEST (test_observer)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast capacity=2 overflow=error");
+  FerryChannel *observer = channel_test_open (test, FERRY_ROLE_OBSERVER, NULL);
+  g_autoptr (GPtrArray) participants = NULL;
+  g_autoptr (GError) error = NULL;
+  FerryChannel *receiver;
+
+  for (guint i = 0; i < 20; i++)
+    channel_test_send (sender, i, 500);
+  channel_test_assert_statistic (observer, messages_sent, 20);
+  channel_test_assert_statistic (observer, senders, 1);
+  channel_test_assert_statistic (observer, receivers, 0);
+  participants = ferry_channel_list_participants (observer, &error);
+  ferry_assert_no_error (error);
+  ck_assert_uint_eq (participants->len, 1);
+  channel_test_verify (observer);
+
+  ck_assert_ptr_null (ferry_channel_receive (observer, FERRY_NO_WAIT, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_UNSUPPORTED);
+  g_clear_error (&error);
+  ck_assert (!channel_test_try_send (observer, 0, 10, FERRY_NO_WAIT, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_UNSUPPORTED);
+  g_clear_error (&error);
+
+  channel_test_close (sender);
+  if (test->meeting == CHANNEL_TEST_BY_NAME)
+    {
+      channel_test_assert_gone (test);
+      /* A new channel of that name is another one. */
+      receiver = open_receiver (test, NULL);
+      channel_test_assert_statistic (receiver, messages_sent, 0);
+      channel_test_assert_statistic (observer, messages_sent, 20);
+      channel_test_close (receiver);
+      channel_test_assert_gone (test);
+      /* And an observer creates none. */
+      ck_assert_ptr_null (channel_test_try_open (test, FERRY_ROLE_OBSERVER, NULL, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_NOT_FOUND);
+    }
+  channel_test_close (observer);
+}
+
+/* What only the other role can do is refused. */
+TRANSPORT_TEST (test_wrong_role)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (GError) error = NULL;
+
+  ck_assert_ptr_null (ferry_channel_receive (sender, FERRY_WAIT_FOREVER, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_UNSUPPORTED);
+  ferry_assert_contains (error->message, "receiver");
+  g_clear_error (&error);
+  ck_assert (!channel_test_try_send (receiver, 0, 10, FERRY_WAIT_FOREVER, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_UNSUPPORTED);
+  ferry_assert_contains (error->message, "sender");
+  g_clear_error (&error);
+  ck_assert_ptr_null (ferry_channel_loan (receiver, 10, FERRY_WAIT_FOREVER, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_UNSUPPORTED);
+  g_clear_error (&error);
+  ck_assert (!ferry_channel_end_of_stream (receiver, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_UNSUPPORTED);
+  g_clear_error (&error);
+  ck_assert (!ferry_channel_flush (receiver, FERRY_NO_WAIT, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_UNSUPPORTED);
+  g_clear_error (&error);
+  ck_assert (!ferry_channel_wait (receiver, G_IO_OUT, FERRY_WAIT_FOREVER, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_INVALID_ARGUMENT);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* 256 in one channel, then there is no room. */
+TRANSPORT_TEST (test_too_many)
+{
+  FerryChannel *channels[PARTICIPANTS_MAX];
+  g_autoptr (GError) error = NULL;
+
+  for (guint i = 0; i < PARTICIPANTS_MAX; i++)
+    channels[i] = channel_test_open (test, i % 2 ? FERRY_ROLE_RECEIVER : FERRY_ROLE_SENDER, NULL);
+  ck_assert_ptr_null (channel_test_try_open (test, FERRY_ROLE_SENDER, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_TOO_MANY);
+  ferry_assert_contains (error->message, "256");
+  channel_test_assert_statistic (channels[0], senders, PARTICIPANTS_MAX / 2);
+  channel_test_assert_statistic (channels[0], receivers, PARTICIPANTS_MAX / 2);
+  channel_test_send (channels[PARTICIPANTS_MAX - 2], 1, 5000);
+  channel_test_expect (channels[PARTICIPANTS_MAX - 1], 1, 5000);
+  /* An observer takes no place. */
+  channel_test_close (channel_test_open (test, FERRY_ROLE_OBSERVER, NULL));
+  channel_test_close (channels[100]);
+  channels[100] = channel_test_open (test, FERRY_ROLE_RECEIVER, NULL);
+  channel_test_verify (channels[0]);
+  for (guint i = 0; i < PARTICIPANTS_MAX; i++)
+    channel_test_close (channels[i]);
+}
+
+/* ---- several processes ---- */
+
+typedef struct
+{
+  ChannelTestGate ready;
+  ChannelTestGate go;
+  FerryChannel *channel; /* of the parent */
+  FerryBuffer *view;
+  const char *properties;
+} Shared;
+
+static void
+shared_init (Shared *shared)
+{
+  memset (shared, 0, sizeof *shared);
+  channel_test_gate_init (&shared->ready);
+  channel_test_gate_init (&shared->go);
+}
+
+static void
+shared_clear (Shared *shared)
+{
+  channel_test_gate_clear (&shared->ready);
+  channel_test_gate_clear (&shared->go);
+}
+
+static void
+child_sends (ChannelTest *test, gpointer data)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  guint64 n = *(guint64 *) data;
+
+  for (guint64 i = 0; i < n; i++)
+    channel_test_send (sender, i, i * 31 % 9000);
+  ck_assert (ferry_channel_end_of_stream (sender, NULL));
+  channel_test_close (sender);
+}
+
+TRANSPORT_TEST (test_other_process_sends)
+{
+  FerryChannel *receiver = open_receiver (test, NULL);
+  guint64 n = 3000;
+  pid_t pid = channel_test_fork (child_sends, test, &n);
+
+  for (guint64 i = 0; i < n; i++)
+    channel_test_expect (receiver, i, i * 31 % 9000);
+  channel_test_wait_child (pid);
+  channel_test_expect_error (test, receiver, FERRY_NO_WAIT, FERRY_ERROR_END_OF_STREAM);
+  channel_test_assert_statistic (receiver, repairs, 0);
+  channel_test_assert_statistic (receiver, messages_sent, n);
+  channel_test_verify (receiver);
+  channel_test_close (receiver);
+}
+
+static void
+child_receives (ChannelTest *test, gpointer data)
+{
+  FerryChannel *receiver = open_receiver (test, NULL);
+  Shared *shared = data;
+  g_autoptr (GError) error = NULL;
+
+  channel_test_gate_open (&shared->ready);
+  for (guint64 i = 0;; i++)
+    {
+      g_autoptr (FerryBuffer) buffer = ferry_channel_receive (receiver, 20 * G_USEC_PER_SEC, NULL, &error);
+
+      if (buffer == NULL)
+        {
+          channel_test_assert_error (test, error, FERRY_ERROR_END_OF_STREAM);
+          ck_assert_uint_eq (i, 2000);
+          break;
+        }
+      ck_assert_uint_eq (ferry_buffer_get_size (buffer), i * 31 % 9000);
+      ck_assert (channel_test_is_filled (ferry_buffer_get_data (buffer, NULL), i * 31 % 9000, i));
+    }
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_other_processes_receive_broadcast)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast");
+  Shared shared;
+  pid_t pids[2];
+
+  shared_init (&shared);
+  for (guint i = 0; i < 2; i++)
+    pids[i] = channel_test_fork (child_receives, test, &shared);
+  for (guint i = 0; i < 2; i++)
+    channel_test_gate_wait (&shared.ready);
+  for (guint64 i = 0; i < 2000; i++)
+    channel_test_send (sender, i, i * 31 % 9000);
+  ck_assert (ferry_channel_end_of_stream (sender, NULL));
+  ck_assert (ferry_channel_flush (sender, 10 * G_USEC_PER_SEC, NULL, NULL));
+  for (guint i = 0; i < 2; i++)
+    channel_test_wait_child (pids[i]);
+  channel_test_assert_statistic (sender, messages_received, 4000);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  shared_clear (&shared);
+}
+
+/* The parent's endpoint, used in a fork child, is another participant. */
+static void
+child_uses_endpoint (ChannelTest *test, gpointer data)
+{
+  Shared *shared = data;
+  g_autoptr (GPtrArray) participants = NULL;
+  guint n_mine = 0;
+
+  channel_test_send (shared->channel, 1, 10);
+  channel_test_send (shared->channel, 2, 5000);
+  participants = ferry_channel_list_participants (shared->channel, NULL);
+  ck_assert_ptr_nonnull (participants);
+  for (guint i = 0; i < participants->len; i++)
+    n_mine += ((FerryParticipant *) g_ptr_array_index (participants, i))->pid == getpid ();
+  ck_assert_uint_eq (participants->len, 3);
+  ck_assert_uint_eq (n_mine, 1);
+  ck_assert (ferry_channel_close (shared->channel, NULL));
+}
+
+TRANSPORT_TEST (test_fork_endpoint_is_new_participant)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  Shared shared = { .channel = sender };
+  FerryBuffer *views[2];
+  pid_t pid;
+
+  channel_test_send (sender, 0, 10);
+  channel_test_expect (receiver, 0, 10);
+  pid = channel_test_fork (child_uses_endpoint, test, &shared);
+  channel_test_wait_child (pid);
+  for (guint i = 0; i < 2; i++)
+    {
+      views[i] = channel_test_take (receiver);
+      ck_assert (channel_test_is_filled (ferry_buffer_get_data (views[i], NULL), i == 0 ? 10 : 5000, i + 1));
+    }
+  channel_test_send (sender, 3, 10);
+  channel_test_expect (receiver, 3, 10);
+  channel_test_assert_statistic (receiver, messages_sent, 4);
+  channel_test_assert_statistic (receiver, senders, 1);
+  channel_test_assert_statistic (receiver, repairs, 0);
+  for (guint i = 0; i < 2; i++)
+    ferry_buffer_unref (views[i]);
+  channel_test_verify (receiver);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+static void
+child_takes_by_endpoint (ChannelTest *test, gpointer data)
+{
+  Shared *shared = data;
+
+  channel_test_expect (shared->channel, 0, 5000);
+  channel_test_expect (shared->channel, 1, 10);
+  ck_assert (ferry_channel_close (shared->channel, NULL));
+}
+
+TRANSPORT_TEST (test_fork_receiver_endpoint)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  Shared shared = { .channel = receiver };
+
+  channel_test_send (sender, 0, 5000);
+  channel_test_send (sender, 1, 10);
+  channel_test_send (sender, 2, 5000);
+  channel_test_wait_child (channel_test_fork (child_takes_by_endpoint, test, &shared));
+  channel_test_expect (receiver, 2, 5000);
+  channel_test_expect_nothing (test, receiver);
+  channel_test_verify (receiver);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+/* A child that does nothing with what it inherited, and ends this or that way. */
+static void
+child_exits (ChannelTest *test, gpointer data)
+{
+  /* Check's exit handlers are the parent's. */
+  exit (0);
+}
+
+static void
+child_just_exits (ChannelTest *test, gpointer data)
+{
+  _exit (0);
+}
+
+static void
+child_drops_views (ChannelTest *test, gpointer data)
+{
+  Shared *shared = data;
+  gsize size;
+  const guint8 *bytes = ferry_buffer_get_data (shared->view, &size);
+
+  ck_assert_uint_eq (size, 65536);
+  ck_assert (channel_test_is_filled (bytes, size, 5));
+  ferry_buffer_unref (shared->view);
+  g_object_unref (shared->channel);
+}
+
+static void
+child_closes (ChannelTest *test, gpointer data)
+{
+  Shared *shared = data;
+
+  ck_assert (ferry_channel_close (shared->channel, NULL));
+}
+
+TRANSPORT_TEST (test_fork_child_harms_nobody)
+{
+  FerryChannel *sender = open_sender (test, "max-bytes=131072");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  void (*const children[]) (ChannelTest *, gpointer)
+      = { child_exits, child_just_exits, child_drops_views, child_closes };
+  FerryBuffer *view;
+  Events events;
+
+  listen_to (sender, &events);
+  channel_test_send (sender, 5, 65536);
+  view = channel_test_take (receiver);
+  ferry_channel_dispatch_events (sender);
+  ck_assert_uint_eq (events.n_joined, 1);
+  for (guint i = 0; i < G_N_ELEMENTS (children); i++)
+    {
+      Shared shared = { .channel = receiver, .view = view };
+      g_autoptr (GError) error = NULL;
+
+      channel_test_wait_child (channel_test_fork (children[i], test, &shared));
+      /* Nobody has left, and the view still holds its block: the other one is used again and again. */
+      ferry_channel_dispatch_events (sender);
+      ck_assert_uint_eq (events.n_left + events.n_died, 0);
+      for (guint n = 0; n < 3; n++)
+        {
+          channel_test_send (sender, n, 65536);
+          channel_test_expect (receiver, n, 65536);
+        }
+      ck_assert (channel_test_is_filled (ferry_buffer_get_data (view, NULL), 65536, 5));
+      ck_assert (!channel_test_try_send (sender, 0, 131072, FERRY_NO_WAIT, &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+      channel_test_verify (sender);
+    }
+  ferry_buffer_unref (view);
+  channel_test_send (sender, 0, 131072);
+  channel_test_expect (receiver, 0, 131072);
+  channel_test_assert_statistic (sender, repairs, 0);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+static void
+child_holds_and_dies (ChannelTest *test, gpointer data)
+{
+  Shared *shared = data;
+  FerryChannel *receiver = open_receiver (test, NULL);
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryBuffer *view = channel_test_take (receiver);
+  FerryBuffer *loan = take_loan (sender, 0, 65536);
+
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (view, NULL), 65536, 0));
+  ck_assert_uint_eq (ferry_buffer_get_size (loan), 65536);
+  channel_test_gate_open (&shared->ready);
+  channel_test_gate_wait (&shared->go);
+}
+
+/* Who dies is noticed, told of once, and gives back what it held. */
+TRANSPORT_TEST (test_peer_dies)
+{
+  FerryChannel *sender = open_sender (test, "max-bytes=131072");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  Shared shared;
+  Events events;
+  gint64 killed;
+  pid_t pid;
+
+  shared_init (&shared);
+  channel_test_send (sender, 0, 65536);
+  listen_to (receiver, &events);
+  ferry_channel_dispatch_events (receiver);
+  pid = channel_test_fork (child_holds_and_dies, test, &shared);
+  channel_test_gate_wait (&shared.ready);
+  ferry_channel_dispatch_events (receiver);
+  ck_assert_uint_eq (events.n_joined, 3);
+  channel_test_kill_child (pid);
+  killed = g_get_monotonic_time ();
+
+  /* All the memory comes back. */
+  channel_test_send (sender, 1, 131072);
+  ck_assert_int_lt (g_get_monotonic_time () - killed, G_USEC_PER_SEC);
+  channel_test_expect (receiver, 1, 131072);
+  channel_test_expect_error (test, receiver, 500 * MS, FERRY_ERROR_TIMED_OUT);
+  ck_assert_uint_eq (events.n_died, 2);
+  ck_assert_uint_eq (events.n_left, 0);
+  ck_assert_int_eq (events.last_pid, pid);
+  channel_test_assert_statistic (sender, repairs, 2);
+  channel_test_assert_statistic (sender, senders, 1);
+  channel_test_assert_statistic (sender, receivers, 1);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  shared_clear (&shared);
+}
+
+static void
+child_creates_and_waits (ChannelTest *test, gpointer data)
+{
+  Shared *shared = data;
+  FerryChannel *sender = open_sender (test, NULL);
+
+  channel_test_send (sender, 0, 10);
+  channel_test_send (sender, 1, 100000);
+  channel_test_gate_open (&shared->ready);
+  channel_test_gate_wait (&shared->go);
+}
+
+/* The channel goes on without its creator, and newcomers find it. */
+TRANSPORT_TEST (test_creator_dies)
+{
+  FerryChannel *receiver;
+  FerryChannel *newcomer;
+  Shared shared;
+  pid_t pid;
+
+  if (test->meeting != CHANNEL_TEST_BY_NAME)
+    return;
+  shared_init (&shared);
+  pid = channel_test_fork (child_creates_and_waits, test, &shared);
+  channel_test_gate_wait (&shared.ready);
+  receiver = open_receiver (test, "open-mode=join");
+  channel_test_kill_child (pid);
+  newcomer = open_sender (test, "open-mode=join");
+  channel_test_send (newcomer, 2, 100000);
+  channel_test_expect (receiver, 0, 10);
+  channel_test_expect (receiver, 1, 100000);
+  channel_test_expect (receiver, 2, 100000);
+  channel_test_close (receiver);
+  receiver = open_receiver (test, "open-mode=join");
+  channel_test_send (newcomer, 3, 10);
+  channel_test_expect (receiver, 3, 10);
+  channel_test_assert_statistic (newcomer, repairs, 1);
+  channel_test_assert_statistic (newcomer, senders, 1);
+  channel_test_verify (receiver);
+  channel_test_close (newcomer);
+  channel_test_close (receiver);
+  shared_clear (&shared);
+}
+
+/* All die: the next one begins a new channel of that name, whatever the dead left. */
+TRANSPORT_TEST (test_all_die)
+{
+  FerryChannel *receiver;
+  Shared shared;
+  g_autoptr (GError) error = NULL;
+  pid_t pid;
+
+  if (test->meeting != CHANNEL_TEST_BY_NAME)
+    return;
+  for (guint i = 0; i < 3; i++)
+    {
+      static const char *const modes[] = { NULL, "open-mode=create", "open-mode=join" };
+
+      shared_init (&shared);
+      pid = channel_test_fork (child_creates_and_waits, test, &shared);
+      channel_test_gate_wait (&shared.ready);
+      channel_test_kill_child (pid);
+      receiver = channel_test_try_open (test, FERRY_ROLE_RECEIVER, modes[i], &error);
+      if (i == 2)
+        {
+          ck_assert_ptr_null (receiver);
+          channel_test_assert_error (test, error, FERRY_ERROR_NOT_FOUND);
+        }
+      else
+        {
+          ferry_assert_no_error (error);
+          channel_test_expect_nothing (test, receiver);
+          channel_test_assert_statistic (receiver, messages_sent, 0);
+          channel_test_close (receiver);
+        }
+      shared_clear (&shared);
+    }
+}
+
+/* Nothing that is open here stays open in a program that is executed. */
+TRANSPORT_TEST (test_descriptors_close_on_exec)
+{
+  GHashTable *before = g_hash_table_new (NULL, NULL);
+  FerryChannel *sender;
+  FerryChannel *receiver;
+
+  for (int fd = 0; fd < 1024; fd++)
+    if (fcntl (fd, F_GETFD) >= 0)
+      g_hash_table_add (before, GINT_TO_POINTER (fd));
+  sender = open_sender (test, NULL);
+  receiver = open_receiver (test, NULL);
+  channel_test_send (sender, 1, 100000);
+  channel_test_expect (receiver, 1, 100000);
+  ck_assert_int_ge (ferry_channel_get_fd (sender, NULL), 0);
+  ck_assert_int_ge (ferry_channel_get_fd (receiver, NULL), 0);
+  for (int fd = 0; fd < 1024; fd++)
+    {
+      int flags = fcntl (fd, F_GETFD);
+
+      if (flags >= 0 && !g_hash_table_contains (before, GINT_TO_POINTER (fd)))
+        ck_assert_msg (flags & FD_CLOEXEC, "descriptor %d would be inherited by other programs", fd);
+    }
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  g_hash_table_unref (before);
+}
+
+/* ---- opening ---- */
+
+TRANSPORT_TEST (test_open_modes)
+{
+  FerryChannel *first;
+  FerryChannel *second;
+  g_autoptr (GError) error = NULL;
+
+  if (test->meeting != CHANNEL_TEST_BY_NAME)
+    return;
+  for (guint i = 0; i < 3; i++)
+    {
+      ck_assert_ptr_null (channel_test_try_open (test, FERRY_ROLE_SENDER, "open-mode=join", &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_NOT_FOUND);
+      g_clear_error (&error);
+      channel_test_assert_gone (test);
+      first = open_sender (test, i % 2 ? "open-mode=create" : NULL);
+      ck_assert_ptr_null (channel_test_try_open (test, FERRY_ROLE_RECEIVER, "open-mode=create", &error));
+      channel_test_assert_error (test, error, FERRY_ERROR_EXISTS);
+      ferry_assert_contains (error->message, "open-mode");
+      g_clear_error (&error);
+      channel_test_send (first, 1, 10);
+      second = open_receiver (test, i % 2 ? NULL : "open-mode=join");
+      channel_test_expect (second, 1, 10);
+      channel_test_close (first);
+      channel_test_close (second);
+      channel_test_assert_gone (test);
+    }
+}
+
+TRANSPORT_TEST (test_settings_mismatch)
+{
+  FerryChannel *sender = open_sender (test, "mode=broadcast capacity=8 max-bytes=1048576 history=3 inline-size=200");
+  static const struct
+  {
+    const char *properties;
+    const char *asked;
+    const char *found;
+  } mismatches[] = {
+    { "mode=work-queue", "work-queue", "broadcast" },
+    { "capacity=9", "9", "8" },
+    { "capacity=7", "7", "8" },
+    { "max-bytes=1048577", "1048577", "1048576" },
+    { "mode=broadcast history=4", "4", "3" },
+    { "inline-size=2000", "2000", "inline-size" },
+  };
+  static const char *const matches[] = {
+    "mode=broadcast",    "capacity=8",
+    "max-bytes=1048576", "mode=broadcast history=3",
+    "inline-size=100",   "mode=broadcast capacity=8 max-bytes=1048576 history=3 inline-size=200",
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (mismatches); i++)
+    {
+      g_autoptr (GError) error = NULL;
+      FerryChannel *other = channel_test_try_open (test, FERRY_ROLE_RECEIVER, mismatches[i].properties, &error);
+
+      ck_assert_msg (other == NULL, "%s was accepted", mismatches[i].properties);
+      channel_test_assert_error (test, error, FERRY_ERROR_MISMATCH);
+      ferry_assert_contains (error->message, mismatches[i].asked);
+      ferry_assert_contains (error->message, mismatches[i].found);
+      ferry_assert_contains (error->message, "leave it out");
+      channel_test_assert_statistic (sender, receivers, 0);
+    }
+  for (guint i = 0; i < G_N_ELEMENTS (matches); i++)
+    {
+      FerryChannel *other = open_receiver (test, matches[i]);
+      guint capacity;
+      guint64 max_bytes;
+      guint history;
+      FerryMode mode;
+
+      g_object_get (other, "capacity", &capacity, "max-bytes", &max_bytes, "history", &history, "mode", &mode, NULL);
+      ck_assert_uint_eq (capacity, 8);
+      ck_assert_uint_eq (max_bytes, 1048576);
+      ck_assert_uint_eq (history, 3);
+      ck_assert_uint_eq (mode, FERRY_MODE_BROADCAST);
+      channel_test_close (other);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+}
+
+/* The endpoint of a failed opening can be opened after all. */
+TRANSPORT_TEST (test_open_again_after_mismatch)
+{
+  FerryChannel *sender = open_sender (test, "capacity=8");
+  FerryChannel *receiver = channel_test_make (test, FERRY_ROLE_RECEIVER, "capacity=9");
+  g_autoptr (GError) error = NULL;
+  guint capacity;
+
+  ck_assert (!ferry_channel_open (receiver, NULL, &error));
+  channel_test_assert_error (test, error, FERRY_ERROR_MISMATCH);
+  g_clear_error (&error);
+  ck_assert (!ferry_channel_is_open (receiver));
+  g_object_get (receiver, "capacity", &capacity, NULL);
+  ck_assert_uint_eq (capacity, 9);
+  g_object_set (receiver, "capacity", 8, NULL);
+  ck_assert (ferry_channel_open (receiver, NULL, &error));
+  ferry_assert_no_error (error);
+  channel_test_send (sender, 1, 10);
+  channel_test_expect (receiver, 1, 10);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+TRANSPORT_TEST (test_open_async)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = channel_test_make (test, FERRY_ROLE_RECEIVER, NULL);
+  g_autoptr (GCancellable) cancellable = g_cancellable_new ();
+  Async async = { 0 };
+
+  g_cancellable_cancel (cancellable);
+  ferry_channel_open_async (receiver, G_PRIORITY_DEFAULT, cancellable, opened_cb, &async);
+  channel_test_iterate_until (&async.done, 10);
+  ferry_assert_error (async.error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  ck_assert (!ferry_channel_is_open (receiver));
+  async_clear (&async);
+  ferry_channel_open_async (receiver, G_PRIORITY_DEFAULT, NULL, opened_cb, &async);
+  channel_test_iterate_until (&async.done, 10);
+  ferry_assert_no_error (async.error);
+  ck_assert (async.succeeded);
+  ck_assert (ferry_channel_is_open (receiver));
+  channel_test_send (sender, 1, 10);
+  channel_test_expect (receiver, 1, 10);
+  async_clear (&async);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
+static void
+leave_closed (FerryChannel *channel, gpointer unused)
+{
+  g_autoptr (GError) error = NULL;
+
+  ck_assert (ferry_channel_close (channel, &error));
+}
+
+/* What is closed is closed for every call, and closing twice is fine. */
+TRANSPORT_TEST (test_closed)
+{
+  FerryChannel *channels[2] = { open_sender (test, NULL), open_receiver (test, NULL) };
+  g_autoptr (GError) error = NULL;
+
+  for (guint i = 0; i < 2; i++)
+    {
+      leave_closed (channels[i], NULL);
+      leave_closed (channels[i], NULL);
+      ck_assert (!ferry_channel_is_open (channels[i]));
+    }
+#define ASSERT_CLOSED(call)                                                                                            \
+  do                                                                                                                   \
+    {                                                                                                                  \
+      ck_assert (!(call));                                                                                             \
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED);                                                     \
+      ferry_assert_contains (error->message, channel_test_label (test));                                               \
+      g_clear_error (&error);                                                                                          \
+    }                                                                                                                  \
+  while (0)
+  ASSERT_CLOSED (channel_test_try_send (channels[0], 0, 10, FERRY_WAIT_FOREVER, &error));
+  ASSERT_CLOSED (ferry_channel_loan (channels[0], 10, FERRY_WAIT_FOREVER, NULL, &error));
+  ASSERT_CLOSED (ferry_channel_end_of_stream (channels[0], &error));
+  ASSERT_CLOSED (ferry_channel_flush (channels[0], FERRY_WAIT_FOREVER, NULL, &error));
+  ASSERT_CLOSED (ferry_channel_shut_down (channels[0], &error));
+  ASSERT_CLOSED (ferry_channel_receive (channels[1], FERRY_WAIT_FOREVER, NULL, &error));
+  ASSERT_CLOSED (ferry_channel_wait (channels[1], G_IO_IN, FERRY_WAIT_FOREVER, NULL, &error));
+  ASSERT_CLOSED (ferry_channel_get_fd (channels[1], &error) >= 0);
+  ASSERT_CLOSED (ferry_channel_create_source (channels[1], G_IO_IN, NULL, &error));
+  ASSERT_CLOSED (ferry_channel_get_statistics (channels[1], &error));
+  ASSERT_CLOSED (ferry_channel_list_participants (channels[1], &error));
+  ASSERT_CLOSED (ferry_channel_verify (channels[1], &error));
+#undef ASSERT_CLOSED
+  ck_assert_uint_eq (ferry_channel_trim (channels[0]), 0);
+  ferry_channel_dispatch_events (channels[0]);
+  for (guint i = 0; i < 2; i++)
+    channel_test_close (channels[i]);
+}
+
 static void
 add_case (Suite *suite, const char *name, double timeout, int i, const TTest *const *tests)
 {
@@ -2535,6 +3797,45 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
     test_async_and_close,    test_send_async, test_flush_async,    NULL,
   };
   const TTest *const idle[] = { test_poll, test_sources_idle, test_waiting_idle, NULL };
+  const TTest *const ending[] = {
+    test_end_of_stream_work_queue,
+    test_end_of_stream_broadcast,
+    test_end_of_stream_two_senders,
+    test_leaving_is_no_end_of_stream,
+    test_end_of_stream_wakes,
+    test_flush,
+    test_shut_down,
+    test_shut_down_wakes,
+    NULL,
+  };
+  const TTest *const telling[] = {
+    test_signals,
+    test_participants,
+    test_statistics,
+    test_statistics_broadcast,
+    test_sequence_sender_timestamp,
+    test_wire_names,
+    test_observer,
+    test_wrong_role,
+    test_too_many,
+    NULL,
+  };
+  const TTest *const telling_slowly[] = { test_signals_in_receive, test_signals_in_main_loop, NULL };
+  const TTest *const processes[] = {
+    test_other_process_sends,
+    test_other_processes_receive_broadcast,
+    test_fork_endpoint_is_new_participant,
+    test_fork_receiver_endpoint,
+    test_fork_child_harms_nobody,
+    test_peer_dies,
+    test_creator_dies,
+    test_all_die,
+    test_descriptors_close_on_exec,
+    NULL,
+  };
+  const TTest *const opening[] = {
+    test_open_modes, test_settings_mismatch, test_open_again_after_mismatch, test_open_async, test_closed, NULL,
+  };
   gboolean shared_memory = (flags & TRANSPORT_CONFORMANCE_NO_SHARED_MEMORY) == 0;
   gboolean slow = (flags & TRANSPORT_CONFORMANCE_QUICK) == 0;
   double patience = ferry_test_is_thorough () ? 300 : 30;
@@ -2554,6 +3855,12 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
   if (slow)
     add_case (suite, "waiting", patience, i, waiting);
   add_case (suite, "polling", patience, i, polling);
+  add_case (suite, "ending", patience, i, ending);
+  add_case (suite, "telling", patience, i, telling);
+  if (slow)
+    add_case (suite, "telling-slowly", patience, i, telling_slowly);
+  add_case (suite, "processes", patience, i, processes);
+  add_case (suite, "opening", patience, i, opening);
   if (slow)
     add_case (suite, "idle", patience, i, idle);
   if (shared_memory)
