@@ -12,9 +12,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define DEFAULT_CAPACITY 64                 /* messages */
-#define MIN_CAPACITY 2                      /* messages */
-#define IN_FLIGHT_TARGET (64 * 1024 * 1024) /* bytes; bounds the memory of a run with large messages */
+#define MIN_CAPACITY 2    /* messages */
+#define MAX_CAPACITY 1024 /* messages; the 64 KiB of a pipe hold as many of 64 bytes */
+#define IN_FLIGHT_TARGET                                                                                               \
+  (4 * 1024 * 1024) /* bytes; more would leave the caches, and the memory when messages are large */
 #define SWEEP_TIME_LIMIT (20 * G_TIME_SPAN_SECOND)
 #define OPENING_TIME_LIMIT (120 * G_TIME_SPAN_SECOND)
 #define HUGE_TIME_LIMIT (600 * G_TIME_SPAN_SECOND)
@@ -27,7 +28,7 @@
 guint
 bench_channel_choose_capacity (gsize size)
 {
-  return (guint) CLAMP (IN_FLIGHT_TARGET / MAX (size, 1), MIN_CAPACITY, DEFAULT_CAPACITY);
+  return (guint) CLAMP (IN_FLIGHT_TARGET / MAX (size, 1), MIN_CAPACITY, MAX_CAPACITY);
 }
 
 static char *

@@ -39,6 +39,7 @@ static int opt_repeats;
 static gint64 opt_messages;
 static double opt_duration;
 static gboolean opt_pin;
+static gboolean opt_no_pin;
 static gboolean opt_loan;
 static gboolean opt_touch;
 static gboolean opt_no_baselines;
@@ -62,10 +63,13 @@ static const GOptionEntry entries[] = {
   { "receivers", 'r', 0, G_OPTION_ARG_INT, &opt_receivers, "Receiving processes (default: 1)", "N" },
   { "wait", 'w', 0, G_OPTION_ARG_STRING, &opt_wait,
     "spin, sleep or adaptive (default: adaptive for throughput, each for latency)", "STRATEGY" },
-  { "capacity", 'c', 0, G_OPTION_ARG_INT, &opt_capacity, "Messages in flight (default: 64, fewer when large)", "N" },
+  { "capacity", 'c', 0, G_OPTION_ARG_INT, &opt_capacity,
+    "Messages in flight (default: as many as make 4 MiB, from 2 to 1024)", "N" },
   { "loan", 'l', 0, G_OPTION_ARG_NONE, &opt_loan, "Send loaned blocks instead of copying", NULL },
   { "touch", 0, 0, G_OPTION_ARG_NONE, &opt_touch, "Senders write and receivers read every byte", NULL },
-  { "pin", 'p', 0, G_OPTION_ARG_NONE, &opt_pin, "Give each process a CPU of its own, in turns", NULL },
+  { "pin", 'p', 0, G_OPTION_ARG_NONE, &opt_pin,
+    "Bind processes to CPUs in turns even when there are more processes than CPUs", NULL },
+  { "no-pin", 0, 0, G_OPTION_ARG_NONE, &opt_no_pin, "Bind no process to a CPU", NULL },
   { "only", 0, 0, G_OPTION_ARG_STRING, &opt_only, "Only throughput or only latency", "WHAT" },
   { "no-baselines", 0, 0, G_OPTION_ARG_NONE, &opt_no_baselines, "Leave pipe, socket, memcpy and the like out", NULL },
   { "duration", 'd', 0, G_OPTION_ARG_DOUBLE, &opt_duration, "Seconds of each measurement (default: 0.3)", "SECONDS" },
@@ -170,6 +174,8 @@ parse_settings (Settings *settings, GError **error)
     return usage_error (error, "--capacity must be from 1 to %d messages", MAX_CAPACITY);
   if (opt_messages < 0)
     return usage_error (error, "--messages must not be negative");
+  if (opt_pin && opt_no_pin)
+    return usage_error (error, "--pin and --no-pin exclude each other");
   if (opt_huge && !opt_claims)
     return usage_error (error, "--huge goes with --claims");
   if (opt_strict && !opt_claims)
@@ -208,6 +214,14 @@ parse_settings (Settings *settings, GError **error)
   return TRUE;
 }
 
+/* With a CPU for each process they are bound to them: the scheduler would put two that
+ * talk to each other on one CPU now and then, and figures would jump. */
+static gboolean
+choose_pin (guint n_processes)
+{
+  return opt_pin || (!opt_no_pin && n_processes <= bench_count_cpus ());
+}
+
 static void
 init_load (const Settings *settings, BenchLoad *load)
 {
@@ -215,7 +229,7 @@ init_load (const Settings *settings, BenchLoad *load)
   load->senders = (guint) opt_senders;
   load->receivers = (guint) opt_receivers;
   load->broadcast = settings->broadcast;
-  load->pin = opt_pin;
+  load->pin = choose_pin (load->senders + load->receivers);
   load->duration = settings->duration;
   load->messages = (guint64) opt_messages;
 }
@@ -309,6 +323,7 @@ measure_latency (const Settings *settings, char **transports, BenchReport *repor
   load.size = settings->latency_size;
   load.senders = load.receivers = 1;
   load.broadcast = FALSE;
+  load.pin = choose_pin (load.senders + load.receivers);
 
   baselines = bench_baseline_get_all (&n_baselines);
   for (guint i = 0; i < n_baselines && !opt_no_baselines && bench_get_signal () == 0; i++)
@@ -390,7 +405,7 @@ describe_settings (const Settings *settings, char **transports, BenchReport *rep
   set_int (builder, "capacity", opt_capacity);
   set_boolean (builder, "loan", opt_loan);
   set_boolean (builder, "touch", opt_touch);
-  set_boolean (builder, "pin", opt_pin);
+  set_boolean (builder, "pin", choose_pin ((guint) (opt_senders + opt_receivers)));
   set_int (builder, "duration-us", settings->duration);
   set_int (builder, "messages", opt_messages);
   set_int (builder, "repeats", settings->repeats);
@@ -492,7 +507,7 @@ main (int argc, char **argv)
   g_option_context_set_description (
       context, "Examples:\n"
                "  ferry-bench --quick                      a first impression\n"
-               "  ferry-bench -t memfd -s 64,1M --pin      one transport, two sizes, pinned\n"
+               "  ferry-bench -t memfd -s 64,1M            one transport, two sizes\n"
                "  ferry-bench -n 2 -r 2 -m broadcast       two senders, two receivers\n"
                "  ferry-bench --claims --output out.json   the promised figures against their limits\n"
                "\n"
