@@ -8,6 +8,13 @@
 
 #include <unistd.h>
 
+/* A block from this size on is worth waiting for: two of them and the source overflow a second-level cache. Bytes. */
+#define REUSE_MIN_SIZE (512 * 1024)
+/* So long: what a copy of the smallest such block costs more when it goes to cold memory. Nanoseconds. */
+#define REUSE_PATIENCE_NS (3000)
+#define REUSE_LOOKS (8)
+#define REUSE_SKIP_MAX (1023)
+
 guint64
 ferry_arena_class_size (guint klass)
 {
@@ -280,7 +287,46 @@ ferry_arena_grow (FerrySegment *self, guint klass, gint64 patience, guint32 *blo
   return FERRY_ARENA_OK;
 }
 
-/* Private: a block of at least that size, owned by us, its pages real. */
+/* Large blocks: a receiver that keeps up gives the last one back within a microsecond, still hot in the cache; taking
+ * another one instead costs more than waiting for it. Where that turns out vain (views are held), it is tried ever
+ * less often. */
+static void
+ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass)
+{
+  FerryBlock *first = &self->classes[klass].blocks[0];
+  gint64 started;
+  guint skip;
+
+  if (ferry_arena_class_size (klass) < REUSE_MIN_SIZE || ferry_arena_n_used (self, klass) == 0 ||
+      ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
+    return;
+  skip = atomic_load_explicit (&self->no_reuse, memory_order_relaxed);
+  if (skip > 0)
+    {
+      atomic_store_explicit (&self->no_reuse, skip - 1, memory_order_relaxed);
+      return;
+    }
+  started = ferry_waiter_now ();
+  do
+    {
+      for (guint i = 0; i < REUSE_LOOKS; i++)
+        {
+          if (ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
+            {
+              atomic_store_explicit (&self->no_reuse_next, 0, memory_order_relaxed);
+              return;
+            }
+          ferry_waiter_relax ();
+        }
+    }
+  while (ferry_waiter_now () - started < REUSE_PATIENCE_NS);
+  skip = atomic_load_explicit (&self->no_reuse_next, memory_order_relaxed);
+  skip = MIN (2 * skip + 1, REUSE_SKIP_MAX);
+  atomic_store_explicit (&self->no_reuse_next, skip, memory_order_relaxed);
+  atomic_store_explicit (&self->no_reuse, skip, memory_order_relaxed);
+}
+
+/* Private: a block of at least that size, owned by us, its pages real. @patience: for the lock, microseconds. */
 FerryArenaResult
 ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data, GError **error)
 {
@@ -297,6 +343,7 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *b
       return FERRY_ARENA_ERROR;
     }
 
+  ferry_arena_wait_for_hot_block (self, klass);
   if (G_UNLIKELY (!ferry_arena_claim_free (self, klass, block)))
     {
       result = ferry_arena_grow (self, klass, patience, block, error);

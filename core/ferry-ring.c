@@ -11,6 +11,8 @@
 #define PREFETCH_DISTANCE (12)
 /* How many messages a receiver takes before it looks at the tail again. */
 #define TAIL_REFRESH (16)
+/* A spinner looks at the slot itself every so many looks. */
+#define SLOT_LOOK_INTERVAL (16)
 /* The second cache line of a slot, in bytes from its start. */
 #define CACHE_LINE (64)
 
@@ -370,6 +372,7 @@ ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
         return;
     }
   FerrySlot *ahead = ferry_segment_slot (self, position + PREFETCH_DISTANCE);
+  /* In broadcast too, though it is only read: a line that two caches share is dearer to take for the sender. */
   prefetch_for_writing (ahead);
   __builtin_prefetch ((guint8 *) ahead + CACHE_LINE, 0);
 }
@@ -660,6 +663,20 @@ ferry_ring_maybe_ready (FerrySegment *self)
   if (ahead != 0)
     return ahead > 0;
   return ferry_word_state (w) != FERRY_SLOT_EMPTY;
+}
+
+/* Private: what a spinning receiver looks at: the tail, which a sender writes once, after the commit. Looking at the
+ * slot itself would take the line away from the sender between its claim and its commit. The tail is only a hint, so the slot has
+ * its turn too. */
+gboolean
+ferry_ring_spin_ready (FerrySegment *self, gpointer looks)
+{
+  guint64 position = self->mode == FERRY_MODE_BROADCAST ? atomic_load_explicit (&self->cursor, memory_order_relaxed)
+                                                        : atomic_load_explicit (self->head, memory_order_relaxed);
+
+  if ((gint64) (atomic_load_explicit (self->tail, memory_order_acquire) - position) > 0)
+    return TRUE;
+  return ++*(guint *) looks % SLOT_LOOK_INTERVAL == 0 && ferry_ring_maybe_ready (self);
 }
 
 /* Private: whether a message could be taken now; surer than ferry_ring_maybe_ready() and dearer. */

@@ -45,6 +45,10 @@ G_BEGIN_DECLS
 #define FERRY_OFFSET_FLUSH_SLEEPING (1408 + FERRY_BITMAP_WORDS * 8) /* the same cache line */
 #define FERRY_OFFSET_SHARED (1536)
 #define FERRY_OFFSET_CLASSES (2048)
+/* Neighbouring positions lie so many slots apart (odd: every slot has its turn), at the usual stride more than a page:
+ * a receiver on the heels of a sender must not let its processor's prefetcher fetch the lines that the sender is about to
+ * write. */
+#define FERRY_SLOT_STEP (17)
 #define FERRY_OFFSET_PARTICIPANTS (4096)
 #define FERRY_PARTICIPANT_STRIDE (256)
 #define FERRY_OFFSET_RING (FERRY_OFFSET_PARTICIPANTS + FERRY_MAX_PARTICIPANTS * FERRY_PARTICIPANT_STRIDE)
@@ -314,6 +318,9 @@ typedef struct
   FerryWaitStrategy wait_strategy;
   _Atomic gint64 mean_wait; /* ns, moving average */
   _Atomic guint32 backoff;  /* pauses before the first look while spinning */
+  _Atomic guint32 probe;    /* counts waits that were too long to spin for */
+  _Atomic guint32 no_reuse; /* allocations that shall not wait for a hot block */
+  _Atomic guint32 no_reuse_next;
   _Atomic gint64 last_upkeep;
   _Atomic guint32 closed; /* this endpoint was closed */
   int doorbell_fd;
@@ -345,6 +352,7 @@ gboolean ferry_segment_map (FerrySegment *self, GError **error);
 gboolean ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GError **error);
 void ferry_segment_leave (FerrySegment *self, gboolean views_held);
 gboolean ferry_segment_lock (FerrySegment *self, GError **error);
+gboolean ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error);
 void ferry_segment_unlock (FerrySegment *self);
 gboolean ferry_segment_is_dead (FerrySegment *self, guint id);
 guint ferry_segment_repair_dead (FerrySegment *self, gint64 patience);
@@ -352,7 +360,6 @@ void ferry_segment_count (FerrySegment *self, guint64 bytes);
 gboolean ferry_segment_verify (FerrySegment *self, GError **error);
 gboolean ferry_segment_set_corrupt (FerrySegment *self, GError **error, const char *what);
 gboolean ferry_segment_ended (FerrySegment *self);
-gboolean ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error);
 gboolean ferry_segment_refork (FerrySegment *self, GError **error);
 guint ferry_segment_count_role (FerrySegment *self, FerryRole role);
 
@@ -389,7 +396,7 @@ ferry_segment_n_records (FerrySegment *self)
 static inline FerrySlot *
 ferry_segment_slot (FerrySegment *self, guint64 position)
 {
-  return (FerrySlot *) (void *) (self->ring + (position & self->ring_mask) * self->slot_stride);
+  return (FerrySlot *) (void *) (self->ring + (position * FERRY_SLOT_STEP & self->ring_mask) * self->slot_stride);
 }
 
 /* ---- ferry-ring.c ---- */
@@ -399,6 +406,8 @@ FerryRingResult ferry_ring_take (FerrySegment *self, FerryMessage *message, guin
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
 gboolean ferry_ring_has_message (FerrySegment *self);
+gboolean ferry_ring_spin_ready (FerrySegment *self,
+                                gpointer looks);
 gboolean ferry_ring_has_room (FerrySegment *self);
 guint64 ferry_ring_advance_head (FerrySegment *self);
 guint64 ferry_ring_min_cursor (FerrySegment *self, guint64 tail);
@@ -464,6 +473,19 @@ void ferry_waiter_arm (FerrySegment *self, FerrySide side);
 void ferry_waiter_disarm (FerrySegment *self, FerrySide side);
 void ferry_waiter_drain (FerrySegment *self);
 void ferry_waiter_wake_everybody (FerrySegment *self);
+
+/* A pause between two looks: tens of nanoseconds that leave a sibling thread the core. */
+static inline void
+ferry_waiter_relax (void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause ();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory");
+#else
+  __asm__ volatile("" ::: "memory");
+#endif
+}
 
 static inline gboolean
 ferry_waiter_any (_Atomic guint64 *bitmap)

@@ -705,12 +705,6 @@ ferry_segment_transport_try_take (FerrySegment *segment, FerryBuffer *buffer, Fe
   return result;
 }
 
-static gboolean
-ready_to_take (FerrySegment *segment, gpointer data)
-{
-  return ferry_ring_maybe_ready (segment);
-}
-
 /* Waits for a message. The result is OK or CORRUPT; EMPTY: @error says why there will be none. */
 static FerryRingResult
 ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buffer, FerryMessage *message,
@@ -723,6 +717,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buf
   FerryRingResult result = FERRY_RING_EMPTY;
   gboolean slept = FALSE;
   gboolean first = TRUE;
+  guint looks = 0;
 
   if (timeout != FERRY_NO_WAIT)
     atomic_fetch_add_explicit (&segment->me->waits, 1, memory_order_relaxed);
@@ -778,7 +773,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buf
       if (g_cancellable_set_error_if_cancelled (cancellable, error))
         break;
 
-      if (ferry_waiter_spin (segment, ready_to_take, NULL, slept ? ferry_waiter_now () : started, deadline))
+      if (ferry_waiter_spin (segment, ferry_ring_spin_ready, &looks, slept ? ferry_waiter_now () : started, deadline))
         {
           result = ferry_segment_transport_try_take (segment, buffer, message);
           if (!nothing (result))
@@ -1081,6 +1076,11 @@ ferry_segment_transport_enqueue (FerrySegmentTransport *self, FerryMessage *mess
         return FALSE;
     }
   if (G_UNLIKELY (result == FERRY_RING_CORRUPT))
+    return ferry_segment_set_corrupt (segment, error, "head, tail and slots of the ring contradict each other");
+  ferry_segment_count (segment, message->size);
+  return TRUE;
+}
+
 /* How long the lock may be waited for. */
 static gint64
 lock_patience (const FerryRoomWait *wait)
@@ -1090,11 +1090,6 @@ lock_patience (const FerryRoomWait *wait)
   if (wait->started != 0 && wait->deadline >= 0)
     left = (wait->deadline - ferry_waiter_now ()) / 1000;
   return wait->timeout < 0 ? FERRY_LOCK_PATIENCE : CLAMP (left, FERRY_LOCK_PATIENCE_MIN, FERRY_LOCK_PATIENCE);
-}
-
-    return ferry_segment_set_corrupt (segment, error, "head, tail and slots of the ring contradict each other");
-  ferry_segment_count (segment, message->size);
-  return TRUE;
 }
 
 static gboolean

@@ -28,6 +28,11 @@
 #define SPIN_MIN_NS (2000)
 /* Weight of a new wait in the moving average: 1 / 8. */
 #define MEAN_SHIFT (3)
+/* Waits that are too long to spin for may be so only because the peer sleeps too: two that answer each other would
+ * sleep for ever. Now and then one of them spins all the same, more often when it is a near thing. */
+#define PROBE_OFTEN_NS (150000)
+#define PROBE_OFTEN (4)
+#define PROBE_SELDOM (32)
 /* After that much spinning the processor is offered to others, again and again. Nanoseconds. */
 #define YIELD_AFTER_NS (4000)
 /* Looks at the ring between two looks at the clock. */
@@ -45,13 +50,13 @@
 /* Waiting for a flush looks more often: the wake-up comes only when the ring is empty. */
 #define FLUSH_SLEEP_MAX_US (5 * 1000)
 #define UPKEEP_INTERVAL_US (150 * 1000)
+/* Who has the lock for longer is probably at the same work, or stopped; our caller's time-out goes on. */
+#define UPKEEP_PATIENCE_US (10 * 1000)
 /* Blocks idle for longer are given back. */
 #define IDLE_US (2 * G_USEC_PER_SEC)
 /* The pollable descriptor's timer, for upkeep. */
 #define TIMER_NS (500 * 1000 * 1000)
 
-/* Who has the lock for longer is probably at the same work, or stopped; our caller's time-out goes on. */
-#define UPKEEP_PATIENCE_US (10 * 1000)
 gint64
 ferry_waiter_now (void)
 {
@@ -59,18 +64,6 @@ ferry_waiter_now (void)
 
   clock_gettime (CLOCK_MONOTONIC, &now);
   return (gint64) now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static inline void
-cpu_relax (void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause ();
-#elif defined(__aarch64__)
-  __asm__ volatile("isb" ::: "memory");
-#else
-  __asm__ volatile("" ::: "memory");
-#endif
 }
 
 static gboolean
@@ -118,14 +111,21 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
       break;
     case FERRY_WAIT_STRATEGY_ADAPTIVE:
     default:
-      if (mean > SPIN_MAX_NS || ferry_waiter_single_cpu ())
+      if (ferry_waiter_single_cpu ())
         return FALSE;
+      if (mean > SPIN_MAX_NS)
+        {
+          guint interval = mean > PROBE_OFTEN_NS ? PROBE_SELDOM : PROBE_OFTEN;
+
+          if (atomic_fetch_add_explicit (&self->probe, 1, memory_order_relaxed) % interval != 0)
+            return FALSE;
+        }
       limit = CLAMP (mean * SPIN_FACTOR, SPIN_MIN_NS, SPIN_MAX_NS);
       break;
     }
 
   for (guint i = 0; i < backoff; i++)
-    cpu_relax ();
+    ferry_waiter_relax ();
   for (;;)
     {
       gint64 now;
@@ -142,7 +142,7 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
               return TRUE;
             }
           looks++;
-          cpu_relax ();
+          ferry_waiter_relax ();
         }
       now = ferry_waiter_now ();
       if (now - started > limit || (deadline >= 0 && now >= deadline))
