@@ -34,6 +34,7 @@ make_message (char order, const char *type, gconstpointer data, gsize size)
     g_byte_array_append (array, (const guint8 *) "", 1);
   if (size > 0)
     g_byte_array_append (array, data, (guint) size);
+  g_byte_array_append (array, (const guint8 *) "", 1);
   return g_byte_array_free_to_bytes (array);
 }
 
@@ -83,7 +84,7 @@ START_TEST (test_layout)
   data[0] = 0x01020304;
   ((guint8 *) data)[4] = 5;
   expected = make_message (NATIVE_ORDER, "(uy)", data, sizeof data);
-  ck_assert_uint_eq (g_bytes_get_size (encoded), 24);
+  ck_assert_uint_eq (g_bytes_get_size (encoded), 25);
   ck_assert (g_bytes_equal (encoded, expected));
 }
 END_TEST
@@ -119,7 +120,9 @@ START_TEST (test_headers)
   g_autoptr (GBytes) not_a_type = make_message (NATIVE_ORDER, "\xff\n~", "a", 2);
   g_autoptr (GBytes) short_message = g_bytes_new_static ("l\0\0\0", 4);
   g_autoptr (GBytes) long_type = g_bytes_new_static ("l\0\0\0\xff\xff\xff\xffs", 9);
-  g_autoptr (GBytes) beyond = g_bytes_new_static ("l\0\0\0\x09\0\0\0ssssssss", 16);
+  g_autoptr (GBytes) beyond = g_bytes_new_static ("l\0\0\0\x09\0\0\0ssssssss", 17);
+  g_autoptr (GBytes) no_trailer = g_bytes_new_static ("l\0\0\0\1\0\0\0y\0\0\0\0\0\0\0", 16);
+  g_autoptr (GBytes) cut = g_bytes_new_static ("l\0\0\0\2\0\0\0ay\0\0\0\0\0\0abc", 19);
   g_autoptr (GBytes) reserved = g_bytes_new_static ("l\1\0\0\1\0\0\0s\0\0\0\0\0\0\0a", 18);
 
   assert_decode_fails (order, "did another codec make it?");
@@ -132,6 +135,8 @@ START_TEST (test_headers)
   assert_decode_fails (short_message, "4 bytes");
   assert_decode_fails (long_type, "4294967295");
   assert_decode_fails (beyond, "does not fit");
+  assert_decode_fails (no_trailer, "does not fit");
+  assert_decode_fails (cut, "does not end with a zero; was it cut?");
 }
 END_TEST
 
@@ -242,6 +247,24 @@ START_TEST (test_nesting)
 }
 END_TEST
 
+/* Where GLib's check looks behind its data, the byte must be in the message: valgrind sees it. */
+START_TEST (test_cut_before_padding)
+{
+  guint8 data[8] = { 1 };
+
+  for (gsize size = 0; size < sizeof data; size++)
+    {
+      g_autoptr (GBytes) message = make_message (NATIVE_ORDER, "(ys(x))", data, size);
+      gsize message_size;
+      const guint8 *bytes = g_bytes_get_data (message, &message_size);
+      g_autofree guint8 *exact = g_memdup2 (bytes, message_size);
+      g_autoptr (GBytes) exact_message = g_bytes_new_static (exact, message_size);
+
+      assert_decode_fails (exact_message, "well-formed");
+    }
+}
+END_TEST
+
 /* Variants in variants, deeper than GLib reads, made by hand: 'v' inside 'v'. */
 START_TEST (test_hostile_nesting)
 {
@@ -334,7 +357,7 @@ START_TEST (test_copy)
 {
   FerryCodec *codec = make_codec ();
   g_autoptr (GError) error = NULL;
-  guint8 message[18] = { NATIVE_ORDER, 0, 0, 0, 1, 0, 0, 0, 's', 0, 0, 0, 0, 0, 0, 0, 'a', 0 };
+  guint8 message[19] = { NATIVE_ORDER, 0, 0, 0, 1, 0, 0, 0, 's', 0, 0, 0, 0, 0, 0, 0, 'a', 0, 0 };
   gboolean copy = TRUE;
 
   g_object_get (codec, "copy", &copy, NULL);
@@ -367,6 +390,7 @@ add (Suite *suite)
     test_not_normal,
     test_numbers_are_trusted,
     test_nesting,
+    test_cut_before_padding,
     test_hostile_nesting,
     test_long_type,
     test_not_normal_is_normalised,
