@@ -77,9 +77,10 @@ class CleanTest(ToolTestCase):
         sender.feed(b"x" * 100_000)
         self.kill(sender, receiver)
 
-        self.list_channels("--all")
-        if (transport, name) not in self.list_channels("--all"):
-            # Nothing is left of the memory, and the name goes with the first who asks for it.
+        if transport == "memfd":
+            # The memory is gone already, and whoever looks may remove the socket that nobody answers.
+            self.run_tool("ferry-clean", "--remove", name)
+            self.assertNotIn((transport, name), self.list_channels("--all"))
             self.assertEqual(self.run_tool("ferry-clean", "--check", name)[0], 0)
             return
 
