@@ -33,6 +33,8 @@
 #define MODE_GROUP (02770)
 /* How long one process may take to answer before the next one is asked. */
 #define ANSWER_TIMEOUT_MS (250)
+/* The same when nobody has answered at first: they may be slow, and not stopped. */
+#define ANSWER_LONG_TIMEOUT_MS (2000)
 /* Processes of one channel that can be asked: as many as it has participants, and some that are about to leave. */
 #define SOCKETS_MAX (1024)
 /* The place is locked for microseconds at a time. */
@@ -240,7 +242,7 @@ typedef enum
 } AskResult;
 
 static AskResult
-ask (const Place *place, guint index, FerryRole role, int *control_fd, int *data_fd, int *status)
+ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *control_fd, int *data_fd, int *status)
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   FerryMemfdRequest request = { FERRY_MEMFD_MAGIC, FERRY_MEMFD_VERSION, role, 0 };
@@ -275,7 +277,7 @@ ask (const Place *place, guint index, FerryRole role, int *control_fd, int *data
       if (errno == EPIPE || errno == ECONNRESET)
         result = ASK_DEAD; /* it left, or died, while we asked */
     }
-  else if (poll (&poll_fd, 1, ANSWER_TIMEOUT_MS) == 1)
+  else if (poll (&poll_fd, 1, timeout_ms) == 1)
     {
       n = recvmsg (fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
       for (header = n > 0 ? CMSG_FIRSTHDR (&message) : NULL; header != NULL; header = CMSG_NXTHDR (&message, header))
@@ -321,16 +323,24 @@ place_unlink (const Place *place, guint index)
 static AskResult
 ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, int *status)
 {
+  const int timeouts_ms[]
+      = { ANSWER_TIMEOUT_MS, MAX (ANSWER_LONG_TIMEOUT_MS / (int) MAX (place->n_sockets, 1), ANSWER_TIMEOUT_MS) };
   AskResult result = ASK_DEAD;
 
-  for (guint i = 0; i < place->n_sockets && result != ASK_OK; i++)
+  for (guint round = 0; round < G_N_ELEMENTS (timeouts_ms); round++)
     {
-      AskResult one = ask (place, i, role, control_fd, data_fd, status);
+      result = ASK_DEAD;
+      for (guint i = 0; i < place->n_sockets && result != ASK_OK; i++)
+        {
+          AskResult one = ask (place, i, role, timeouts_ms[round], control_fd, data_fd, status);
 
-      if (one == ASK_DEAD && role != FERRY_ROLE_OBSERVER)
-        place_unlink (place, i);
-      else if (one == ASK_OK || (one != ASK_DEAD && result == ASK_DEAD))
-        result = one;
+          if (one == ASK_DEAD && role != FERRY_ROLE_OBSERVER)
+            place_unlink (place, i);
+          else if (one == ASK_OK || (one != ASK_DEAD && result == ASK_DEAD))
+            result = one;
+        }
+      if (result != ASK_SILENT)
+        break;
     }
   return result;
 }
@@ -381,7 +391,7 @@ serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int contr
           int theirs_data = -1;
           int status;
 
-          if (ask (place, i, FERRY_ROLE_OBSERVER, &theirs, &theirs_data, &status) == ASK_DEAD)
+          if (ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, &theirs, &theirs_data, &status) == ASK_DEAD)
             {
               place_unlink (place, i);
               i--;
@@ -641,7 +651,7 @@ clean_place (Place *place, const char *name, int control_fd)
       int theirs = -1;
       int data_fd = -1;
       int status = 0;
-      AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, &theirs, &data_fd, &status);
+      AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, &theirs, &data_fd, &status);
 
       if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && same_file (theirs, control_fd)))
         place_unlink (place, i);
