@@ -17,6 +17,8 @@
 
 #define NUDGE_INTERVAL 50   /* ms between attempts to get a thread out of a system call */
 #define NUDGE_SIGNAL SIGURG /* ignored by default, so that a late one does no harm */
+#define OUTPUT_INTERVAL 50  /* ms between looks at whether the stream has ended after its reader left */
+#define OUTPUT_PATIENCE (1 * G_TIME_SPAN_SECOND) /* from its reader's leaving to giving up */
 #define IMPATIENCE 500      /* ms from which on a second signal is a second one: timeout(1) sends each twice */
 
 static const char *tool_name = "ferry";
@@ -226,13 +228,15 @@ static gpointer
 signals_main (gpointer data)
 {
   ToolSignals *self = data;
+  gint64 reader_left = 0;
 
   while (!g_atomic_int_get (&self->finished))
     {
       struct pollfd fds[] = { { self->wake_fd, POLLIN, 0 }, { g_atomic_int_get (&self->output_fd), 0, 0 } };
+      gboolean awaited = reader_left != 0 && !g_atomic_int_get (&self->broken);
       guint64 count;
 
-      if (poll (fds, G_N_ELEMENTS (fds), -1) < 0)
+      if (poll (fds, G_N_ELEMENTS (fds), awaited ? OUTPUT_INTERVAL : -1) < 0)
         continue;
 
       if ((fds[0].revents & POLLIN) != 0 && read (self->wake_fd, &count, sizeof count) == sizeof count
@@ -241,9 +245,15 @@ signals_main (gpointer data)
           g_atomic_int_set (&self->number, signal_number);
           cancel (self);
         }
-      if ((fds[1].revents & (POLLERR | POLLHUP)) != 0)
+      /* A reader such as tar leaves when it has all it wants, a moment before the end of
+       * the stream comes. */
+      if ((fds[1].revents & (POLLERR | POLLHUP)) != 0 && reader_left == 0)
         {
+          reader_left = g_get_monotonic_time ();
           g_atomic_int_set (&self->output_fd, -1);
+        }
+      if (awaited && g_get_monotonic_time () - reader_left > OUTPUT_PATIENCE)
+        {
           g_atomic_int_set (&self->broken, TRUE);
           cancel (self);
         }
