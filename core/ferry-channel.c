@@ -294,6 +294,27 @@ ferry_channel_check_settings (FerryChannel *self, const FerryChannelConfig *aske
              || ferry_channel_check_setting (self, PROP_INLINE_SIZE, asked->inline_size, found->inline_size, error));
 }
 
+/* A transport object is opened once: for another try there is a new one with the same properties. */
+static void
+ferry_channel_renew_transport (FerryChannel *self)
+{
+  g_autoptr (FerryTransport) used = g_steal_pointer (&self->transport);
+  guint n_properties;
+  g_autofree GParamSpec **specs = g_object_class_list_properties (G_OBJECT_GET_CLASS (used), &n_properties);
+
+  self->transport = g_object_new (G_OBJECT_TYPE (used), NULL);
+  for (guint i = 0; i < n_properties; i++)
+    {
+      g_auto (GValue) value = G_VALUE_INIT;
+
+      if ((specs[i]->flags & G_PARAM_READWRITE) != G_PARAM_READWRITE || (specs[i]->flags & G_PARAM_CONSTRUCT_ONLY))
+        continue;
+      g_value_init (&value, specs[i]->value_type);
+      g_object_get_property (G_OBJECT (used), specs[i]->name, &value);
+      g_object_set_property (G_OBJECT (self->transport), specs[i]->name, &value);
+    }
+}
+
 /**
  * ferry_channel_open:
  * @self: a channel
@@ -335,7 +356,7 @@ ferry_channel_open (FerryChannel *self, GCancellable *cancellable, GError **erro
   if (!ferry_channel_check_settings (self, asked, error))
     {
       ferry_transport_close (self->transport, NULL);
-      g_clear_object (&self->transport);
+      ferry_channel_renew_transport (self);
       ferry_channel_config_free (self->config);
       self->config = g_steal_pointer (&asked);
       return FALSE;

@@ -20,7 +20,7 @@
 
 /* The longest spin: what a futex wake-up costs here several times over, so that a peer that answers after having
  * been woken itself is still met spinning. Nanoseconds. */
-#define SPIN_MAX_NS (50000)
+#define SPIN_MAX_NS (100000)
 /* Who never sleeps looks this often for what no message tells: nanoseconds. */
 #define SPIN_SLICE_NS (5 * 1000 * 1000)
 /* A spin is worth while for a few times the mean wait. */
@@ -30,7 +30,7 @@
 #define MEAN_SHIFT (3)
 /* Waits that are too long to spin for may be so only because the peer sleeps too: two that answer each other would
  * sleep for ever. Now and then one of them spins all the same, more often when it is a near thing. */
-#define PROBE_OFTEN_NS (150000)
+#define PROBE_OFTEN_NS (300000)
 #define PROBE_OFTEN (4)
 #define PROBE_SELDOM (32)
 /* After that much spinning the processor is offered to others, again and again. Nanoseconds. */
@@ -66,18 +66,14 @@ ferry_waiter_now (void)
   return (gint64) now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Not the CPUs that this process may use: a peer may be pinned to another one. */
 static gboolean
 ferry_waiter_single_cpu (void)
 {
   static gsize single = 0;
 
   if (g_once_init_enter (&single))
-    {
-      cpu_set_t set;
-      gboolean one = sched_getaffinity (0, sizeof set, &set) == 0 && CPU_COUNT (&set) == 1;
-
-      g_once_init_leave (&single, one ? 1 : 2);
-    }
+    g_once_init_leave (&single, sysconf (_SC_NPROCESSORS_ONLN) == 1 ? 1 : 2);
   return single == 1;
 }
 
