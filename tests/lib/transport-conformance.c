@@ -3638,6 +3638,9 @@ TRANSPORT_TEST (test_open_async)
   channel_test_send (sender, 1, 10);
   channel_test_expect (receiver, 1, 10);
   async_clear (&async);
+  /* The thread may be about to drop its reference. */
+  for (guint i = 0; i < 1000 && G_OBJECT (receiver)->ref_count > 1; i++)
+    g_usleep (MS);
   channel_test_close (sender);
   channel_test_close (receiver);
 }

@@ -1,6 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "transport-conformance.h"
 
+static const struct
+{
+  const char *name;
+  const char *transport;
+  TransportConformanceFlags flags;
+} variants[] = {
+  { "memfd", "memfd", TRANSPORT_CONFORMANCE_NAMED },
+  { "memfd-inherited", "memfd", TRANSPORT_CONFORMANCE_INHERITED_FDS | TRANSPORT_CONFORMANCE_QUICK },
+  { "memfd-passed", "memfd", TRANSPORT_CONFORMANCE_PASSED_FDS | TRANSPORT_CONFORMANCE_QUICK },
+  { "posix-shm", "posix-shm", TRANSPORT_CONFORMANCE_NAMED },
+};
+
+static const char *only;
+
 /* FERRY_TEST_TRANSPORT="NAME [PROPERTY=VALUE ...]" tests that transport instead of our own: for authors of plugins. */
 static void
 add (Suite *suite)
@@ -17,16 +31,15 @@ add (Suite *suite)
                                            : TRANSPORT_CONFORMANCE_NAMED);
       return;
     }
-  ferry_transport_conformance_add (suite, "memfd", NULL, TRANSPORT_CONFORMANCE_NAMED);
-  ferry_transport_conformance_add (suite, "memfd", NULL,
-                                   TRANSPORT_CONFORMANCE_INHERITED_FDS | TRANSPORT_CONFORMANCE_QUICK);
-  ferry_transport_conformance_add (suite, "memfd", NULL,
-                                   TRANSPORT_CONFORMANCE_PASSED_FDS | TRANSPORT_CONFORMANCE_QUICK);
-  ferry_transport_conformance_add (suite, "posix-shm", NULL, TRANSPORT_CONFORMANCE_NAMED);
+  for (guint i = 0; i < G_N_ELEMENTS (variants); i++)
+    if (only == NULL || strcmp (only, variants[i].name) == 0)
+      ferry_transport_conformance_add (suite, variants[i].transport, NULL, variants[i].flags);
 }
 
+/* With an argument: only that variant, so that several run side by side. */
 int
-main (void)
+main (int argc, char **argv)
 {
+  only = argc > 1 ? argv[1] : NULL;
   return ferry_test_run ("transport-conformance", add);
 }
