@@ -159,6 +159,35 @@ get_variant (const GValue *value, GError **error)
   return variant;
 }
 
+/* Arrays of numbers are in normal form whatever they contain, if only the size is right.
+ * (Not of booleans: those are 0 or 1.) GLib would look at each element. */
+static gboolean
+is_always_normal (const char *type_string, gsize size)
+{
+  static const struct
+  {
+    char type;
+    guint8 size;
+  } numbers[] = {
+    { 'y', 1 }, { 'n', 2 }, { 'q', 2 }, { 'i', 4 }, { 'u', 4 }, { 'h', 4 }, { 'x', 8 }, { 't', 8 }, { 'd', 8 },
+  };
+
+  if (type_string[0] != 'a' || type_string[1] == '\0' || type_string[2] != '\0')
+    return FALSE;
+  for (guint i = 0; i < G_N_ELEMENTS (numbers); i++)
+    if (numbers[i].type == type_string[1])
+      return size % numbers[i].size == 0;
+  return FALSE;
+}
+
+/* Values that g_variant_new_fixed_array() made are not trusted by GLib. */
+static gboolean
+is_normal (GVariant *variant)
+{
+  return is_always_normal (g_variant_get_type_string (variant), g_variant_get_size (variant))
+         || g_variant_is_normal_form (variant);
+}
+
 /* The state is the normal form of a value that was not in it. */
 static gboolean
 ferry_gvariant_codec_measure (FerryCodec *codec, const GValue *value, gsize *size, gpointer *state, GError **error)
@@ -189,7 +218,7 @@ ferry_gvariant_codec_measure (FerryCodec *codec, const GValue *value, gsize *siz
       return FALSE;
     }
 
-  if (!g_variant_is_normal_form (variant))
+  if (!is_normal (variant))
     variant = normal = g_variant_get_normal_form (variant);
 
   data_size = g_variant_get_size (variant);
@@ -217,7 +246,7 @@ ferry_gvariant_codec_encode (FerryCodec *codec, const GValue *value, guint8 *dat
 
   if (variant == NULL)
     return FALSE;
-  if (!g_variant_is_normal_form (variant))
+  if (!is_normal (variant))
     variant = normal = g_variant_get_normal_form (variant);
 
   type_string = g_variant_get_type_string (variant);
@@ -258,27 +287,6 @@ static void
 ferry_gvariant_codec_free_state (FerryCodec *codec, gpointer state)
 {
   g_variant_unref (state);
-}
-
-/* Arrays of numbers are in normal form whatever they contain, if only the size is right.
- * (Not of booleans: those are 0 or 1.) GLib would look at each element. */
-static gboolean
-is_always_normal (const char *type_string, gsize size)
-{
-  static const struct
-  {
-    char type;
-    guint8 size;
-  } numbers[] = {
-    { 'y', 1 }, { 'n', 2 }, { 'q', 2 }, { 'i', 4 }, { 'u', 4 }, { 'h', 4 }, { 'x', 8 }, { 't', 8 }, { 'd', 8 },
-  };
-
-  if (type_string[0] != 'a' || type_string[1] == '\0' || type_string[2] != '\0')
-    return FALSE;
-  for (guint i = 0; i < G_N_ELEMENTS (numbers); i++)
-    if (numbers[i].type == type_string[1])
-      return size % numbers[i].size == 0;
-  return FALSE;
 }
 
 static gboolean

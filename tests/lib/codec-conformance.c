@@ -11,7 +11,7 @@
 #define ROUNDS (ferry_test_is_thorough () ? 20000 : ferry_test_is_valgrind () ? 50 : 300)
 
 /* Truncations and flips of larger samples are spread over them instead of done everywhere. */
-#define EVERYWHERE_MAX (2048)
+#define EVERYWHERE_MAX (ferry_test_is_valgrind () ? 256 : 2048)
 
 /* Larger samples are done once by each thread: they take long, and find nothing more. */
 #define OFTEN_MAX (65536)
