@@ -69,6 +69,7 @@ struct _FerryChannel
   FerryCodec *codec; /* NULL: automatic */
   char *transport_name;
   char *codec_name;
+  FerryDescription *origin; /* what it was made from; NULL: not from text */
   FerryChannelConfig *config;
   guint explicit_set; /* a bit for each property that was set */
   gboolean is_open;
@@ -205,7 +206,7 @@ ferry_channel_new_from_description (const char *description, FerryRole role, GEr
   parsed = ferry_description_parse (description, error);
   if (parsed == NULL)
     return NULL;
-  self = ferry_channel_new (parsed->transport, NULL, role);
+  self = ferry_channel_new (strcmp (parsed->transport, "auto") != 0 ? parsed->transport : NULL, NULL, role);
   set_string (&self->codec_name, parsed->codec);
   if (!ferry_channel_ensure_transport (self, error) || !ferry_channel_ensure_codec (self, error))
     return NULL;
@@ -225,6 +226,7 @@ ferry_channel_new_from_description (const char *description, FerryRole role, GEr
       if (!ferry_description_set_property (G_OBJECT (self->codec), property->key, property->value, error))
         return NULL;
     }
+  self->origin = g_steal_pointer (&parsed);
   return g_steal_pointer (&self);
 }
 
@@ -343,7 +345,8 @@ ferry_channel_open (FerryChannel *self, GCancellable *cancellable, GError **erro
 
   if (self->is_open)
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "the channel is open already");
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "channel '%s' is open already; close it first",
+                   self->config->name != NULL ? self->config->name : "(anonymous)");
       return FALSE;
     }
   if (!ferry_channel_config_validate (self->config, error) || !ferry_channel_ensure_transport (self, error)
@@ -468,7 +471,8 @@ ferry_channel_is_open (FerryChannel *self)
  * ferry_channel_to_description:
  * @self: a channel
  *
- * The description that [ctor@Channel.new_from_description] makes such a channel from.
+ * The description that [ctor@Channel.new_from_description] makes such a channel from. Properties of
+ * the transport and the codec are in it if they were set by a description.
  *
  * Returns: (transfer full): a line of text
  *
@@ -496,6 +500,21 @@ ferry_channel_to_description (FerryChannel *self)
       if (value != NULL)
         ferry_description_add (description, properties[i]->name, value);
     }
+  if (self->origin != NULL && strcmp (description->transport, self->origin->transport) == 0)
+    for (guint i = 0; i < self->origin->channel_properties->len; i++)
+      {
+        FerryDescriptionProperty *property = g_ptr_array_index (self->origin->channel_properties, i);
+
+        if (g_object_class_find_property (G_OBJECT_GET_CLASS (self), property->key) == NULL)
+          ferry_description_add (description, property->key, property->value);
+      }
+  if (self->origin != NULL && description->codec != NULL && g_strcmp0 (description->codec, self->origin->codec) == 0)
+    for (guint i = 0; i < self->origin->codec_properties->len; i++)
+      {
+        FerryDescriptionProperty *property = g_ptr_array_index (self->origin->codec_properties, i);
+
+        ferry_description_add_codec_property (description, property->key, property->value);
+      }
   return ferry_description_to_string (description);
 }
 
@@ -1929,6 +1948,7 @@ ferry_channel_finalize (GObject *object)
 
   g_free (self->transport_name);
   g_free (self->codec_name);
+  g_clear_pointer (&self->origin, ferry_description_free);
   ferry_channel_config_free (self->config);
   g_hash_table_unref (self->codecs);
   g_mutex_clear (&self->codecs_mutex);
