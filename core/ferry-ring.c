@@ -11,6 +11,8 @@
 #define PREFETCH_DISTANCE (12)
 /* How many messages a receiver takes before it looks at the tail again. */
 #define TAIL_REFRESH (16)
+/* Answers that take longer than this on average are no ping-pong. Nanoseconds. */
+#define QUICK_ANSWER_NS (1000)
 /* A spinner looks at the slot itself every so many looks. */
 #define SLOT_LOOK_INTERVAL (16)
 /* The second cache line of a slot, in bytes from its start. */
@@ -673,7 +675,9 @@ ferry_ring_spin_ready (FerrySegment *self, gpointer looks)
 {
   guint64 position;
 
-  if (atomic_load_explicit (&self->backoff, memory_order_relaxed) == 0 || ++*(guint *) looks % SLOT_LOOK_INTERVAL == 0)
+  if ((atomic_load_explicit (&self->backoff, memory_order_relaxed) == 0 &&
+       atomic_load_explicit (&self->mean_wait, memory_order_relaxed) < QUICK_ANSWER_NS) ||
+      ++*(guint *) looks % SLOT_LOOK_INTERVAL == 0)
     return ferry_ring_maybe_ready (self);
   position = self->mode == FERRY_MODE_BROADCAST ? atomic_load_explicit (&self->cursor, memory_order_relaxed)
                                                 : atomic_load_explicit (self->head, memory_order_relaxed);
