@@ -72,7 +72,7 @@ struct _FerryChannel
   FerryDescription *origin; /* what it was made from; NULL: not from text */
   FerryChannelConfig *config;
   guint explicit_set; /* a bit for each property that was set */
-  gboolean is_open;
+  _Atomic gboolean is_open;
   guint64 raw_name;
   guint64 raw_version;
   GMutex codecs_mutex;

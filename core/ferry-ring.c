@@ -127,7 +127,7 @@ ferry_ring_min_cursor (FerrySegment *self, guint64 tail)
 gboolean
 ferry_ring_finish_taken (FerrySegment *self, FerrySlot *slot, guint64 word)
 {
-  guint32 block = slot->block;
+  guint32 block = ferry_slot_block (slot);
   guint64 generation = slot->generation;
 
   if (block != FERRY_NO_BLOCK && ferry_arena_check_ref (self, block, 0))
@@ -298,7 +298,7 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
   FERRY_STEP ("send-claimed");
   slot->size = message->size;
   slot->timestamp = message->timestamp;
-  slot->block = message->block;
+  __atomic_store_n (&slot->block, message->block, __ATOMIC_RELAXED);
   slot->sender = (guint16) self->id;
   slot->flags = 0;
   slot->generation = message->generation;
@@ -675,9 +675,9 @@ ferry_ring_spin_ready (FerrySegment *self, gpointer looks)
 {
   guint64 position;
 
-  if ((atomic_load_explicit (&self->backoff, memory_order_relaxed) == 0 &&
-       atomic_load_explicit (&self->mean_wait, memory_order_relaxed) < QUICK_ANSWER_NS) ||
-      ++*(guint *) looks % SLOT_LOOK_INTERVAL == 0)
+  if ((atomic_load_explicit (&self->backoff, memory_order_relaxed) == 0
+       && atomic_load_explicit (&self->mean_wait, memory_order_relaxed) < QUICK_ANSWER_NS)
+      || ++*(guint *) looks % SLOT_LOOK_INTERVAL == 0)
     return ferry_ring_maybe_ready (self);
   position = self->mode == FERRY_MODE_BROADCAST ? atomic_load_explicit (&self->cursor, memory_order_relaxed)
                                                 : atomic_load_explicit (self->head, memory_order_relaxed);

@@ -295,7 +295,7 @@ typedef struct
   guint id;
   guint32 incarnation;
   FerryParticipantRecord *me;
-  gboolean joined;
+  _Atomic gboolean joined;
   guint fork_generation;
   gpointer first_thread;         /* its mark; its calls need no atomic operations for what follows */
   _Atomic guint32 inside_first;  /* calls in progress by that thread ... */
@@ -397,6 +397,14 @@ static inline FerrySlot *
 ferry_segment_slot (FerrySegment *self, guint64 position)
 {
   return (FerrySlot *) (void *) (self->ring + (position * FERRY_SLOT_STEP & self->ring_mask) * self->slot_stride);
+}
+
+/* The block a slot names; also for those who look at slots that others write. Read once, whatever the compiler thinks: a
+ * hostile peer may change it between a check and its use. */
+static inline guint32
+ferry_slot_block (const FerrySlot *slot)
+{
+  return __atomic_load_n (&slot->block, __ATOMIC_RELAXED);
 }
 
 /* ---- ferry-ring.c ---- */

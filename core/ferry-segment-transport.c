@@ -58,8 +58,8 @@ typedef struct
 
   /* what poll_events() has told */
   GMutex events_mutex;
-  guint32 seen_epoch;
-  gboolean seen_closed;
+  _Atomic guint32 seen_epoch;
+  _Atomic gboolean seen_closed;
   guint64 seen_words[FERRY_MAX_PARTICIPANTS];
   gint64 seen_pids[FERRY_MAX_PARTICIPANTS];
 } FerrySegmentTransportPrivate;
@@ -1632,7 +1632,7 @@ count_held (FerrySegment *segment, guint id)
     {
       FerrySlot *slot = ferry_segment_slot (segment, i);
       guint64 w = atomic_load_explicit (&slot->word, memory_order_acquire);
-      guint32 block = slot->block;
+      guint32 block = ferry_slot_block (slot);
 
       if (ferry_word_state (w) != FERRY_SLOT_COMMITTED || block == FERRY_NO_BLOCK
           || !ferry_arena_check_ref (segment, block, 0))

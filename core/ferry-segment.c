@@ -680,7 +680,7 @@ repair (FerrySegment *self, guint dead)
       guint state = ferry_word_state (atomic_load_explicit (&slot->word, memory_order_acquire));
 
       if (state == FERRY_SLOT_COMMITTED || state == FERRY_SLOT_TAKEN)
-        g_hash_table_add (named, GUINT_TO_POINTER (slot->block));
+        g_hash_table_add (named, GUINT_TO_POINTER (ferry_slot_block (slot)));
     }
   for (guint i = 0; i < candidates->len; i++)
     {
