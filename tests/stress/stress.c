@@ -353,7 +353,7 @@ run_receiver (Round *self, guint index, FerryChannel *inherited)
       FerryChannel *channel = inherited != NULL ? inherited : open_channel (self, FERRY_ROLE_RECEIVER, &error);
       Session session = { .next = G_MAXUINT64 };
       gboolean last = i + 1 == peer->n_sessions;
-      guint n = last ? G_MAXUINT : ferry_random_below (&random, self->n_messages);
+      guint n = last ? G_MAXUINT : 1 + ferry_random_below (&random, self->n_messages);
 
       inherited = NULL;
       if (channel == NULL)
