@@ -154,6 +154,7 @@ ferry_arena_claim_free (FerrySegment *self, guint klass, guint32 *block)
                                                        ferry_word (ferry_word_lap (w) + 1, self->id, FERRY_BLOCK_OWNED),
                                                        memory_order_acq_rel, memory_order_relaxed))
             {
+              FERRY_TSAN_ACQUIRE (descriptor);
               FERRY_STEP ("alloc-owned");
               *block = FERRY_BLOCK_REF (klass, index);
               return TRUE;

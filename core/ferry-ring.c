@@ -306,6 +306,8 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
   slot->wire_version = message->wire_version;
   if (message->block == FERRY_NO_BLOCK && message->size > 0)
     memcpy (slot->payload, payload, message->size);
+  if (message->block != FERRY_NO_BLOCK)
+    FERRY_TSAN_RELEASE (ferry_arena_block (self, message->block));
   FERRY_STEP ("send-written");
 
   /* Release for the fields (pairs with the acquire loads of the word in ferry_ring_take()), and a full barrier before

@@ -399,6 +399,18 @@ ferry_segment_slot (FerrySegment *self, guint64 position)
   return (FerrySlot *) (void *) (self->ring + (position * FERRY_SLOT_STEP & self->ring_mask) * self->slot_stride);
 }
 
+/* A block goes from one sender to the next by way of a receiver, which lies in another process or at least has another
+ * mapping: ThreadSanitizer has to be told that what the first one wrote came before. */
+#ifdef __SANITIZE_THREAD__
+void __tsan_acquire (void *address);
+void __tsan_release (void *address);
+#define FERRY_TSAN_ACQUIRE(address) __tsan_acquire (address)
+#define FERRY_TSAN_RELEASE(address) __tsan_release (address)
+#else
+#define FERRY_TSAN_ACQUIRE(address) ((void) 0)
+#define FERRY_TSAN_RELEASE(address) ((void) 0)
+#endif
+
 /* The block a slot names; also for those who look at slots that others write. Read once, whatever the compiler thinks: a
  * hostile peer may change it between a check and its use. */
 static inline guint32
