@@ -68,7 +68,7 @@ typedef struct
   gboolean had_peer;     /* somebody of the other role was there */
   gboolean peer_gone;    /* somebody of the other role went since the last look */
   guint64 seen_messages; /* that the other side had sent or taken before we came */
-  guint64 seen_repairs;  /* deaths in the channel before we came */
+  guint64 seen_repairs;  /* deaths in the channel that are no news: before we came, or of our own role */
   gboolean peer_died;    /* one of those that went was killed or crashed */
   gint64 dead_pid;
   gboolean closed;
@@ -112,7 +112,11 @@ peer_gone_cb (FerryChannel *channel, FerryParticipant *participant, gboolean die
   Cat *self = user_data;
 
   if (participant->role != get_peer_role (self))
-    return;
+    {
+      if (died)
+        self->seen_repairs++;
+      return;
+    }
 
   self->had_peer = TRUE;
   self->peer_gone = TRUE;
@@ -143,12 +147,25 @@ count_participants (Cat *self, FerryRole role)
   return role == FERRY_ROLE_SENDER ? statistics->senders : statistics->receivers;
 }
 
-/* Whether the other side was there and is gone, by the counters: of a peer that came and
- * went between two looks no signal tells. */
+/* Looks at the counters: of a peer that came and went between two looks no signal
+ * tells. Returns NULL when the channel can't be looked at any more. */
+static FerryStatistics *
+look_at_counters (Cat *self)
+{
+  FerryStatistics *statistics = ferry_channel_get_statistics (self->channel, NULL);
+
+  /* A death that the events tell by now is not counted twice. */
+  ferry_channel_dispatch_events (self->channel);
+  if (statistics != NULL && statistics->repairs > self->seen_repairs)
+    self->peer_died = TRUE;
+  return statistics;
+}
+
+/* Whether the other side was there and is gone. */
 static gboolean
 is_deserted (Cat *self)
 {
-  g_autoptr (FerryStatistics) statistics = ferry_channel_get_statistics (self->channel, NULL);
+  g_autoptr (FerryStatistics) statistics = look_at_counters (self);
   gboolean sends = self->role == FERRY_ROLE_SENDER;
   guint n_peers;
 
@@ -157,10 +174,7 @@ is_deserted (Cat *self)
   n_peers = sends ? statistics->receivers : statistics->senders;
   if (n_peers > 0 || (sends ? statistics->messages_received : statistics->messages_sent) > self->seen_messages)
     self->had_peer = TRUE;
-  if (n_peers > 0 || !self->had_peer)
-    return FALSE;
-  self->peer_died = self->peer_died || statistics->repairs > self->seen_repairs;
-  return TRUE;
+  return n_peers == 0 && self->had_peer;
 }
 
 /* Notes how things are at the start. */
@@ -469,6 +483,7 @@ static gboolean
 wait_for_farewell (Cat *self, GError **error)
 {
   gint64 end = g_get_monotonic_time () + FAREWELL_LIMIT;
+  g_autoptr (FerryStatistics) statistics = NULL;
   gboolean ready;
 
   do
@@ -488,9 +503,9 @@ wait_for_farewell (Cat *self, GError **error)
     }
   while (g_get_monotonic_time () < end);
 
+  statistics = look_at_counters (self);
   if (self->peer_died)
-    g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
-                 "a receiver (process %" G_GINT64_FORMAT ") died; what it had taken may be lost", self->dead_pid);
+    g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "a participant died; what it had taken may be lost");
   return !self->peer_died;
 }
 
