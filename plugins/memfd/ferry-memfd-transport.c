@@ -158,8 +158,14 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
   place->lock_fd = -1;
   place->directory_fd = open (directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (place->directory_fd < 0)
-    return set_error (directory, errno == ENOENT ? "no channels here" : "can't open the run-time directory", errno,
-                      error);
+    {
+      int saved_errno = errno;
+      g_autofree char *place_name = g_build_filename (directory, name, NULL);
+
+      return set_error (place_name,
+                        saved_errno == ENOENT ? "no channel of that name" : "can't open the run-time directory",
+                        saved_errno, error);
+    }
   place_key (name, place->key);
 
   for (;;)
@@ -171,8 +177,14 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
                                MODE_LOCK);
       if (place->lock_fd < 0)
         {
-          set_error (name, errno == ENOENT ? "no channel of that name" : "can't open the lock of the channel", errno,
-                     error);
+          int saved_errno = errno;
+          g_autofree char *place_name = g_build_filename (directory, name, NULL);
+
+          set_error (place_name,
+                     create                  ? "can't make the lock of the channel; give another directory"
+                     : saved_errno == ENOENT ? "no channel of that name"
+                                             : "can't open the lock of the channel",
+                     saved_errno, error);
           place_leave (place);
           return FALSE;
         }
