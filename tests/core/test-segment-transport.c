@@ -1,0 +1,1080 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "channel-test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define KIB ((gsize) 1024)
+#define MIB (KIB * KIB)
+
+/* Where docs/memory-model.md says they are: magic, then major and minor version. */
+#define OFFSET_MAGIC (0)
+#define OFFSET_VERSION (8)
+
+#define NOBODY (65534)
+
+/* ---- a transport of our own: the smallest subclass, which counts and can refuse ---- */
+
+#define TEST_TYPE_TRANSPORT (test_transport_get_type ())
+G_DECLARE_FINAL_TYPE (TestTransport, test_transport, TEST, TRANSPORT, FerrySegmentTransport)
+
+struct _TestTransport
+{
+  FerrySegmentTransport parent_instance;
+
+  char *shared_as;
+};
+
+static FerrySegmentTransportClass *parent_class;
+
+/* Of all of them. */
+static struct
+{
+  int control_fd; /* of the one segment there is; -1: none */
+  int data_fd;
+  guint n_reserved;
+  guint n_shared;
+  guint n_withdrawn;
+  guint n_left;
+  guint n_commits;
+  guint64 bytes_committed;
+  guint n_decommits;
+  guint n_maps;
+  guint n_unmaps;
+  guint n_writable_data_maps;
+  gboolean refuse_commit;
+  gboolean refuse_map;
+} world = { .control_fd = -1, .data_fd = -1 };
+
+G_DEFINE_FINAL_TYPE (TestTransport, test_transport, FERRY_TYPE_SEGMENT_TRANSPORT)
+
+static gboolean
+test_transport_reserve (FerrySegmentTransport *self, const FerryChannelConfig *config, guint64 control_size,
+                        guint64 data_size, GError **error)
+{
+  int control_fd = memfd_create ("test-control", MFD_CLOEXEC);
+  int data_fd = memfd_create ("test-data", MFD_CLOEXEC);
+
+  world.n_reserved++;
+  ck_assert_int_eq (ftruncate (control_fd, (off_t) control_size), 0);
+  ck_assert_int_eq (ftruncate (data_fd, (off_t) data_size), 0);
+  ferry_segment_transport_take_fds (self, control_fd, data_fd);
+  ck_assert_int_eq (ferry_segment_transport_get_control_fd (self), control_fd);
+  ck_assert_int_eq (ferry_segment_transport_get_data_fd (self), data_fd);
+  return TRUE;
+}
+
+static gboolean
+test_transport_share (FerrySegmentTransport *self, const FerryChannelConfig *config, GError **error)
+{
+  if (world.control_fd >= 0)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_EXISTS, "there is one");
+      return FALSE;
+    }
+  world.n_shared++;
+  world.control_fd = fcntl (ferry_segment_transport_get_control_fd (self), F_DUPFD_CLOEXEC, 0);
+  world.data_fd = fcntl (ferry_segment_transport_get_data_fd (self), F_DUPFD_CLOEXEC, 0);
+  return TRUE;
+}
+
+static gboolean
+test_transport_attach (FerrySegmentTransport *self, const FerryChannelConfig *config, GCancellable *cancellable,
+                       GError **error)
+{
+  guint64 control_size;
+
+  if (world.control_fd < 0)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND, "no channel '%s'", config->name);
+      return FALSE;
+    }
+  ck_assert (ferry_segment_transport_read_control_size (world.control_fd, &control_size));
+  ck_assert_uint_gt (control_size, 0);
+  ferry_segment_transport_take_fds (self, fcntl (world.control_fd, F_DUPFD_CLOEXEC, 0),
+                                    fcntl (world.data_fd, F_DUPFD_CLOEXEC, 0));
+  return TRUE;
+}
+
+static void
+test_transport_withdraw (FerrySegmentTransport *self)
+{
+  world.n_withdrawn++;
+  if (world.control_fd >= 0)
+    {
+      close (world.control_fd);
+      close (world.data_fd);
+      world.control_fd = world.data_fd = -1;
+    }
+}
+
+static void
+test_transport_left (FerrySegmentTransport *self)
+{
+  world.n_left++;
+}
+
+static gboolean
+test_transport_commit_pages (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
+                             GError **error)
+{
+  if (area == FERRY_SEGMENT_AREA_DATA)
+    {
+      if (world.refuse_commit)
+        {
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE, "the test refuses");
+          return FALSE;
+        }
+      world.n_commits++;
+      world.bytes_committed += size;
+    }
+  return parent_class->commit_pages (self, area, offset, size, error);
+}
+
+static gboolean
+test_transport_decommit_pages (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
+                               GError **error)
+{
+  world.n_decommits++;
+  world.bytes_committed -= size;
+  return parent_class->decommit_pages (self, area, offset, size, error);
+}
+
+static gpointer
+test_transport_map (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, gsize size, gboolean writable,
+                    GError **error)
+{
+  if (world.refuse_map && area == FERRY_SEGMENT_AREA_DATA)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE, "the test refuses");
+      return NULL;
+    }
+  world.n_maps++;
+  if (area == FERRY_SEGMENT_AREA_DATA && writable)
+    world.n_writable_data_maps++;
+  return parent_class->map (self, area, offset, size, writable, error);
+}
+
+static void
+test_transport_unmap (FerrySegmentTransport *self, gpointer address, gsize size)
+{
+  world.n_unmaps++;
+  parent_class->unmap (self, address, size);
+}
+
+static void
+test_transport_init (TestTransport *self)
+{
+}
+
+static void
+test_transport_class_init (TestTransportClass *klass)
+{
+  FerrySegmentTransportClass *segment_class = FERRY_SEGMENT_TRANSPORT_CLASS (klass);
+
+  parent_class = FERRY_SEGMENT_TRANSPORT_CLASS (test_transport_parent_class);
+  segment_class->reserve = test_transport_reserve;
+  segment_class->share = test_transport_share;
+  segment_class->attach = test_transport_attach;
+  segment_class->withdraw = test_transport_withdraw;
+  segment_class->left = test_transport_left;
+  segment_class->commit_pages = test_transport_commit_pages;
+  segment_class->decommit_pages = test_transport_decommit_pages;
+  segment_class->map = test_transport_map;
+  segment_class->unmap = test_transport_unmap;
+}
+
+static FerryChannel *
+open_own (FerryRole role, FerryMode mode, guint64 max_bytes)
+{
+  g_autoptr (FerryTransport) transport = g_object_new (TEST_TYPE_TRANSPORT, NULL);
+  FerryChannel *channel = ferry_channel_new_with_transport (transport, NULL, role);
+  g_autoptr (GError) error = NULL;
+
+  g_object_set (channel, "name", "own", "mode", mode, NULL);
+  if (max_bytes > 0)
+    g_object_set (channel, "max-bytes", max_bytes, NULL);
+  ck_assert (ferry_channel_open (channel, NULL, &error));
+  ferry_assert_no_error (error);
+  return channel;
+}
+
+/* Reserved and shared once; committed once a block, not once a message; all undone at the end. */
+START_TEST (test_subclass)
+{
+  FerryChannel *sender = open_own (FERRY_ROLE_SENDER, FERRY_MODE_WORK_QUEUE, 0);
+  FerryChannel *receiver = open_own (FERRY_ROLE_RECEIVER, FERRY_MODE_WORK_QUEUE, 0);
+
+  ck_assert_uint_eq (world.n_reserved, 1);
+  ck_assert_uint_eq (world.n_shared, 1);
+  for (guint i = 0; i < 500; i++)
+    {
+      channel_test_send (sender, i, 100);
+      channel_test_expect (receiver, i, 100);
+    }
+  ck_assert_uint_eq (world.n_commits, 0);
+  for (guint i = 0; i < 500; i++)
+    {
+      channel_test_send (sender, i, 300000);
+      channel_test_expect (receiver, i, 300000);
+    }
+  ck_assert_uint_eq (world.n_commits, 1);
+  channel_test_assert_statistic (sender, bytes_committed, world.bytes_committed);
+  ck_assert_uint_lt (world.bytes_committed, 304096);
+  ck_assert_uint_ge (ferry_channel_trim (sender), 300000);
+  ck_assert_uint_eq (world.n_decommits, 1);
+  ck_assert_uint_eq (world.bytes_committed, 0);
+  channel_test_verify (sender);
+  world.n_left = 0; /* also called for each attempt at opening */
+  channel_test_close (sender);
+  ck_assert_uint_eq (world.n_left, 1);
+  ck_assert_uint_eq (world.n_withdrawn, 0);
+  channel_test_close (receiver);
+  ck_assert_uint_eq (world.n_left, 2);
+  ck_assert_uint_eq (world.n_withdrawn, 1);
+  ck_assert_int_eq (world.control_fd, -1);
+  ck_assert_uint_eq (world.n_maps, world.n_unmaps);
+}
+END_TEST
+
+/* Broadcast receivers never ask for a writable mapping of the data. */
+START_TEST (test_subclass_broadcast)
+{
+  FerryChannel *sender = open_own (FERRY_ROLE_SENDER, FERRY_MODE_BROADCAST, 0);
+  FerryChannel *receiver = open_own (FERRY_ROLE_RECEIVER, FERRY_MODE_BROADCAST, 0);
+  guint n;
+
+  channel_test_send (sender, 0, 10 * MIB);
+  n = world.n_writable_data_maps;
+  ck_assert_uint_gt (n, 0);
+  channel_test_expect (receiver, 0, 10 * MIB);
+  ck_assert_uint_eq (world.n_writable_data_maps, n);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  ck_assert_uint_eq (world.n_maps, world.n_unmaps);
+}
+END_TEST
+
+/* No memory is an error of the call; nothing is lost, nothing leaks, and it goes on afterwards. */
+START_TEST (test_subclass_refuses)
+{
+  FerryChannel *sender = open_own (FERRY_ROLE_SENDER, FERRY_MODE_WORK_QUEUE, 0);
+  FerryChannel *receiver = open_own (FERRY_ROLE_RECEIVER, FERRY_MODE_WORK_QUEUE, 0);
+  g_autoptr (GError) error = NULL;
+
+  channel_test_send (sender, 1, 5000);
+  for (guint i = 0; i < 4; i++)
+    {
+      world.refuse_map = i % 2 == 0;
+      world.refuse_commit = i % 2 == 1;
+      ck_assert (!channel_test_try_send (sender, 2, 8 * MIB << i, i < 2 ? FERRY_NO_WAIT : 100000, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE);
+      g_clear_error (&error);
+      ck_assert_ptr_null (ferry_channel_loan (sender, 8 * MIB << i, FERRY_NO_WAIT, NULL, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE);
+      g_clear_error (&error);
+      channel_test_verify (sender);
+    }
+  world.refuse_commit = world.refuse_map = FALSE;
+  channel_test_expect (receiver, 1, 5000);
+  channel_test_send (sender, 2, 8 * MIB);
+  channel_test_expect (receiver, 2, 8 * MIB);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  ck_assert_uint_eq (world.n_maps, world.n_unmaps);
+}
+END_TEST
+
+/* A transport object is opened once, and disposed as often as one likes. */
+START_TEST (test_transport_object)
+{
+  g_autoptr (FerryChannelConfig) config = ferry_channel_config_new ();
+  FerryTransport *transport = g_object_new (TEST_TYPE_TRANSPORT, NULL);
+  g_autoptr (GError) error = NULL;
+
+  config->name = g_strdup ("own");
+  ck_assert (ferry_transport_open (transport, config, NULL, &error));
+  ferry_assert_no_error (error);
+  world.n_left = 0;
+  ck_assert (!ferry_transport_open (transport, config, NULL, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT);
+  g_clear_error (&error);
+  ck_assert (ferry_transport_close (transport, &error));
+  ck_assert (ferry_transport_close (transport, &error));
+  ck_assert_ptr_null (ferry_transport_take (transport, FERRY_NO_WAIT, NULL, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED);
+  g_object_run_dispose (G_OBJECT (transport));
+  g_object_run_dispose (G_OBJECT (transport));
+  ferry_assert_last_unref (transport);
+  ck_assert_uint_eq (world.n_withdrawn, 1);
+  ck_assert_uint_eq (world.n_left, 1);
+
+  transport = g_object_new (TEST_TYPE_TRANSPORT, NULL);
+  g_object_run_dispose (G_OBJECT (transport));
+  ferry_assert_last_unref (transport);
+}
+END_TEST
+
+/* ---- what other programs left in /dev/shm ---- */
+
+static ChannelTest test;
+static char *path;
+
+static void
+set_up_shm (void)
+{
+  channel_test_begin (&test, "posix-shm", NULL, CHANNEL_TEST_BY_NAME);
+  path = g_strconcat ("/dev/shm/ferry-", test.name, NULL);
+}
+
+static void
+tear_down_shm (void)
+{
+  unlink (path);
+  g_clear_pointer (&path, g_free);
+  channel_test_end (&test);
+}
+
+static void
+patch (guint64 offset, gconstpointer data, gsize size)
+{
+  int fd = open (path, O_RDWR | O_CLOEXEC);
+
+  ck_assert_int_ge (fd, 0);
+  ck_assert_int_eq (pwrite (fd, data, size, (off_t) offset), (gssize) size);
+  close (fd);
+}
+
+START_TEST (test_other_version)
+{
+  FerryChannel *sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  guint32 header[4];
+  int fd = open (path, O_RDONLY | O_CLOEXEC);
+  guint offset;
+
+  ck_assert_int_eq (pread (fd, header, sizeof header, 0), sizeof header);
+  close (fd);
+  /* {magic:64, major, minor}: both parts of 16 or 32 bits */
+  offset = OFFSET_VERSION;
+  ck_assert_uint_eq (header[2] & 0xffff, 1);
+  for (guint16 major = 0; major < 4; major++)
+    {
+      g_autoptr (GError) error = NULL;
+      FerryChannel *receiver;
+
+      patch (offset, &major, sizeof major);
+      receiver = channel_test_try_open (&test, FERRY_ROLE_RECEIVER, NULL, &error);
+      if (major == 1)
+        {
+          ferry_assert_no_error (error);
+          channel_test_close (receiver);
+          continue;
+        }
+      ck_assert_ptr_null (receiver);
+      channel_test_assert_error (&test, error, FERRY_ERROR_VERSION);
+      /* what is found, and what is known here */
+      {
+        g_autofree char *found = g_strdup_printf ("%u.", major);
+
+        ferry_assert_contains (error->message, found);
+        ferry_assert_contains (error->message, "1.");
+      }
+      /* It may be in use by who knows it: nobody removes it. */
+      ck_assert (g_file_test (path, G_FILE_TEST_EXISTS));
+      major = major == 3 ? 3 : major;
+    }
+  {
+    guint16 major = 1;
+
+    patch (offset, &major, sizeof major);
+  }
+  channel_test_close (sender);
+}
+END_TEST
+
+/* A segment that is none: an error, or it is taken out of the way; never a crash, a hang or a half-alive channel. */
+static void
+expect_corrupt_or_swept (FerryRole role, const char *properties)
+{
+  g_autoptr (GError) error = NULL;
+  FerryChannel *channel = channel_test_try_open (&test, role, properties, &error);
+
+  if (channel == NULL)
+    {
+      ck_assert_msg (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_CORRUPT)
+                         || g_error_matches (error, FERRY_ERROR, FERRY_ERROR_VERSION)
+                         || g_error_matches (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND),
+                     "%s", error->message);
+      ferry_assert_contains (error->message, test.name);
+      return;
+    }
+  /* It may have got as far as being taken for one without a name, which a newcomer revives. */
+  if (!ferry_channel_verify (channel, &error))
+    ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CORRUPT);
+  channel_test_close (channel);
+}
+
+START_TEST (test_garbage)
+{
+  static const gsize sizes[] = { 0, 1, 8, 100, 4096, 69632, 1 << 20 };
+  g_autoptr (GRand) rand = g_rand_new_with_seed (20240229);
+
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+    for (guint kind = 0; kind < 3; kind++)
+      for (FerryRole role = FERRY_ROLE_SENDER; role <= FERRY_ROLE_OBSERVER; role++)
+        {
+          g_autofree guint8 *data = g_malloc0 (sizes[i] + 1);
+
+          for (gsize at = 0; at < sizes[i] && kind == 1; at++)
+            data[at] = (guint8) g_rand_int (rand);
+          if (kind == 2)
+            memset (data, 0xff, sizes[i]);
+          ck_assert (g_file_set_contents (path, (char *) data, (gssize) sizes[i], NULL));
+          expect_corrupt_or_swept (role, i % 2 ? "open-mode=join" : NULL);
+          unlink (path);
+        }
+}
+END_TEST
+
+typedef struct
+{
+  guint8 *contents;
+  gsize size;
+} Snapshot;
+
+/* Copies the beginning of a good segment, sparse as it is. */
+static void
+snapshot_take (Snapshot *snapshot, guint64 *full_size)
+{
+  FerryChannel *sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  struct stat st;
+  int fd = open (path, O_RDONLY | O_CLOEXEC);
+
+  channel_test_send (sender, 0, 10);
+  channel_test_send (sender, 1, 10000);
+  ck_assert_int_eq (fstat (fd, &st), 0);
+  *full_size = (guint64) st.st_size;
+  snapshot->size = 100 * KIB;
+  snapshot->contents = g_malloc (snapshot->size);
+  ck_assert_int_eq (pread (fd, snapshot->contents, snapshot->size, 0), (gssize) snapshot->size);
+  close (fd);
+  channel_test_close (sender);
+}
+
+static void
+snapshot_put (const Snapshot *snapshot, guint64 size)
+{
+  int fd = open (path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+  ck_assert_int_ge (fd, 0);
+  ck_assert_int_eq (pwrite (fd, snapshot->contents, MIN (snapshot->size, size), 0),
+                    (gssize) MIN (snapshot->size, size));
+  ck_assert_int_eq (ftruncate (fd, (off_t) size), 0);
+  close (fd);
+}
+
+START_TEST (test_truncated)
+{
+  Snapshot snapshot;
+  guint64 full;
+
+  snapshot_take (&snapshot, &full);
+  for (guint i = 0; i < 8; i++)
+    {
+      const guint64 sizes[] = { 0, 16, 1000, 4096, 60000, 90000, full / 2, full - 4096 };
+
+      snapshot_put (&snapshot, sizes[i]);
+      expect_corrupt_or_swept (i % 2 ? FERRY_ROLE_SENDER : FERRY_ROLE_RECEIVER, i < 4 ? NULL : "open-mode=join");
+      unlink (path);
+    }
+  /* Longer than it says is no segment of ours either. */
+  snapshot_put (&snapshot, full + 4096);
+  expect_corrupt_or_swept (FERRY_ROLE_SENDER, NULL);
+  unlink (path);
+  g_free (snapshot.contents);
+}
+END_TEST
+
+/* Each byte of the header set to something else, in a segment without anybody. */
+START_TEST (test_scribbled_header)
+{
+  Snapshot snapshot;
+  guint64 full;
+
+  snapshot_take (&snapshot, &full);
+  for (guint at = 0; at < 256; at++)
+    {
+      guint8 was = snapshot.contents[at];
+
+      snapshot.contents[at] = (guint8) ~was;
+      snapshot_put (&snapshot, full);
+      expect_corrupt_or_swept (at % 2 ? FERRY_ROLE_SENDER : FERRY_ROLE_RECEIVER, NULL);
+      snapshot.contents[at] = was;
+      unlink (path);
+    }
+  g_free (snapshot.contents);
+}
+END_TEST
+
+/* Something else has the name. */
+START_TEST (test_no_regular_file)
+{
+  g_autoptr (GError) error = NULL;
+
+  ck_assert_int_eq (mkdir (path, 0700), 0);
+  ck_assert_ptr_null (channel_test_try_open (&test, FERRY_ROLE_SENDER, NULL, &error));
+  ck_assert_uint_eq (error->domain, FERRY_ERROR);
+  ferry_assert_contains (error->message, test.name);
+  ck_assert_int_eq (rmdir (path), 0);
+  g_clear_error (&error);
+
+  /* A symbolic link is not followed: it could lead to anything. */
+  ck_assert_int_eq (symlink ("/dev/null", path), 0);
+  ck_assert_ptr_null (channel_test_try_open (&test, FERRY_ROLE_SENDER, NULL, &error));
+  ck_assert_uint_eq (error->domain, FERRY_ERROR);
+  ferry_assert_contains (error->message, test.name);
+  ck_assert_int_eq (unlink (path), 0);
+}
+END_TEST
+
+START_TEST (test_anonymous_posix_shm)
+{
+  FerryChannel *channel = ferry_channel_new ("posix-shm", NULL, FERRY_ROLE_SENDER);
+  g_autoptr (GError) error = NULL;
+
+  ck_assert (!ferry_channel_open (channel, NULL, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT);
+  ferry_assert_contains (error->message, "name=");
+  ferry_assert_contains (error->message, "memfd");
+  ferry_assert_last_unref (channel);
+}
+END_TEST
+
+/* Who joins names what is missing, also where there never was a channel. */
+START_TEST (test_empty_directory)
+{
+  g_autofree char *folder = ferry_test_make_folder ();
+
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autofree char *description = g_strdup_printf ("%s directory=%s/%s name=sought open-mode=join",
+                                                      i ? "posix-shm" : "memfd", folder, i ? "" : "deeper");
+      g_autoptr (GError) error = NULL;
+      FerryChannel *channel = ferry_channel_new_from_description (description, FERRY_ROLE_SENDER, &error);
+
+      ferry_assert_no_error (error);
+      ck_assert (!ferry_channel_open (channel, NULL, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND);
+      ferry_assert_contains (error->message, "sought");
+      ferry_assert_contains (error->message, folder);
+      ferry_assert_last_unref (channel);
+    }
+  ferry_test_remove_folder (folder);
+}
+END_TEST
+
+START_TEST (test_bad_directory)
+{
+  static const struct
+  {
+    const char *description;
+    FerryError code;
+  } cases[] = {
+    { "posix-shm directory=/nonexistent name=x", FERRY_ERROR_NOT_FOUND },
+    { "posix-shm directory=/proc name=x", FERRY_ERROR_FAILED },
+    { "memfd directory=/nonexistent/at/all name=x", FERRY_ERROR_NOT_FOUND },
+    { "memfd directory=/proc name=x", FERRY_ERROR_FAILED },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++)
+    {
+      g_autoptr (GError) error = NULL;
+      FerryChannel *channel = ferry_channel_new_from_description (cases[i].description, FERRY_ROLE_SENDER, &error);
+
+      ferry_assert_no_error (error);
+      ck_assert_msg (!ferry_channel_open (channel, NULL, &error), "%s", cases[i].description);
+      ck_assert_msg (error->domain == FERRY_ERROR
+                         && (error->code == (int) cases[i].code || cases[i].code == FERRY_ERROR_FAILED),
+                     "%s: %d: %s", cases[i].description, error->code, error->message);
+      ferry_assert_contains (error->message, i % 2 ? "/proc" : "/nonexistent");
+      ferry_assert_last_unref (channel);
+    }
+}
+END_TEST
+
+/* ---- a full file system ---- */
+
+START_TEST (test_full_tmpfs)
+{
+  g_autofree char *folder = NULL;
+  g_autofree char *directory = NULL;
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  g_autoptr (GError) error = NULL;
+  guint64 sent = 0;
+  guint64 received = 0;
+
+  if (geteuid () != 0)
+    {
+      g_printerr ("skipped: only root can mount a small tmpfs\n");
+      return;
+    }
+  folder = ferry_test_make_folder ();
+  if (mount ("ferry-test", folder, "tmpfs", MS_NOSUID | MS_NODEV, "size=2m,mode=0700") != 0)
+    {
+      g_printerr ("skipped: can't mount a tmpfs here: %s\n", g_strerror (errno));
+      ferry_test_remove_folder (folder);
+      return;
+    }
+  channel_test_begin (&test, "posix-shm", NULL, CHANNEL_TEST_BY_NAME);
+  directory = g_strdup_printf ("directory=%s", folder);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, directory);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, directory);
+  for (guint round = 0; round < 3; round++)
+    {
+      while (channel_test_try_send (sender, sent, 256 * KIB, FERRY_NO_WAIT, &error))
+        {
+          sent++;
+          ck_assert_uint_lt (sent - received, 9);
+        }
+      ck_assert_uint_gt (sent - received, 3);
+      channel_test_assert_error (&test, error, FERRY_ERROR_NO_SPACE);
+      ferry_assert_contains (error->message, "tmpfs");
+      ferry_assert_contains (error->message, "memfd");
+      g_clear_error (&error);
+      ck_assert_ptr_null (ferry_channel_loan (sender, MIB, FERRY_NO_WAIT, NULL, &error));
+      channel_test_assert_error (&test, error, FERRY_ERROR_NO_SPACE);
+      g_clear_error (&error);
+      /* What needs no memory still goes, and nothing is lost. */
+      channel_test_send (sender, sent, 20);
+      channel_test_verify (sender);
+      for (; received < sent; received++)
+        channel_test_expect (receiver, received, 256 * KIB);
+      channel_test_expect (receiver, received, 20);
+      sent = ++received;
+      /* A message of another size gets what warm blocks hold. */
+      channel_test_send (sender, sent, MIB + 1);
+      channel_test_expect (receiver, sent, MIB + 1);
+      received = ++sent;
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  ck_assert_int_eq (umount (folder), 0);
+  ferry_test_remove_folder (folder);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* Not even room for the control area. */
+START_TEST (test_tiny_tmpfs)
+{
+  g_autofree char *folder = NULL;
+  g_autofree char *directory = NULL;
+  g_autoptr (GError) error = NULL;
+
+  if (geteuid () != 0)
+    {
+      g_printerr ("skipped: only root can mount a small tmpfs\n");
+      return;
+    }
+  folder = ferry_test_make_folder ();
+  if (mount ("ferry-test", folder, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=0700") != 0)
+    {
+      g_printerr ("skipped: can't mount a tmpfs here: %s\n", g_strerror (errno));
+      ferry_test_remove_folder (folder);
+      return;
+    }
+  channel_test_begin (&test, "posix-shm", NULL, CHANNEL_TEST_BY_NAME);
+  directory = g_strdup_printf ("directory=%s capacity=1000000", folder);
+  for (guint i = 0; i < 3; i++)
+    {
+      ck_assert_ptr_null (channel_test_try_open (&test, FERRY_ROLE_SENDER, directory, &error));
+      channel_test_assert_error (&test, error, FERRY_ERROR_NO_SPACE);
+      g_clear_error (&error);
+    }
+  ck_assert_int_eq (umount (folder), 0); /* nothing is open there */
+  ferry_test_remove_folder (folder);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* ---- other users ---- */
+
+static const char *const transports[] = { "memfd", "posix-shm" };
+
+static void
+become_nobody (gid_t group, gboolean in_group)
+{
+  gid_t groups[1] = { group };
+
+  ck_assert_int_eq (setgroups (in_group ? 1 : 0, groups), 0);
+  ck_assert_int_eq (setresgid (NOBODY, NOBODY, NOBODY), 0);
+  ck_assert_int_eq (setresuid (NOBODY, NOBODY, NOBODY), 0);
+}
+
+static void
+child_is_refused (ChannelTest *self, gpointer data)
+{
+  FerryChannel *channel;
+
+  become_nobody (0, FALSE);
+  for (FerryRole role = FERRY_ROLE_SENDER; role <= FERRY_ROLE_OBSERVER; role++)
+    {
+      g_autoptr (GError) error = NULL;
+
+      channel = channel_test_make (self, role, data);
+      ck_assert_msg (!ferry_channel_open (channel, NULL, &error), "another user's channel was opened");
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+      ferry_assert_contains (error->message, self->name);
+      ck_assert_uint_gt (strlen (error->message), strlen (self->name) + 30);
+      g_object_unref (channel);
+    }
+}
+
+START_TEST (test_other_user)
+{
+  g_autofree char *folder = NULL;
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  g_autofree char *directory = NULL;
+
+  if (geteuid () != 0)
+    {
+      g_printerr ("skipped: only root can become another user\n");
+      return;
+    }
+  /* A place where everybody may look, so that it is the channel that refuses. */
+  folder = ferry_test_make_folder ();
+  ck_assert_int_eq (chmod (folder, 0755), 0);
+  directory = g_strdup_printf ("directory=%s", _i == 0 ? folder : "/dev/shm");
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, directory);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, directory);
+  channel_test_wait_child (channel_test_fork (child_is_refused, &test, directory));
+  /* Nobody was disturbed. */
+  channel_test_send (sender, 1, 5000);
+  channel_test_expect (receiver, 1, 5000);
+  channel_test_assert_statistic (sender, repairs, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  ferry_test_remove_folder (folder);
+  channel_test_end (&test);
+}
+END_TEST
+
+typedef struct
+{
+  const char *properties;
+  ChannelTestGate ready;
+} Member;
+
+static void
+child_joins_by_group (ChannelTest *self, gpointer data)
+{
+  Member *member = data;
+  FerryChannel *receiver;
+  g_autoptr (GError) error = NULL;
+
+  become_nobody (12345, TRUE);
+  receiver = channel_test_try_open (self, FERRY_ROLE_RECEIVER, member->properties, &error);
+  ferry_assert_no_error (error);
+  channel_test_gate_open (&member->ready);
+  channel_test_expect (receiver, 1, 5000);
+  channel_test_expect (receiver, 2, 10);
+  channel_test_close (receiver);
+}
+
+static void
+child_outside_the_group (ChannelTest *self, gpointer data)
+{
+  Member *member = data;
+  g_autoptr (GError) error = NULL;
+
+  become_nobody (0, FALSE);
+  ck_assert_ptr_null (channel_test_try_open (self, FERRY_ROLE_RECEIVER, member->properties, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+}
+
+START_TEST (test_group)
+{
+  FerryChannel *sender;
+  Member member = { .properties = "group=12345" };
+  pid_t pid;
+
+  if (geteuid () != 0)
+    {
+      g_printerr ("skipped: only root can become another user\n");
+      return;
+    }
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  channel_test_gate_init (&member.ready);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, member.properties);
+  channel_test_wait_child (channel_test_fork (child_outside_the_group, &test, &member));
+  pid = channel_test_fork (child_joins_by_group, &test, &member);
+  channel_test_gate_wait (&member.ready);
+  channel_test_send (sender, 1, 5000);
+  channel_test_send (sender, 2, 10);
+  channel_test_wait_child (pid);
+  channel_test_assert_statistic (sender, repairs, 0);
+  channel_test_assert_statistic (sender, receivers, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_gate_clear (&member.ready);
+  {
+    g_autofree char *folder = g_strdup_printf ("/tmp/ferry-1.0-group-12345/%s", test.name);
+
+    ck_assert_msg (!g_file_test (folder, G_FILE_TEST_EXISTS), "%s is left", folder);
+  }
+  channel_test_end (&test);
+}
+END_TEST
+
+/* ---- descriptors handed over ---- */
+
+static FerryChannel *
+open_given (int control_fd, int data_fd, FerryRole role, GError **error)
+{
+  FerryChannel *channel;
+  g_autofree char *description = g_strdup_printf ("memfd control-fd=%d data-fd=%d", control_fd, data_fd);
+
+  /* No assertions of Check: this runs in a program of its own as well. */
+  channel = ferry_channel_new_from_description (description, role, error);
+  if (channel == NULL || ferry_channel_open (channel, NULL, error))
+    return channel;
+  g_object_unref (channel);
+  return NULL;
+}
+
+/* Descriptors that are none of ours are refused: memory that can shrink would be a trap. */
+START_TEST (test_bad_descriptors)
+{
+  int plain = memfd_create ("plain", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  int sealed = memfd_create ("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  int null = open ("/dev/null", O_RDWR | O_CLOEXEC);
+  g_autoptr (GError) error = NULL;
+  const struct
+  {
+    int control_fd;
+    int data_fd;
+    FerryError code;
+  } cases[] = {
+    { plain, plain, FERRY_ERROR_CORRUPT },         { sealed, sealed, FERRY_ERROR_CORRUPT },
+    { null, null, FERRY_ERROR_CORRUPT },           { 987, 988, FERRY_ERROR_INVALID_ARGUMENT },
+    { sealed, 988, FERRY_ERROR_INVALID_ARGUMENT },
+  };
+
+  ck_assert_int_eq (ftruncate (plain, 1 << 20), 0);
+  ck_assert_int_eq (ftruncate (sealed, 1 << 20), 0);
+  ck_assert_int_eq (fcntl (sealed, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++)
+    {
+      guint before = channel_test_count_fds ();
+
+      ck_assert_ptr_null (open_given (cases[i].control_fd, cases[i].data_fd, FERRY_ROLE_RECEIVER, &error));
+      ck_assert_msg (g_error_matches (error, FERRY_ERROR, (int) cases[i].code), "case %u: %d: %s", i, error->code,
+                     error->message);
+      g_clear_error (&error);
+      ck_assert_uint_eq (channel_test_count_fds (), before);
+    }
+  close (plain);
+  close (sealed);
+  close (null);
+}
+END_TEST
+
+/* Its memory can neither shrink nor grow, and its seals can't be changed. */
+START_TEST (test_seals)
+{
+  FerryChannel *channel;
+  int fds[2];
+
+  channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_INHERITED_FDS);
+  channel = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  fds[0] = test.control_fd;
+  fds[1] = test.data_fd;
+  for (guint i = 0; i < 2; i++)
+    {
+      int seals = fcntl (fds[i], F_GET_SEALS);
+
+      ck_assert_int_eq (seals & (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+      ck_assert_int_ne (ftruncate (fds[i], 0), 0);
+    }
+  channel_test_close (channel);
+  channel_test_end (&test);
+}
+END_TEST
+
+static int program_receives (int argc, char **argv);
+
+/* Another program, with the descriptors that it inherited through exec. */
+START_TEST (test_inherited_through_exec)
+{
+  FerryChannel *sender;
+  g_autofree char *control = NULL;
+  g_autofree char *data = NULL;
+  pid_t pid;
+
+  channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_INHERITED_FDS);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  control = g_strdup_printf ("%d", test.control_fd);
+  data = g_strdup_printf ("%d", test.data_fd);
+  ck_assert_int_eq (fcntl (test.control_fd, F_SETFD, 0), 0);
+  ck_assert_int_eq (fcntl (test.data_fd, F_SETFD, 0), 0);
+  pid = fork ();
+  ck_assert_int_ge (pid, 0);
+  if (pid == 0)
+    {
+      execl ("/proc/self/exe", "test", "receive", control, data, NULL);
+      _exit (99);
+    }
+  for (guint i = 0; i < 10; i++)
+    channel_test_send (sender, i, i * 1000);
+  ck_assert (ferry_channel_end_of_stream (sender, NULL));
+  channel_test_wait_child (pid);
+  channel_test_assert_statistic (sender, messages_received, 10);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_end (&test);
+}
+END_TEST
+
+static int
+program_receives (int argc, char **argv)
+{
+  g_autoptr (GError) error = NULL;
+  FerryChannel *receiver = open_given (atoi (argv[2]), atoi (argv[3]), FERRY_ROLE_RECEIVER, &error);
+
+  if (receiver == NULL)
+    {
+      g_printerr ("%s\n", error->message);
+      return 1;
+    }
+  for (guint i = 0;; i++)
+    {
+      g_autoptr (FerryBuffer) buffer = ferry_channel_receive (receiver, 10 * G_USEC_PER_SEC, NULL, &error);
+
+      if (buffer == NULL)
+        {
+          g_object_unref (receiver);
+          return i == 10 && g_error_matches (error, FERRY_ERROR, FERRY_ERROR_END_OF_STREAM) ? 0 : 2;
+        }
+      if (ferry_buffer_get_size (buffer) != i * 1000
+          || !channel_test_is_filled (ferry_buffer_get_data (buffer, NULL), i * 1000, i))
+        return 3;
+    }
+}
+
+/* ---- looking without joining ---- */
+
+START_TEST (test_probe_and_sweep)
+{
+  FerryChannel *sender;
+  FerryTransport *transport;
+  g_autoptr (GError) error = NULL;
+  g_auto (GStrv) names = NULL;
+  gboolean alive = FALSE;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  transport = ferry_registry_create_transport (ferry_registry_get_default (), transports[_i], &error);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  names = ferry_transport_list_channels (transport, &error);
+  ferry_assert_no_error (error);
+  ck_assert (g_strv_contains ((const char *const *) names, test.name));
+  ck_assert (ferry_transport_probe_channel (transport, test.name, &alive, &error));
+  ck_assert (alive);
+  /* What is alive is not swept. */
+  ck_assert (!ferry_transport_sweep_channel (transport, test.name, &error));
+  channel_test_assert_error (&test, error, FERRY_ERROR_EXISTS);
+  g_clear_error (&error);
+  channel_test_send (sender, 1, 10);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  ck_assert (ferry_transport_probe_channel (transport, test.name, &alive, &error));
+  ferry_assert_no_error (error);
+  ck_assert (!alive);
+  ferry_assert_last_unref (transport);
+  channel_test_end (&test);
+}
+END_TEST
+
+static void
+child_dies_open (ChannelTest *self, gpointer data)
+{
+  FerryChannel *sender = channel_test_open (self, FERRY_ROLE_SENDER, NULL);
+
+  channel_test_send (sender, 0, 100000);
+  channel_test_gate_open (data);
+  g_usleep (20 * G_USEC_PER_SEC);
+}
+
+START_TEST (test_sweep_what_died)
+{
+  FerryTransport *transport;
+  ChannelTestGate gate;
+  g_autoptr (GError) error = NULL;
+  gboolean alive = TRUE;
+  pid_t pid;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  channel_test_gate_init (&gate);
+  transport = ferry_registry_create_transport (ferry_registry_get_default (), transports[_i], &error);
+  pid = channel_test_fork (child_dies_open, &test, &gate);
+  channel_test_gate_wait (&gate);
+  channel_test_kill_child (pid);
+  ck_assert (ferry_transport_probe_channel (transport, test.name, &alive, &error));
+  ferry_assert_no_error (error);
+  ck_assert (!alive);
+  ck_assert (ferry_transport_sweep_channel (transport, test.name, &error));
+  ferry_assert_no_error (error);
+  channel_test_assert_gone (&test);
+  /* once more finds nothing to do */
+  ck_assert (ferry_transport_sweep_channel (transport, test.name, &error));
+  ferry_assert_last_unref (transport);
+  channel_test_gate_clear (&gate);
+  channel_test_end (&test);
+}
+END_TEST
+
+static void
+add (Suite *suite)
+{
+  const TTest *const subclass[]
+      = { test_subclass, test_subclass_broadcast, test_subclass_refuses, test_transport_object, NULL };
+  const TTest *const shm[] = {
+    test_other_version, test_garbage, test_truncated, test_scribbled_header, test_no_regular_file, NULL,
+  };
+  const TTest *const space[] = { test_full_tmpfs, test_tiny_tmpfs, NULL };
+  const TTest *const places[] = { test_anonymous_posix_shm, test_empty_directory, test_bad_directory, NULL };
+  const TTest *const descriptors[] = { test_bad_descriptors, test_seals, test_inherited_through_exec, NULL };
+  const TTest *const users[] = { test_other_user, test_group, test_probe_and_sweep, test_sweep_what_died, NULL };
+  TCase *tcase;
+
+  ferry_test_add_case (suite, "subclass", 20, subclass);
+  tcase = ferry_test_add_case (suite, "leftovers", 30, shm);
+  tcase_add_checked_fixture (tcase, set_up_shm, tear_down_shm);
+  ferry_test_add_case (suite, "space", 20, space);
+  ferry_test_add_case (suite, "places", 20, places);
+  ferry_test_add_case (suite, "descriptors", 30, descriptors);
+  tcase = tcase_create ("each");
+  tcase_set_timeout (tcase, 30);
+  for (guint i = 0; users[i] != NULL; i++)
+    tcase_add_loop_test (tcase, users[i], 0, G_N_ELEMENTS (transports));
+  suite_add_tcase (suite, tcase);
+}
+
+int
+main (int argc, char **argv)
+{
+  if (argc == 4 && strcmp (argv[1], "receive") == 0)
+    return program_receives (argc, argv);
+  return ferry_test_run ("segment-transport", add);
+}
