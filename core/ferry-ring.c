@@ -721,6 +721,11 @@ ferry_ring_has_room (FerrySegment *self)
 
   if (t == G_MAXUINT64)
     return TRUE; /* let the call find out and say so */
+  /* The head only grows: what an old one allows holds all the more now, and its cache line stays with the receivers. */
+  h = atomic_load_explicit (&self->cached_head, memory_order_acquire);
+  w = atomic_load_explicit (&ferry_segment_slot (self, t)->word, memory_order_acquire);
+  if (t - h < self->capacity && ferry_word_lap_ahead (w, t >> self->lap_shift) >= 0)
+    return TRUE;
   if (self->mode == FERRY_MODE_BROADCAST)
     ferry_ring_reclaim (self);
   h = ferry_ring_refresh_head (self, t);
