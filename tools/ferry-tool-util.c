@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -19,7 +20,7 @@
 #define NUDGE_SIGNAL SIGURG /* ignored by default, so that a late one does no harm */
 #define OUTPUT_INTERVAL 50  /* ms between looks at whether the stream has ended after its reader left */
 #define OUTPUT_PATIENCE (1 * G_TIME_SPAN_SECOND) /* from its reader's leaving to giving up */
-#define IMPATIENCE 500      /* ms from which on a second signal is a second one: timeout(1) sends each twice */
+#define IMPATIENCE 500 /* ms from which on a second signal is a second one: timeout(1) sends each twice */
 
 static const char *tool_name = "ferry";
 
@@ -180,25 +181,27 @@ struct _ToolSignals
   int finished;  /* atomic */
 };
 
-/* Of the handler, which runs in one thread at a time for one signal at a time. */
+/* Of the handler, which may run in any thread. Lock-free atomics are async-signal-safe. */
 static int signal_fd = -1;
-static volatile sig_atomic_t signal_number;
-static struct timespec signal_time;
+static atomic_int signal_number; /* the first one */
+static atomic_llong signal_time; /* ms, when it came; 0: not yet known */
 
 static void
 signal_cb (int number)
 {
   guint64 one = 1;
   int saved = errno;
+  int none = 0;
   struct timespec now;
+  long long now_ms;
+  long long first_ms;
 
   clock_gettime (CLOCK_MONOTONIC, &now);
-  if (signal_number == 0)
-    {
-      signal_number = number;
-      signal_time = now;
-    }
-  else if ((now.tv_sec - signal_time.tv_sec) * 1000 + (now.tv_nsec - signal_time.tv_nsec) / 1000000 > IMPATIENCE)
+  now_ms = now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+  if (atomic_compare_exchange_strong (&signal_number, &none, number))
+    atomic_store (&signal_time, now_ms);
+  first_ms = atomic_load (&signal_time);
+  if (first_ms != 0 && now_ms - first_ms > IMPATIENCE)
     _exit (TOOL_EXIT_SIGNAL_BASE + number);
   /* write() is async-signal-safe; an eventfd takes it without blocking. */
   if (write (signal_fd, &one, sizeof one) < 0)
@@ -240,9 +243,9 @@ signals_main (gpointer data)
         continue;
 
       if ((fds[0].revents & POLLIN) != 0 && read (self->wake_fd, &count, sizeof count) == sizeof count
-          && signal_number != 0 && g_atomic_int_get (&self->number) == 0)
+          && atomic_load (&signal_number) != 0 && g_atomic_int_get (&self->number) == 0)
         {
-          g_atomic_int_set (&self->number, signal_number);
+          g_atomic_int_set (&self->number, atomic_load (&signal_number));
           cancel (self);
         }
       /* A reader such as tar leaves when it has all it wants, a moment before the end of

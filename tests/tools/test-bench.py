@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from tooltest import THOROUGH, TRANSPORTS, ToolTestCase
+from tooltest import THOROUGH, TRANSPORTS, ToolTestCase, make_environment
 
 BASELINES = {"pipe", "unix", "memcpy"}
 LATENCY_BASELINES = {"pipe", "unix", "cache-line", "futex", "eventfd"}
@@ -159,6 +159,7 @@ class BenchTest(ToolTestCase):
             ["ferry-bench", "--claims", "--repeat", "1", "--duration", "0.1", "-o", str(target)],
             capture_output=True,
             timeout=900,
+            env=make_environment(),
         )
         self.assertEqual(done.returncode, 0, done.stderr.decode())
         claims = json.loads(target.read_text())["claims"]

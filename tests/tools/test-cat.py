@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from tooltest import THOROUGH, Tool, ToolTestCase, for_each_transport
+from tooltest import THOROUGH, TIME_LIMIT, Tool, ToolTestCase, for_each_transport, make_environment
 
 TREE_FOLDERS = ("/usr/share/doc", "/usr/lib/python3", "/usr/include")
 TREE_SIZE = (200 if THOROUGH else 20) << 20  # bytes of archive at least, if there are so many
@@ -472,19 +472,27 @@ class Usage(CatTest):
                     self.assertIn(expected, errors)
 
     def test_closed_streams(self) -> None:
-        for role, stream in (("--send", "<&-"), ("--receive", ">&-")):
-            status, _, errors = self.run_tool("sh", "-c", f"exec ferry-cat {role} 'memfd name={self.make_name()}' {stream}")
-            self.assertEqual(status, 1)
-            self.assertIn("is closed", errors)
+        for number, role in enumerate(("--send", "--receive")):
+            done = subprocess.run(
+                ("ferry-cat", role, f"memfd name={self.make_name()}"),
+                stderr=subprocess.PIPE,
+                preexec_fn=lambda: os.close(number),
+                timeout=TIME_LIMIT,
+                env=make_environment(),
+            )
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(b"is closed", done.stderr)
 
     def test_unreadable_input(self) -> None:
         """Input that can't be read is no end of the stream."""
         name = self.make_name()
         receiver = self.start_receiver(f"memfd name={name}")
         self.wait_for_participants("memfd", name, receivers=1)
-        status, _, errors = self.run_tool("sh", "-c", f"exec ferry-cat --send 'memfd name={name}' < /")
-        self.assertEqual(status, 1)
-        self.assertIn("can't read standard input", errors)
+        folder = os.open("/", os.O_RDONLY)
+        self.addCleanup(os.close, folder)
+        sender = self.start("ferry-cat", "--send", f"memfd name={name}", stdin=folder)
+        self.assertEqual(sender.wait(), 1)
+        self.assertIn("can't read standard input", sender.message)
         self.assertEqual(receiver.wait(), 1, receiver.message)
 
     def test_full_disk(self) -> None:

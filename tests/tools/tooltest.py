@@ -24,11 +24,21 @@ THOROUGH = "FERRY_TEST_THOROUGH" in os.environ
 _counter = itertools.count()
 
 
+def make_environment() -> dict[str, str]:
+    """What tools run in: under ThreadSanitizer with what tells it of GLib's locks, which Python could not load."""
+    environment = dict(os.environ)
+    if preload := environment.pop("FERRY_TEST_PRELOAD", ""):
+        environment["LD_PRELOAD"] = preload
+    return environment
+
+
 class Tool:
     """A running tool with its output collected in threads; killed at the end of the test."""
 
     def __init__(self, *arguments: str, stdin: int = subprocess.PIPE, stdout: int = subprocess.PIPE) -> None:
-        self.process = subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            arguments, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=make_environment()
+        )
         self.arguments = arguments
         self.output = bytearray()
         self.errors = bytearray()
@@ -105,7 +115,8 @@ class ToolTestCase(unittest.TestCase):
     @classmethod
     def tearDownClass(cls) -> None:
         # What a failed test left; one that passed has left nothing.
-        subprocess.run(["ferry-clean", "--remove", "--quiet", f"tooltest-{os.getpid()}-*"], timeout=TIME_LIMIT)
+        command = ("ferry-clean", "--remove", "--quiet", f"tooltest-{os.getpid()}-*")
+        subprocess.run(command, timeout=TIME_LIMIT, env=make_environment())
 
     def start(self, *arguments: str, **options: int) -> Tool:
         tool = Tool(*arguments, **options)
@@ -128,7 +139,9 @@ class ToolTestCase(unittest.TestCase):
 
     def run_tool(self, *arguments: str, data: bytes = b"") -> tuple[int, str, str]:
         """Run a tool to its end: exit status, output, standard error."""
-        done = subprocess.run(arguments, input=data, capture_output=True, timeout=TIME_LIMIT)
+        done = subprocess.run(
+            arguments, input=data, capture_output=True, timeout=TIME_LIMIT, env=make_environment()
+        )
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def make_name(self) -> str:
