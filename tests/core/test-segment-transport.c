@@ -921,6 +921,7 @@ START_TEST (test_inherited_through_exec)
   FerryChannel *sender;
   g_autofree char *control = NULL;
   g_autofree char *data = NULL;
+  g_autofree char *program = g_file_read_link ("/proc/self/exe", NULL);
   pid_t pid;
 
   channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_INHERITED_FDS);
@@ -933,7 +934,7 @@ START_TEST (test_inherited_through_exec)
   ck_assert_int_ge (pid, 0);
   if (pid == 0)
     {
-      execl ("/proc/self/exe", "test", "receive", control, data, NULL);
+      execl (program, "test", "receive", control, data, NULL);
       _exit (99);
     }
   for (guint i = 0; i < 10; i++)

@@ -318,6 +318,9 @@ channel_test_fork (void (*func) (ChannelTest *self, gpointer data), ChannelTest 
   if (pid == 0)
     {
       func (self, data);
+      /* What the parent's frames hold looks lost to valgrind here: leave before it looks. */
+      if (ferry_test_is_valgrind ())
+        execl ("/bin/true", "true", NULL);
       _exit (0);
     }
   return pid;

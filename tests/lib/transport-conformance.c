@@ -1352,7 +1352,8 @@ TRANSPORT_TEST (test_views_read_only_in_broadcast)
       ck_assert_ptr_null (ferry_buffer_get_writable_data (view, NULL));
       ck_assert (!ferry_buffer_fill (view, 0, (const guint8 *) "a", 1));
       ck_assert (!ferry_buffer_set_size (view, 1));
-      if (i > 0) /* a small one is a private copy */
+      /* A small one is a private copy. And valgrind reads all memory of a process that crashes, holes included. */
+      if (i > 0 && !ferry_test_is_valgrind ())
         {
           const guint8 *data = ferry_buffer_get_data (view, NULL);
           pid_t pid = channel_test_fork (write_into_view, test, (gpointer) (data + size / 2));
@@ -3280,13 +3281,15 @@ static void
 child_exits (ChannelTest *test, gpointer data)
 {
   /* Check's exit handlers are the parent's. */
-  exit (0);
+  if (!ferry_test_is_valgrind ()) /* it would find what the parent holds */
+    exit (0);
 }
 
 static void
 child_just_exits (ChannelTest *test, gpointer data)
 {
-  _exit (0);
+  if (!ferry_test_is_valgrind ()) /* it would find what the parent holds */
+    _exit (0);
 }
 
 static void
