@@ -2073,7 +2073,8 @@ ferry_channel_class_init (FerryChannelClass *klass)
   /**
    * FerryChannel:history:
    *
-   * How many messages a broadcast channel keeps for receivers that join later.
+   * How many messages a broadcast channel keeps for receivers that join later; fewer when
+   * `max-bytes` is reached.
    *
    * Since: 1.0
    */

@@ -188,6 +188,18 @@ ferry_ring_reclaim (FerrySegment *self)
     ferry_waiter_wake_one (self, FERRY_SIDE_TX);
 }
 
+/* Private: broadcast: gives up the oldest message that only the history asks for, when its memory is needed. FALSE
+ * when there is none. */
+gboolean
+ferry_ring_forget_one (FerrySegment *self)
+{
+  guint64 tail = ferry_ring_find_tail (self);
+  guint64 h = ferry_ring_advance_head (self);
+
+  return tail != G_MAXUINT64 && h != G_MAXUINT64 && (gint64) (ferry_ring_min_cursor (self, tail) - h) > 0
+         && ferry_ring_reclaim_one (self, h);
+}
+
 /* The position below which nothing counts against the capacity any more. */
 static guint64
 ferry_ring_refresh_head (FerrySegment *self, guint64 t)

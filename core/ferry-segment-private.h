@@ -433,6 +433,7 @@ guint64 ferry_ring_advance_head (FerrySegment *self);
 guint64 ferry_ring_min_cursor (FerrySegment *self, guint64 tail);
 guint64 ferry_ring_find_tail (FerrySegment *self);
 void ferry_ring_reclaim (FerrySegment *self);
+gboolean ferry_ring_forget_one (FerrySegment *self);
 gboolean ferry_ring_finish_taken (FerrySegment *self, FerrySlot *slot, guint64 word);
 
 /* ---- ferry-arena.c ---- */

@@ -1107,6 +1107,9 @@ ferry_segment_transport_alloc (FerrySegmentTransport *self, gsize size, gint64 t
       if (segment->mode == FERRY_MODE_BROADCAST)
         ferry_ring_reclaim (segment);
       result = ferry_arena_alloc (segment, size, lock_patience (&wait), block, data, error);
+      /* Nobody will free what only later receivers might ask for: the history yields to the bound. */
+      while (result == FERRY_ARENA_FULL && segment->mode == FERRY_MODE_BROADCAST && ferry_ring_forget_one (segment))
+        result = ferry_arena_alloc (segment, size, lock_patience (&wait), block, data, error);
       if (result != FERRY_ARENA_FULL)
         break;
       room = ferry_segment_transport_make_room (self, FALSE, &wait, error);
