@@ -303,6 +303,49 @@ TRANSPORT_TEST (test_history_and_capacity)
     }
 }
 
+/* The history yields to the bound in bytes: nobody would ever free it. Who waits to read does not. */
+TRANSPORT_TEST (test_history_and_max_bytes)
+{
+  static const char *const policies[] = { "block", "error", "drop-oldest", "drop-newest" };
+
+  for (guint p = 0; p < G_N_ELEMENTS (policies); p++)
+    {
+      g_autofree char *properties
+          = g_strdup_printf ("mode=broadcast history=10 max-bytes=65536 overflow=%s", policies[p]);
+      FerryChannel *sender;
+      FerryChannel *receiver;
+
+      channel_test_forget (test);
+      sender = open_sender (test, properties);
+      for (guint i = 0; i < 20; i++)
+        {
+          g_autoptr (GError) error = NULL;
+
+          ck_assert_msg (channel_test_try_send (sender, i, 16384, FERRY_NO_WAIT, &error), "%s: message %u: %s",
+                         policies[p], i, error->message);
+        }
+      channel_test_assert_statistic (sender, messages_dropped, 0);
+      receiver = open_receiver (test, NULL);
+      for (guint i = 16; i < 20; i++)
+        channel_test_expect (receiver, i, 16384);
+      channel_test_expect_nothing (test, receiver);
+      for (guint i = 20; i < 24; i++)
+        channel_test_send (sender, i, 16384);
+      if (p == 1)
+        {
+          g_autoptr (GError) error = NULL;
+
+          ck_assert (!channel_test_try_send (sender, 24, 16384, FERRY_NO_WAIT, &error));
+          channel_test_assert_error (test, error, FERRY_ERROR_FULL);
+        }
+      for (guint i = 20; i < 24; i++)
+        channel_test_expect (receiver, i, 16384);
+      channel_test_verify (sender);
+      channel_test_close (receiver);
+      channel_test_close (sender);
+    }
+}
+
 TRANSPORT_TEST (test_history_with_drops)
 {
   FerryChannel *sender = open_sender (test, "mode=broadcast history=3 capacity=6 overflow=drop-oldest");
@@ -3730,6 +3773,7 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
     test_broadcast_without_receivers,
     test_history,
     test_history_and_capacity,
+    test_history_and_max_bytes,
     test_history_with_drops,
     test_joins_and_leaves,
     NULL,
