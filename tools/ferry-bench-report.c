@@ -359,8 +359,8 @@ print_latency_table (BenchReport *self)
   g_print ("\n");
 }
 
-static void
-print_errors (BenchReport *self)
+void
+bench_report_print_errors (BenchReport *self)
 {
   for (guint i = 0; i < self->throughput->len; i++)
     {
@@ -395,7 +395,6 @@ bench_report_print (BenchReport *self)
       g_print ("%s\n\n", self->latency_title);
       print_latency_table (self);
     }
-  print_errors (self);
 }
 
 gboolean

@@ -79,6 +79,7 @@ double bench_claim_get_ratio (const BenchClaim *self);
 gboolean bench_claim_is_met (const BenchClaim *self);
 void bench_claim_print (const BenchClaim *self);
 void bench_report_print (BenchReport *self);
+void bench_report_print_errors (BenchReport *self);
 char *bench_report_to_json (BenchReport *self);
 gboolean bench_report_has_errors (BenchReport *self);
 gboolean bench_report_has_unmet_claims (BenchReport *self);

@@ -481,6 +481,7 @@ run (const Settings *settings)
     g_print ("%s\n", json);
   else
     bench_report_print (report);
+  bench_report_print_errors (report);
   if (opt_output != NULL && !g_file_set_contents (opt_output, json, -1, &error))
     {
       tool_printerr ("%s", error->message);
