@@ -23,6 +23,9 @@
 /* The lock: first and longest pause between two tries, in microseconds. */
 #define LOCK_PAUSE_MIN_US (20)
 #define LOCK_PAUSE_MAX_US (5000)
+/* A repair takes microseconds. Many of them, or one in a segment that somebody scribbled over, must not make the call
+ * that came upon them late. */
+#define REPAIR_SLICE_US (50 * 1000)
 #define PAGE (4096)
 
 /* ---- fork ---- */
@@ -712,10 +715,12 @@ repair (FerrySegment *self, guint dead)
   FERRY_STEP ("repair-woken");
 }
 
-/* Returns how many were repaired. Under the lock. */
+/* Returns how many were repaired, at least one if any is dead; after @patience microseconds the others are left for the
+ * next time. Under the lock. */
 static guint
-repair_dead_locked (FerrySegment *self)
+repair_dead_locked (FerrySegment *self, gint64 patience)
 {
+  gint64 end = g_get_monotonic_time () + patience;
   guint n_repaired = 0;
 
   for (guint id = 0; id < ferry_segment_n_records (self); id++)
@@ -723,6 +728,8 @@ repair_dead_locked (FerrySegment *self)
       {
         repair (self, id);
         n_repaired++;
+        if (g_get_monotonic_time () > end)
+          break;
       }
   return n_repaired;
 }
@@ -740,7 +747,7 @@ ferry_segment_repair_dead (FerrySegment *self, gint64 patience)
     any = record_in_use (self, id) && ferry_segment_is_dead (self, id);
   if (any && ferry_segment_lock_within (self, patience, NULL))
     {
-      n_repaired = repair_dead_locked (self);
+      n_repaired = repair_dead_locked (self, MAX (patience, REPAIR_SLICE_US));
       ferry_segment_unlock (self);
     }
   return n_repaired;
@@ -811,7 +818,7 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
     }
 
   flags = atomic_load_explicit (&self->shared->flags, memory_order_acquire);
-  repair_dead_locked (self);
+  repair_dead_locked (self, G_MAXINT32);
   for (id = 0; id < ferry_segment_n_records (self); id++)
     n_alive += record_in_use (self, id);
   if (!self->anonymous
@@ -950,7 +957,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
     }
   else
     {
-      repair_dead_locked (self);
+      repair_dead_locked (self, G_MAXINT32);
       for (guint id = 0; id < ferry_segment_n_records (self); id++)
         n_others += id != self->id && record_in_use (self, id);
       FERRY_STEP ("leave-begin");
