@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
@@ -23,10 +24,17 @@ THOROUGH = "FERRY_TEST_THOROUGH" in os.environ
 
 _counter = itertools.count()
 
+# Directories of this program's own: whoever creates a channel sweeps what the dead left beside it, and other tests
+# run at the same time.
+_shm = tempfile.TemporaryDirectory(prefix="ferry-tools-", dir="/dev/shm")
+_runtime = tempfile.TemporaryDirectory(prefix="t", dir=os.environ.get("XDG_RUNTIME_DIR"))
+
 
 def make_environment() -> dict[str, str]:
     """What tools run in: under ThreadSanitizer with what tells it of GLib's locks, which Python could not load."""
     environment = dict(os.environ)
+    environment["FERRY_SHM_DIR"] = _shm.name
+    environment["XDG_RUNTIME_DIR"] = _runtime.name
     if preload := environment.pop("FERRY_TEST_PRELOAD", ""):
         environment["LD_PRELOAD"] = preload
     return environment
