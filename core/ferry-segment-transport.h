@@ -54,7 +54,8 @@ typedef enum
  *   default is a futex
  * @wake_word: wakes @n_waiters that sleep on the word. The default is a futex
  * @forked: called in a fork child when it first uses an endpoint of its parent; optional
- * @left: called when the endpoint has left the channel; optional
+ * @left: called when the endpoint has left the channel, and after an attempt at opening that failed; may be called
+ *   more than once; optional
  * @sweep: removes what a segment that can't be attached any more left under the name;
  *   optional
  * @list_names: the names of all segments of this transport, alive or not; optional

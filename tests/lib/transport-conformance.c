@@ -2830,6 +2830,27 @@ TRANSPORT_TEST (test_signals) { check_signals (test, 0); }
 
 TRANSPORT_TEST (test_signals_in_receive) { check_signals (test, 1); }
 
+/* Endpoints that always find something to do hear of their peers all the same. */
+TRANSPORT_TEST (test_signals_in_traffic)
+{
+  FerryChannel *sender = open_sender (test, NULL);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  Events at_sender;
+  Events at_receiver;
+
+  listen_to (sender, &at_sender);
+  listen_to (receiver, &at_receiver);
+  for (guint i = 0; i < 16; i++)
+    {
+      channel_test_send (sender, i, 64);
+      channel_test_expect (receiver, i, 64);
+    }
+  ck_assert_uint_eq (at_sender.n_joined, 1);
+  ck_assert_uint_eq (at_receiver.n_joined, 1);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
 TRANSPORT_TEST (test_signals_in_main_loop) { check_signals (test, 2); }
 
 TRANSPORT_TEST (test_participants)
@@ -3860,6 +3881,7 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
   };
   const TTest *const telling[] = {
     test_signals,
+    test_signals_in_traffic,
     test_participants,
     test_statistics,
     test_statistics_broadcast,
