@@ -43,6 +43,7 @@ guint64
 ferry_ring_find_tail (FerrySegment *self)
 {
   guint64 t = atomic_load_explicit (self->tail, memory_order_acquire);
+  guint64 start = t;
 
   for (guint64 n = ferry_ring_walk_limit (self); n > 0; n--)
     {
@@ -57,7 +58,8 @@ ferry_ring_find_tail (FerrySegment *self)
         t += (guint64) (ahead - 1) << self->lap_shift;
       t++;
     }
-  return G_MAXUINT64;
+  /* Senders may claim as fast as we walk; then this is as good an answer as any. */
+  return t != start && atomic_load_explicit (self->tail, memory_order_acquire) != start ? t : G_MAXUINT64;
 }
 
 /* Private: moves the head hint over what is resolved (R3) and returns it. G_MAXUINT64 when
@@ -93,7 +95,8 @@ ferry_ring_advance_head (FerrySegment *self)
         h += (guint64) (ahead - 2) << self->lap_shift;
       h++;
     }
-  if (n == 0)
+  /* Receivers may resolve as fast as we walk: what was walked over is resolved all the same. */
+  if (n == 0 && (h == start || atomic_load_explicit (self->head, memory_order_acquire) == start))
     return G_MAXUINT64;
   if (h != start)
     atomic_store_explicit (self->head, h, memory_order_release);
@@ -249,7 +252,9 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
   guint64 lap;
   guint64 n;
   gboolean reclaimed = FALSE;
+  gboolean beaten = FALSE; /* somebody else was quicker: the walk proves nothing */
 
+again:
   for (n = ferry_ring_walk_limit (self); n > 0; n--)
     {
       guint64 w;
@@ -284,6 +289,7 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
                                                                  ferry_word (lap, self->id, FERRY_SLOT_WRITING),
                                                                  memory_order_acq_rel, memory_order_relaxed)))
             break;
+          beaten = TRUE;
           continue;
         }
       if (ahead < 0)
@@ -303,8 +309,14 @@ ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *
     }
   if (G_UNLIKELY (n == 0))
     {
-      /* Others were quicker all the while, or nothing moves and yet there is no end. */
-      return atomic_load_explicit (self->tail, memory_order_acquire) == start ? FERRY_RING_CORRUPT : FERRY_RING_FULL;
+      /* Others claimed as fast as we walked; or nothing moves, and yet there is no end. */
+      guint64 now = atomic_load_explicit (self->tail, memory_order_acquire);
+
+      if (!beaten && now == start)
+        return FERRY_RING_CORRUPT;
+      start = now;
+      beaten = FALSE;
+      goto again;
     }
 
   FERRY_STEP ("send-claimed");
@@ -403,6 +415,7 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
   gboolean any_writing = FALSE; /* ... if any */
   guint64 horizon = 0;          /* up to here all was looked at twice ... */
   gboolean looked_twice = FALSE;
+  gboolean beaten = FALSE; /* somebody else was quicker: the walk proves nothing */
   guint64 n;
 
   for (n = ferry_ring_walk_limit (self); n > 0; n--)
@@ -489,7 +502,10 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
           if (G_UNLIKELY (!atomic_compare_exchange_strong_explicit (&slot->word, &w,
                                                                     ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
                                                                     memory_order_seq_cst, memory_order_relaxed)))
-            continue;
+            {
+              beaten = TRUE;
+              continue;
+            }
           FERRY_STEP ("take-emptied");
         }
       else
@@ -499,7 +515,10 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
 
           if (!atomic_compare_exchange_strong_explicit (&slot->word, &w, taken, memory_order_seq_cst,
                                                         memory_order_relaxed))
-            continue;
+            {
+              beaten = TRUE;
+              continue;
+            }
           FERRY_STEP ("take-taken");
           ours = ferry_arena_own (self, message->block, message->generation);
           FERRY_STEP ("take-owned");
@@ -516,14 +535,18 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
       ferry_ring_prefetch_ahead (self, h);
       return FERRY_RING_OK;
     }
-  /* Others were quicker all the while, or nothing moves and yet there is no end. */
-  return atomic_load_explicit (self->head, memory_order_acquire) == start ? FERRY_RING_CORRUPT : FERRY_RING_PENDING;
+  /* Others took and sent as fast as we walked, or around a slot in somebody's hands; or nothing moves, and yet there is
+   * no end. */
+  return !beaten && pending == 0 && atomic_load_explicit (self->head, memory_order_acquire) == start
+             ? FERRY_RING_CORRUPT
+             : FERRY_RING_PENDING;
 }
 
 static FerryRingResult
 ferry_ring_take_broadcast (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped)
 {
   guint64 c = atomic_load_explicit (&self->cursor, memory_order_relaxed);
+  guint64 start = c;
   guint64 n;
 
   for (n = ferry_ring_walk_limit (self); n > 0; n--)
@@ -607,7 +630,8 @@ ferry_ring_take_broadcast (FerrySegment *self, FerryMessage *message, guint8 *pa
       ferry_ring_prefetch_ahead (self, c);
       return FERRY_RING_OK;
     }
-  return FERRY_RING_CORRUPT;
+  /* Overtaken as fast as we read. */
+  return c == start ? FERRY_RING_CORRUPT : FERRY_RING_PENDING;
 }
 
 /* Private: the next message. Inline payload goes to @payload (inline_max bytes); a block is

@@ -521,7 +521,12 @@ ferry_segment_transport_open (FerryTransport *transport, FerryChannelConfig *con
   priv->seen_epoch = atomic_load_explicit (&segment->shared->epoch, memory_order_acquire) - 1;
   for (guint id = 0; id < ferry_segment_n_records (segment); id++)
     {
-      priv->seen_words[id] = 0; /* those who are here already are told as joined */
+      guint64 word = atomic_load_explicit (&segment->records[id].word, memory_order_acquire);
+      guint32 incarnation = ferry_record_incarnation (word);
+
+      /* Those who are here already are told as joined, those who were here before not. */
+      priv->seen_words[id] = ferry_record_word (
+          ferry_record_state (word) == FERRY_RECORD_FREE ? incarnation : incarnation - 1, 0, FERRY_RECORD_FREE);
       priv->seen_pids[id] = 0;
     }
   return TRUE;
@@ -1726,7 +1731,7 @@ ferry_segment_transport_poll_events (FerryTransport *transport, FerryParticipant
           fill_participant (segment, id, seen, participant);
           participant->pid = priv->seen_pids[id];
           participant->alive = FALSE;
-          priv->seen_words[id] = 0;
+          priv->seen_words[id] = ferry_record_word (ferry_record_incarnation (seen), 0, FERRY_RECORD_FREE);
           event = died ? FERRY_TRANSPORT_EVENT_PEER_DIED : FERRY_TRANSPORT_EVENT_PEER_LEFT;
         }
       else if (is_here)
@@ -1734,6 +1739,16 @@ ferry_segment_transport_poll_events (FerryTransport *transport, FerryParticipant
           fill_participant (segment, id, now, participant);
           participant->alive = TRUE;
           priv->seen_words[id] = now;
+          priv->seen_pids[id] = participant->pid;
+          event = FERRY_TRANSPORT_EVENT_PEER_JOINED;
+        }
+      else if (ferry_record_state (now) == FERRY_RECORD_FREE)
+        {
+          /* It came and went between two looks: told as joined now, and as gone with the next look. */
+          fill_participant (segment, id, now, participant);
+          participant->alive = FALSE;
+          priv->seen_words[id]
+              = ferry_record_word (ferry_record_incarnation (now), ferry_record_role (now), FERRY_RECORD_ACTIVE);
           priv->seen_pids[id] = participant->pid;
           event = FERRY_TRANSPORT_EVENT_PEER_JOINED;
         }
@@ -1876,8 +1891,8 @@ ferry_segment_transport_sweep_others (FerrySegmentTransport *self, const char *o
   g_auto (GStrv) names = NULL;
   guint n_looked = 0;
 
-  if ((last != 0 && now - last < SWEEP_INTERVAL_US) ||
-      !atomic_compare_exchange_strong_explicit (&last_sweep, &last, now, memory_order_relaxed, memory_order_relaxed))
+  if ((last != 0 && now - last < SWEEP_INTERVAL_US)
+      || !atomic_compare_exchange_strong_explicit (&last_sweep, &last, now, memory_order_relaxed, memory_order_relaxed))
     return;
   names = ferry_segment_transport_list_channels (FERRY_TRANSPORT (self), NULL);
   for (guint i = 0; names != NULL && names[i] != NULL && n_looked < SWEEP_AT_ONCE; i++)

@@ -620,8 +620,9 @@ release_record (FerrySegment *self, guint id, gboolean died)
   atomic_store_explicit (&record->exit_died, died, memory_order_relaxed);
   atomic_store_explicit (&record->exit_incarnation, ferry_record_incarnation (word), memory_order_relaxed);
   FERRY_STEP ("record-before-free");
-  atomic_store_explicit (&record->word, ferry_record_word (ferry_record_incarnation (word), 0, FERRY_RECORD_FREE),
-                         memory_order_seq_cst);
+  atomic_store_explicit (
+      &record->word, ferry_record_word (ferry_record_incarnation (word), ferry_record_role (word), FERRY_RECORD_FREE),
+      memory_order_seq_cst);
   atomic_fetch_add_explicit (&shared->epoch, 1, memory_order_seq_cst);
 }
 

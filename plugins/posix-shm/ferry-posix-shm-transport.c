@@ -216,8 +216,12 @@ ferry_posix_shm_transport_list_names (FerrySegmentTransport *transport, GError *
   const char *entry;
 
   while (dir != NULL && (entry = g_dir_read_name (dir)) != NULL)
-    if (g_str_has_prefix (entry, NAME_PREFIX))
-      g_strv_builder_add (names, entry + strlen (NAME_PREFIX));
+    {
+      g_autofree char *path = g_build_filename (self->directory, entry, NULL);
+
+      if (g_str_has_prefix (entry, NAME_PREFIX) && g_file_test (path, G_FILE_TEST_IS_REGULAR))
+        g_strv_builder_add (names, entry + strlen (NAME_PREFIX));
+    }
   return g_strv_builder_end (names);
 }
 
