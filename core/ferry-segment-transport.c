@@ -1706,6 +1706,13 @@ ferry_segment_transport_poll_events (FerryTransport *transport, FerryParticipant
 
   if (!priv->opened || segment->shared == NULL)
     return FERRY_TRANSPORT_EVENT_NONE;
+  /* Who only asks must find out who died, too. */
+  if (segment->role != FERRY_ROLE_OBSERVER && segment->fork_generation == ferry_fork_generation
+      && ferry_segment_transport_enter (self, segment->role, NULL))
+    {
+      ferry_waiter_upkeep (segment, FALSE);
+      ferry_segment_transport_exit (self);
+    }
   epoch = atomic_load_explicit (&segment->shared->epoch, memory_order_seq_cst);
   if (G_LIKELY (epoch == priv->seen_epoch && (priv->seen_closed || !is_shut_down (segment))))
     return FERRY_TRANSPORT_EVENT_NONE;
