@@ -1200,8 +1200,12 @@ do_loan (FerryTransport *transport, gsize size, gint64 timeout, GCancellable *ca
 
   if (!ferry_segment_transport_alloc (self, size, timeout, cancellable, &block, &data, &dropped, error))
     {
-      /* A loan is not yet a message that could be dropped: give memory to fill that will be. */
-      return dropped ? ferry_buffer_new (size) : NULL;
+      if (!dropped)
+        return NULL;
+      /* A loan is not yet a message that could be dropped: give private memory to fill. Whether there is room is seen,
+       * and counted, when it is sent. */
+      atomic_fetch_sub_explicit (&segment->me->dropped, 1, memory_order_relaxed);
+      return ferry_buffer_new (size);
     }
   buffer = ferry_buffer_alloc (0);
   buffer->data = data;
@@ -1249,14 +1253,20 @@ do_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout, GCanc
           g_autoptr (FerryBuffer) copy = do_loan (transport, buffer->size, timeout, cancellable, error);
           if (copy == NULL)
             return FALSE;
-          if (copy->transport == NULL) /* drop-newest without room */
-            return TRUE;
-          memcpy (copy->data, buffer->data, buffer->size);
-          copy->timestamp = buffer->timestamp;
-          copy->wire_name = buffer->wire_name;
-          copy->wire_version = buffer->wire_version;
-          if (!do_commit (transport, copy, timeout, cancellable, error))
-            return FALSE;
+          if (copy->transport == NULL)
+            {
+              /* drop-newest, and no room: that was it */
+              atomic_fetch_add_explicit (&segment->me->dropped, 1, memory_order_relaxed);
+            }
+          else
+            {
+              memcpy (copy->data, buffer->data, buffer->size);
+              copy->timestamp = buffer->timestamp;
+              copy->wire_name = buffer->wire_name;
+              copy->wire_version = buffer->wire_version;
+              if (!do_commit (transport, copy, timeout, cancellable, error))
+                return FALSE;
+            }
         }
       if ((buffer->flags & FERRY_BUFFER_LOANED) && (buffer->transport == transport || buffer->transport == NULL))
         {

@@ -1051,6 +1051,39 @@ TRANSPORT_TEST (test_loan_sent_again_after_failure)
 }
 
 /* What others own is copied and stays theirs: it can be sent as often as one likes. */
+/* A loan taken while memory is full is no message yet: dropped is what finds no room when it is sent. */
+TRANSPORT_TEST (test_drop_newest_loan)
+{
+  const gsize size = 100000;
+  FerryChannel *sender = open_sender (test, "overflow=drop-newest max-bytes=131072");
+  FerryChannel *receiver = open_receiver (test, NULL);
+
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (FerryStatistics) statistics = NULL;
+      g_autoptr (FerryBuffer) loan = NULL;
+      g_autoptr (FerryBuffer) view = NULL;
+
+      channel_test_send (sender, 1, size);
+      view = channel_test_take (receiver);
+      loan = ferry_channel_loan (sender, size, FERRY_NO_WAIT, NULL, &error);
+      ferry_assert_no_error (error);
+      channel_test_fill (ferry_buffer_get_writable_data (loan, NULL), size, 2);
+      if (i == 0)
+        g_clear_pointer (&view, ferry_buffer_unref);
+      ck_assert (ferry_channel_send_buffer (sender, loan, FERRY_NO_WAIT, NULL, &error));
+      ferry_assert_no_error (error);
+      if (i == 0)
+        channel_test_expect (receiver, 2, size);
+      statistics = ferry_channel_get_statistics (sender, &error);
+      ck_assert_uint_eq (statistics->messages_dropped, i);
+      ck_assert_uint_eq (statistics->messages_sent, i == 0 ? 2 : 3);
+    }
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+
 TRANSPORT_TEST (test_foreign_buffers)
 {
   FerryChannel *sender;
@@ -3827,6 +3860,7 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
     test_loan_sent_twice,
     test_loan_sent_again_after_failure,
     test_foreign_buffers,
+    test_drop_newest_loan,
     test_received_buffers_forwarded,
     NULL,
   };
