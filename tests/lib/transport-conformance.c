@@ -1716,7 +1716,7 @@ typedef struct
   GError *error;
   gboolean succeeded;
   gint started; /* atomic */
-  gint64 returned;
+  gint64 returned; /* atomic */
 } Waiting;
 
 static gpointer
@@ -1779,7 +1779,7 @@ wait_thread (gpointer data)
     default:
       g_assert_not_reached ();
     }
-  self->returned = g_get_monotonic_time ();
+  __atomic_store_n (&self->returned, g_get_monotonic_time (), __ATOMIC_RELEASE);
   return NULL;
 }
 
@@ -1828,7 +1828,7 @@ scene_begin (Scene *self, ChannelTest *test, Call call, const char *strategy, gb
   while (!g_atomic_int_get (&self->waiting.started))
     g_usleep (MS);
   g_usleep (20 * MS);
-  ck_assert_msg (self->waiting.returned == 0, "%s did not wait", call_names[call]);
+  ck_assert_msg (__atomic_load_n (&self->waiting.returned, __ATOMIC_ACQUIRE) == 0, "%s did not wait", call_names[call]);
 }
 
 static void
