@@ -298,8 +298,8 @@ ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass)
   gint64 started;
   guint skip;
 
-  if (ferry_arena_class_size (klass) < REUSE_MIN_SIZE || ferry_arena_n_used (self, klass) == 0 ||
-      ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
+  if (ferry_arena_class_size (klass) < REUSE_MIN_SIZE || ferry_arena_n_used (self, klass) == 0
+      || ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
     return;
   skip = atomic_load_explicit (&self->no_reuse, memory_order_relaxed);
   if (skip > 0)

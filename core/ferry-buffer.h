@@ -21,10 +21,7 @@ FERRY_AVAILABLE_IN_1_0
 FerryBuffer *ferry_buffer_new_bytes (GBytes *bytes);
 
 FERRY_AVAILABLE_IN_1_0
-FerryBuffer *ferry_buffer_new_take (gpointer data,
-                                    gsize size,
-                                    gboolean writable,
-                                    GDestroyNotify release,
+FerryBuffer *ferry_buffer_new_take (gpointer data, gsize size, gboolean writable, GDestroyNotify release,
                                     gpointer release_data);
 
 FERRY_AVAILABLE_IN_1_0
@@ -34,25 +31,19 @@ FERRY_AVAILABLE_IN_1_0
 void ferry_buffer_unref (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
-const guint8 *ferry_buffer_get_data (FerryBuffer *self,
-                                     gsize *size);
+const guint8 *ferry_buffer_get_data (FerryBuffer *self, gsize *size);
 
 FERRY_AVAILABLE_IN_1_0
-guint8 *ferry_buffer_get_writable_data (FerryBuffer *self,
-                                        gsize *size);
+guint8 *ferry_buffer_get_writable_data (FerryBuffer *self, gsize *size);
 
 FERRY_AVAILABLE_IN_1_0
 gsize ferry_buffer_get_size (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_buffer_set_size (FerryBuffer *self,
-                                gsize size);
+gboolean ferry_buffer_set_size (FerryBuffer *self, gsize size);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_buffer_fill (FerryBuffer *self,
-                            gsize offset,
-                            const guint8 *data,
-                            gsize size);
+gboolean ferry_buffer_fill (FerryBuffer *self, gsize offset, const guint8 *data, gsize size);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_buffer_is_writable (FerryBuffer *self);
@@ -64,20 +55,16 @@ FERRY_AVAILABLE_IN_1_0
 gint64 ferry_buffer_get_timestamp (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_buffer_set_timestamp (FerryBuffer *self,
-                                 gint64 timestamp);
+void ferry_buffer_set_timestamp (FerryBuffer *self, gint64 timestamp);
 
 FERRY_AVAILABLE_IN_1_0
 guint ferry_buffer_get_sender (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
-char *ferry_buffer_dup_wire_name (FerryBuffer *self,
-                                  guint *version);
+char *ferry_buffer_dup_wire_name (FerryBuffer *self, guint *version);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_buffer_set_wire_name (FerryBuffer *self,
-                                     const char *wire_name,
-                                     guint version);
+gboolean ferry_buffer_set_wire_name (FerryBuffer *self, const char *wire_name, guint version);
 
 FERRY_AVAILABLE_IN_1_0
 GBytes *ferry_buffer_to_bytes (FerryBuffer *self);

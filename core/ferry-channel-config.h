@@ -70,8 +70,7 @@ FERRY_AVAILABLE_IN_1_0
 void ferry_channel_config_free (FerryChannelConfig *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_config_validate (const FerryChannelConfig *self,
-                                        GError **error);
+gboolean ferry_channel_config_validate (const FerryChannelConfig *self, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FerryChannelConfig, ferry_channel_config_free)
 

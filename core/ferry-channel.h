@@ -23,40 +23,26 @@ G_DECLARE_FINAL_TYPE (FerryChannel, ferry_channel, FERRY, CHANNEL, GObject)
 /* Making and opening */
 
 FERRY_AVAILABLE_IN_1_0
-FerryChannel *ferry_channel_new (const char *transport,
-                                 const char *name,
-                                 FerryRole role);
+FerryChannel *ferry_channel_new (const char *transport, const char *name, FerryRole role);
 
 FERRY_AVAILABLE_IN_1_0
-FerryChannel *ferry_channel_new_from_description (const char *description,
-                                                  FerryRole role,
-                                                  GError **error);
+FerryChannel *ferry_channel_new_from_description (const char *description, FerryRole role, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryChannel *ferry_channel_new_with_transport (FerryTransport *transport,
-                                                FerryCodec *codec,
-                                                FerryRole role);
+FerryChannel *ferry_channel_new_with_transport (FerryTransport *transport, FerryCodec *codec, FerryRole role);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_open (FerryChannel *self,
-                             GCancellable *cancellable,
-                             GError **error);
+gboolean ferry_channel_open (FerryChannel *self, GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_channel_open_async (FerryChannel *self,
-                               int io_priority,
-                               GCancellable *cancellable,
-                               GAsyncReadyCallback callback,
-                               gpointer user_data);
+void ferry_channel_open_async (FerryChannel *self, int io_priority, GCancellable *cancellable,
+                               GAsyncReadyCallback callback, gpointer user_data);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_open_finish (FerryChannel *self,
-                                    GAsyncResult *result,
-                                    GError **error);
+gboolean ferry_channel_open_finish (FerryChannel *self, GAsyncResult *result, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_close (FerryChannel *self,
-                              GError **error);
+gboolean ferry_channel_close (FerryChannel *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_channel_is_open (FerryChannel *self);
@@ -73,153 +59,91 @@ FerryCodec *ferry_channel_get_codec_object (FerryChannel *self);
 /* Sending */
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_send (FerryChannel *self,
-                             const guint8 *data,
-                             gsize size,
-                             gint64 timeout,
-                             GCancellable *cancellable,
-                             GError **error);
+gboolean ferry_channel_send (FerryChannel *self, const guint8 *data, gsize size, gint64 timeout,
+                             GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_send_bytes (FerryChannel *self,
-                                   GBytes *bytes,
-                                   gint64 timeout,
-                                   GCancellable *cancellable,
+gboolean ferry_channel_send_bytes (FerryChannel *self, GBytes *bytes, gint64 timeout, GCancellable *cancellable,
                                    GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_channel_send_bytes_async (FerryChannel *self,
-                                     GBytes *bytes,
-                                     int io_priority,
-                                     GCancellable *cancellable,
-                                     GAsyncReadyCallback callback,
-                                     gpointer user_data);
+void ferry_channel_send_bytes_async (FerryChannel *self, GBytes *bytes, int io_priority, GCancellable *cancellable,
+                                     GAsyncReadyCallback callback, gpointer user_data);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_send_bytes_finish (FerryChannel *self,
-                                          GAsyncResult *result,
-                                          GError **error);
+gboolean ferry_channel_send_bytes_finish (FerryChannel *self, GAsyncResult *result, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryBuffer *ferry_channel_loan (FerryChannel *self,
-                                 gsize size,
-                                 gint64 timeout,
-                                 GCancellable *cancellable,
+FerryBuffer *ferry_channel_loan (FerryChannel *self, gsize size, gint64 timeout, GCancellable *cancellable,
                                  GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_send_buffer (FerryChannel *self,
-                                    FerryBuffer *buffer,
-                                    gint64 timeout,
-                                    GCancellable *cancellable,
+gboolean ferry_channel_send_buffer (FerryChannel *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
                                     GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_send_value (FerryChannel *self,
-                                   const GValue *value,
-                                   gint64 timeout,
-                                   GCancellable *cancellable,
+gboolean ferry_channel_send_value (FerryChannel *self, const GValue *value, gint64 timeout, GCancellable *cancellable,
                                    GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_send_variant (FerryChannel *self,
-                                     GVariant *variant,
-                                     gint64 timeout,
-                                     GCancellable *cancellable,
+gboolean ferry_channel_send_variant (FerryChannel *self, GVariant *variant, gint64 timeout, GCancellable *cancellable,
                                      GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_end_of_stream (FerryChannel *self,
-                                      GError **error);
+gboolean ferry_channel_end_of_stream (FerryChannel *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_flush (FerryChannel *self,
-                              gint64 timeout,
-                              GCancellable *cancellable,
-                              GError **error);
+gboolean ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_channel_flush_async (FerryChannel *self,
-                                int io_priority,
-                                GCancellable *cancellable,
-                                GAsyncReadyCallback callback,
-                                gpointer user_data);
+void ferry_channel_flush_async (FerryChannel *self, int io_priority, GCancellable *cancellable,
+                                GAsyncReadyCallback callback, gpointer user_data);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_flush_finish (FerryChannel *self,
-                                     GAsyncResult *result,
-                                     GError **error);
+gboolean ferry_channel_flush_finish (FerryChannel *self, GAsyncResult *result, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_shut_down (FerryChannel *self,
-                                  GError **error);
+gboolean ferry_channel_shut_down (FerryChannel *self, GError **error);
 
 /* Receiving */
 
 FERRY_AVAILABLE_IN_1_0
-FerryBuffer *ferry_channel_receive (FerryChannel *self,
-                                    gint64 timeout,
-                                    GCancellable *cancellable,
-                                    GError **error);
+FerryBuffer *ferry_channel_receive (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_channel_receive_async (FerryChannel *self,
-                                  int io_priority,
-                                  GCancellable *cancellable,
-                                  GAsyncReadyCallback callback,
-                                  gpointer user_data);
+void ferry_channel_receive_async (FerryChannel *self, int io_priority, GCancellable *cancellable,
+                                  GAsyncReadyCallback callback, gpointer user_data);
 
 FERRY_AVAILABLE_IN_1_0
-FerryBuffer *ferry_channel_receive_finish (FerryChannel *self,
-                                           GAsyncResult *result,
-                                           GError **error);
+FerryBuffer *ferry_channel_receive_finish (FerryChannel *self, GAsyncResult *result, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-GBytes *ferry_channel_receive_bytes (FerryChannel *self,
-                                     gint64 timeout,
-                                     GCancellable *cancellable,
-                                     GError **error);
+GBytes *ferry_channel_receive_bytes (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_receive_value (FerryChannel *self,
-                                      GValue *value,
-                                      gint64 timeout,
-                                      GCancellable *cancellable,
+gboolean ferry_channel_receive_value (FerryChannel *self, GValue *value, gint64 timeout, GCancellable *cancellable,
                                       GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-GVariant *ferry_channel_receive_variant (FerryChannel *self,
-                                         gint64 timeout,
-                                         GCancellable *cancellable,
-                                         GError **error);
+GVariant *ferry_channel_receive_variant (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_decode (FerryChannel *self,
-                               FerryBuffer *buffer,
-                               GValue *value,
-                               GError **error);
+gboolean ferry_channel_decode (FerryChannel *self, FerryBuffer *buffer, GValue *value, GError **error);
 
 /* Waiting */
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_wait (FerryChannel *self,
-                             GIOCondition condition,
-                             gint64 timeout,
-                             GCancellable *cancellable,
+gboolean ferry_channel_wait (FerryChannel *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable,
                              GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-int ferry_channel_get_fd (FerryChannel *self,
-                          GError **error);
+int ferry_channel_get_fd (FerryChannel *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-GIOCondition ferry_channel_check (FerryChannel *self,
-                                  GIOCondition condition);
+GIOCondition ferry_channel_check (FerryChannel *self, GIOCondition condition);
 
 FERRY_AVAILABLE_IN_1_0
-GSource *ferry_channel_create_source (FerryChannel *self,
-                                      GIOCondition condition,
-                                      GCancellable *cancellable,
+GSource *ferry_channel_create_source (FerryChannel *self, GIOCondition condition, GCancellable *cancellable,
                                       GError **error);
 
 /**
@@ -234,9 +158,7 @@ GSource *ferry_channel_create_source (FerryChannel *self,
  *
  * Since: 1.0
  */
-typedef gboolean (*FerryChannelSourceFunc) (FerryChannel *channel,
-                                            GIOCondition condition,
-                                            gpointer user_data);
+typedef gboolean (*FerryChannelSourceFunc) (FerryChannel *channel, GIOCondition condition, gpointer user_data);
 
 FERRY_AVAILABLE_IN_1_0
 void ferry_channel_dispatch_events (FerryChannel *self);
@@ -244,18 +166,15 @@ void ferry_channel_dispatch_events (FerryChannel *self);
 /* Looking */
 
 FERRY_AVAILABLE_IN_1_0
-FerryStatistics *ferry_channel_get_statistics (FerryChannel *self,
-                                               GError **error);
+FerryStatistics *ferry_channel_get_statistics (FerryChannel *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-GPtrArray *ferry_channel_list_participants (FerryChannel *self,
-                                            GError **error);
+GPtrArray *ferry_channel_list_participants (FerryChannel *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 gsize ferry_channel_trim (FerryChannel *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_channel_verify (FerryChannel *self,
-                               GError **error);
+gboolean ferry_channel_verify (FerryChannel *self, GError **error);
 
 G_END_DECLS

@@ -23,12 +23,9 @@ FERRY_AVAILABLE_IN_1_0
 guint ferry_codec_factory_get_wire_version (FerryCodecFactory *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_codec_factory_can_decode (FerryCodecFactory *self,
-                                         const char *wire_name,
-                                         guint wire_version);
+gboolean ferry_codec_factory_can_decode (FerryCodecFactory *self, const char *wire_name, guint wire_version);
 
 FERRY_AVAILABLE_IN_1_0
-FerryCodec *ferry_codec_factory_create (FerryCodecFactory *self,
-                                        GError **error);
+FerryCodec *ferry_codec_factory_create (FerryCodecFactory *self, GError **error);
 
 G_END_DECLS

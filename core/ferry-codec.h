@@ -68,38 +68,22 @@ FERRY_AVAILABLE_IN_1_0
 guint ferry_codec_get_wire_version (FerryCodec *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_codec_accepts (FerryCodec *self,
-                              GType type);
+gboolean ferry_codec_accepts (FerryCodec *self, GType type);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_codec_measure (FerryCodec *self,
-                              const GValue *value,
-                              gsize *size,
-                              gpointer *state,
-                              GError **error);
+gboolean ferry_codec_measure (FerryCodec *self, const GValue *value, gsize *size, gpointer *state, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_codec_encode (FerryCodec *self,
-                             const GValue *value,
-                             guint8 *data,
-                             gsize size,
-                             gpointer state,
+gboolean ferry_codec_encode (FerryCodec *self, const GValue *value, guint8 *data, gsize size, gpointer state,
                              GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_codec_free_state (FerryCodec *self,
-                             gpointer state);
+void ferry_codec_free_state (FerryCodec *self, gpointer state);
 
 FERRY_AVAILABLE_IN_1_0
-GBytes *ferry_codec_encode_bytes (FerryCodec *self,
-                                  const GValue *value,
-                                  GError **error);
+GBytes *ferry_codec_encode_bytes (FerryCodec *self, const GValue *value, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_codec_decode (FerryCodec *self,
-                             FerryBuffer *buffer,
-                             guint version,
-                             GValue *value,
-                             GError **error);
+gboolean ferry_codec_decode (FerryCodec *self, FerryBuffer *buffer, guint version, GValue *value, GError **error);
 
 G_END_DECLS

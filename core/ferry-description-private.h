@@ -31,26 +31,16 @@ typedef struct
   GPtrArray *codec_properties;
 } FerryDescription;
 
-FerryDescription *ferry_description_new (const char *transport,
-                                         const char *codec);
-FerryDescription *ferry_description_parse (const char *text,
-                                           GError **error);
+FerryDescription *ferry_description_new (const char *transport, const char *codec);
+FerryDescription *ferry_description_parse (const char *text, GError **error);
 void ferry_description_free (FerryDescription *self);
 
-void ferry_description_add (FerryDescription *self,
-                            const char *key,
-                            const char *value);
-void ferry_description_add_codec_property (FerryDescription *self,
-                                           const char *key,
-                                           const char *value);
+void ferry_description_add (FerryDescription *self, const char *key, const char *value);
+void ferry_description_add_codec_property (FerryDescription *self, const char *key, const char *value);
 char *ferry_description_to_string (const FerryDescription *self);
 
-gboolean ferry_description_set_property (GObject *object,
-                                         const char *key,
-                                         const char *value,
-                                         GError **error);
-char *ferry_description_get_property (GObject *object,
-                                      GParamSpec *pspec);
+gboolean ferry_description_set_property (GObject *object, const char *key, const char *value, GError **error);
+char *ferry_description_get_property (GObject *object, GParamSpec *pspec);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FerryDescription, ferry_description_free)
 

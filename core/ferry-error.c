@@ -10,4 +10,4 @@
  *
  * Since: 1.0
  */
-G_DEFINE_QUARK (ferry-error-quark, ferry_error)
+G_DEFINE_QUARK (ferry - error - quark, ferry_error)

@@ -66,8 +66,7 @@ FERRY_AVAILABLE_IN_1_0
 const char *ferry_feature_get_reason (FerryFeature *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_feature_load (FerryFeature *self,
-                             GError **error);
+gboolean ferry_feature_load (FerryFeature *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_feature_is_loaded (FerryFeature *self);

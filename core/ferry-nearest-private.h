@@ -5,7 +5,6 @@
 
 G_BEGIN_DECLS
 
-const char *ferry_nearest_name (const char *name,
-                                const char *const *candidates);
+const char *ferry_nearest_name (const char *name, const char *const *candidates);
 
 G_END_DECLS

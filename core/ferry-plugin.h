@@ -69,8 +69,7 @@ G_DECLARE_FINAL_TYPE (FerryPlugin, ferry_plugin, FERRY, PLUGIN, GObject)
  *
  * Since: 1.0
  */
-typedef gboolean (*FerryPluginInitFunc) (FerryPlugin *plugin,
-                                         GError **error);
+typedef gboolean (*FerryPluginInitFunc) (FerryPlugin *plugin, GError **error);
 
 /**
  * FerryPluginDescriptor: (skip)
@@ -125,22 +124,22 @@ typedef struct
  *
  * Since: 1.0
  */
-#define FERRY_PLUGIN_DEFINE(ferry_major, ferry_minor, plugin_name, plugin_description, init_func,  \
-                            plugin_version, plugin_license, plugin_origin)                         \
-  _FERRY_PLUGIN_EXPORT const FerryPluginDescriptor ferry_plugin_##plugin_name##_desc;              \
-  const FerryPluginDescriptor ferry_plugin_##plugin_name##_desc = {                                \
-    FERRY_PLUGIN_MAGIC,                                                                            \
-    sizeof (FerryPluginDescriptor),                                                                \
-    FERRY_PLUGIN_ABI_VERSION,                                                                      \
-    (ferry_major),                                                                                 \
-    (ferry_minor),                                                                                 \
-    #plugin_name,                                                                                  \
-    (plugin_description),                                                                          \
-    (init_func),                                                                                   \
-    (plugin_version),                                                                              \
-    (plugin_license),                                                                              \
-    (plugin_origin),                                                                               \
-    { NULL, NULL, NULL, NULL },                                                                    \
+#define FERRY_PLUGIN_DEFINE(ferry_major, ferry_minor, plugin_name, plugin_description, init_func, plugin_version,      \
+                            plugin_license, plugin_origin)                                                             \
+  _FERRY_PLUGIN_EXPORT const FerryPluginDescriptor ferry_plugin_##plugin_name##_desc;                                  \
+  const FerryPluginDescriptor ferry_plugin_##plugin_name##_desc = {                                                    \
+    FERRY_PLUGIN_MAGIC,                                                                                                \
+    sizeof (FerryPluginDescriptor),                                                                                    \
+    FERRY_PLUGIN_ABI_VERSION,                                                                                          \
+    (ferry_major),                                                                                                     \
+    (ferry_minor),                                                                                                     \
+    #plugin_name,                                                                                                      \
+    (plugin_description),                                                                                              \
+    (init_func),                                                                                                       \
+    (plugin_version),                                                                                                  \
+    (plugin_license),                                                                                                  \
+    (plugin_origin),                                                                                                   \
+    { NULL, NULL, NULL, NULL },                                                                                        \
   };
 
 #ifdef __cplusplus
@@ -149,7 +148,7 @@ typedef struct
 #define _FERRY_PLUGIN_LINKAGE extern
 #endif
 #ifdef G_OS_WIN32
-#define _FERRY_PLUGIN_EXPORT _FERRY_PLUGIN_LINKAGE __declspec (dllexport)
+#define _FERRY_PLUGIN_EXPORT _FERRY_PLUGIN_LINKAGE __declspec(dllexport)
 #else
 #define _FERRY_PLUGIN_EXPORT _FERRY_PLUGIN_LINKAGE __attribute__ ((visibility ("default")))
 #endif
@@ -188,22 +187,12 @@ FERRY_AVAILABLE_IN_1_0
 GPtrArray *ferry_plugin_list_features (FerryPlugin *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_plugin_register_transport (FerryPlugin *self,
-                                          const char *name,
-                                          int rank,
-                                          FerryTransportCapabilities capabilities,
-                                          const char *description,
-                                          GType element_type,
-                                          GError **error);
+gboolean ferry_plugin_register_transport (FerryPlugin *self, const char *name, int rank,
+                                          FerryTransportCapabilities capabilities, const char *description,
+                                          GType element_type, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_plugin_register_codec (FerryPlugin *self,
-                                      const char *name,
-                                      int rank,
-                                      const char *wire_name,
-                                      guint wire_version,
-                                      const char *description,
-                                      GType element_type,
-                                      GError **error);
+gboolean ferry_plugin_register_codec (FerryPlugin *self, const char *name, int rank, const char *wire_name,
+                                      guint wire_version, const char *description, GType element_type, GError **error);
 
 G_END_DECLS

@@ -17,24 +17,19 @@ typedef struct
   JsonObject *plugin;
 } FerryCacheEntry;
 
-FerryCacheEntry *ferry_cache_entry_new (const GStatBuf *info,
-                                        FerryPlugin *plugin);
+FerryCacheEntry *ferry_cache_entry_new (const GStatBuf *info, FerryPlugin *plugin);
 
 void ferry_cache_entry_free (FerryCacheEntry *self);
 
-gboolean ferry_cache_entry_is_valid (const FerryCacheEntry *self,
-                                     const GStatBuf *info);
+gboolean ferry_cache_entry_is_valid (const FerryCacheEntry *self, const GStatBuf *info);
 
-FerryPlugin *ferry_plugin_from_json (const char *filename,
-                                     JsonObject *object);
+FerryPlugin *ferry_plugin_from_json (const char *filename, JsonObject *object);
 
 GHashTable *ferry_registry_cache_new (void);
 
 GHashTable *ferry_registry_cache_load (const char *filename);
 
-gboolean ferry_registry_cache_save (GHashTable *cache,
-                                    const char *filename,
-                                    GError **error);
+gboolean ferry_registry_cache_save (GHashTable *cache, const char *filename, GError **error);
 
 char *ferry_registry_cache_default_filename (void);
 

@@ -22,8 +22,7 @@ FERRY_AVAILABLE_IN_1_0
 FerryRegistry *ferry_registry_get_default (void);
 
 FERRY_AVAILABLE_IN_1_0
-FerryRegistry *ferry_registry_new (const char *const *paths,
-                                   const char *cache_file);
+FerryRegistry *ferry_registry_new (const char *const *paths, const char *cache_file);
 
 FERRY_AVAILABLE_IN_1_0
 const char *const *ferry_registry_get_paths (FerryRegistry *self);
@@ -32,50 +31,38 @@ FERRY_AVAILABLE_IN_1_0
 const char *ferry_registry_get_cache_file (FerryRegistry *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_registry_scan (FerryRegistry *self,
-                              GError **error);
+gboolean ferry_registry_scan (FerryRegistry *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_registry_rescan (FerryRegistry *self,
-                                GError **error);
+gboolean ferry_registry_rescan (FerryRegistry *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 GPtrArray *ferry_registry_list_plugins (FerryRegistry *self);
 
 FERRY_AVAILABLE_IN_1_0
-GPtrArray *ferry_registry_list_features (FerryRegistry *self,
-                                         GType type);
+GPtrArray *ferry_registry_list_features (FerryRegistry *self, GType type);
 
 FERRY_AVAILABLE_IN_1_0
-FerryPlugin *ferry_registry_find_plugin (FerryRegistry *self,
-                                         const char *name);
+FerryPlugin *ferry_registry_find_plugin (FerryRegistry *self, const char *name);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTransportFactory *ferry_registry_find_transport (FerryRegistry *self,
-                                                      const char *name);
+FerryTransportFactory *ferry_registry_find_transport (FerryRegistry *self, const char *name);
 
 FERRY_AVAILABLE_IN_1_0
-FerryCodecFactory *ferry_registry_find_codec (FerryRegistry *self,
-                                              const char *name);
+FerryCodecFactory *ferry_registry_find_codec (FerryRegistry *self, const char *name);
 
 FERRY_AVAILABLE_IN_1_0
-FerryCodecFactory *ferry_registry_find_codec_by_wire_name (FerryRegistry *self,
-                                                           const char *wire_name,
+FerryCodecFactory *ferry_registry_find_codec_by_wire_name (FerryRegistry *self, const char *wire_name,
                                                            guint wire_version);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTransportFactory *ferry_registry_select_transport (FerryRegistry *self,
-                                                        FerryTransportCapabilities capabilities,
+FerryTransportFactory *ferry_registry_select_transport (FerryRegistry *self, FerryTransportCapabilities capabilities,
                                                         GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTransport *ferry_registry_create_transport (FerryRegistry *self,
-                                                 const char *name,
-                                                 GError **error);
+FerryTransport *ferry_registry_create_transport (FerryRegistry *self, const char *name, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryCodec *ferry_registry_create_codec (FerryRegistry *self,
-                                         const char *name,
-                                         GError **error);
+FerryCodec *ferry_registry_create_codec (FerryRegistry *self, const char *name, GError **error);
 
 G_END_DECLS

@@ -14,8 +14,6 @@ void ferry_scan_helper_free (FerryScanHelper *self);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FerryScanHelper, ferry_scan_helper_free)
 
-FerryPlugin *ferry_scan_helper_scan (FerryScanHelper *self,
-                                     const char *filename,
-                                     GError **error);
+FerryPlugin *ferry_scan_helper_scan (FerryScanHelper *self, const char *filename, GError **error);
 
 G_END_DECLS

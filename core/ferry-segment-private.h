@@ -324,7 +324,7 @@ typedef struct
   _Atomic gint64 last_upkeep;
   _Atomic guint32 n_upkeeps;
   _Atomic guint32 cursory; /* this upkeep looks at liveness locks only, not at processes */
-  _Atomic guint32 closed; /* this endpoint was closed */
+  _Atomic guint32 closed;  /* this endpoint was closed */
   int doorbell_fd;
   int timer_fd;
   int epoll_fd;
@@ -428,8 +428,7 @@ FerryRingResult ferry_ring_take (FerrySegment *self, FerryMessage *message, guin
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
 gboolean ferry_ring_has_message (FerrySegment *self);
-gboolean ferry_ring_spin_ready (FerrySegment *self,
-                                gpointer looks);
+gboolean ferry_ring_spin_ready (FerrySegment *self, gpointer looks);
 gboolean ferry_ring_has_room (FerrySegment *self);
 guint64 ferry_ring_advance_head (FerrySegment *self);
 guint64 ferry_ring_min_cursor (FerrySegment *self, guint64 tail);
@@ -449,7 +448,8 @@ typedef enum
 
 guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
-FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data, GError **error);
+FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data,
+                                    GError **error);
 guint64 ferry_arena_generation (FerrySegment *self, guint32 block);
 gboolean ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size);
 guint8 *ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error);

@@ -69,13 +69,18 @@ struct _FerrySegmentTransportClass
 {
   GObjectClass parent_class;
 
-  gboolean (*reserve) (FerrySegmentTransport *self, const FerryChannelConfig *config, guint64 control_size, guint64 data_size, GError **error);
+  gboolean (*reserve) (FerrySegmentTransport *self, const FerryChannelConfig *config, guint64 control_size,
+                       guint64 data_size, GError **error);
   gboolean (*share) (FerrySegmentTransport *self, const FerryChannelConfig *config, GError **error);
-  gboolean (*attach) (FerrySegmentTransport *self, const FerryChannelConfig *config, GCancellable *cancellable, GError **error);
+  gboolean (*attach) (FerrySegmentTransport *self, const FerryChannelConfig *config, GCancellable *cancellable,
+                      GError **error);
   void (*withdraw) (FerrySegmentTransport *self);
-  gboolean (*commit_pages) (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size, GError **error);
-  gboolean (*decommit_pages) (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size, GError **error);
-  gpointer (*map) (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, gsize size, gboolean writable, GError **error);
+  gboolean (*commit_pages) (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
+                            GError **error);
+  gboolean (*decommit_pages) (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
+                              GError **error);
+  gpointer (*map) (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, gsize size, gboolean writable,
+                   GError **error);
   void (*unmap) (FerrySegmentTransport *self, gpointer address, gsize size);
   gboolean (*wait_word) (FerrySegmentTransport *self, guint32 *word, guint32 expected, gint64 timeout);
   void (*wake_word) (FerrySegmentTransport *self, guint32 *word, guint n_waiters);
@@ -89,13 +94,10 @@ struct _FerrySegmentTransportClass
 };
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_segment_transport_take_fds (FerrySegmentTransport *self,
-                                       int control_fd,
-                                       int data_fd);
+void ferry_segment_transport_take_fds (FerrySegmentTransport *self, int control_fd, int data_fd);
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_segment_transport_set_data_offset (FerrySegmentTransport *self,
-                                              guint64 offset);
+void ferry_segment_transport_set_data_offset (FerrySegmentTransport *self, guint64 offset);
 
 FERRY_AVAILABLE_IN_1_0
 int ferry_segment_transport_get_control_fd (FerrySegmentTransport *self);
@@ -104,11 +106,9 @@ FERRY_AVAILABLE_IN_1_0
 int ferry_segment_transport_get_data_fd (FerrySegmentTransport *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_segment_transport_read_control_size (int control_fd,
-                                                    guint64 *control_size);
+gboolean ferry_segment_transport_read_control_size (int control_fd, guint64 *control_size);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_segment_transport_wants_writable_data (int control_fd,
-                                                      FerryRole role);
+gboolean ferry_segment_transport_wants_writable_data (int control_fd, FerryRole role);
 
 G_END_DECLS

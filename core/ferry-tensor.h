@@ -81,55 +81,29 @@ GType ferry_tensor_get_type (void) G_GNUC_CONST;
 /* Making */
 
 FERRY_AVAILABLE_IN_1_0
-FerryTensor *ferry_tensor_new (const char *format,
-                               const gint64 *shape,
-                               guint n_dimensions,
-                               GError **error);
+FerryTensor *ferry_tensor_new (const char *format, const gint64 *shape, guint n_dimensions, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTensor *ferry_tensor_new_copy (const char *format,
-                                    const gint64 *shape,
-                                    guint n_dimensions,
-                                    const guint8 *data,
-                                    gsize size,
-                                    GError **error);
+FerryTensor *ferry_tensor_new_copy (const char *format, const gint64 *shape, guint n_dimensions, const guint8 *data,
+                                    gsize size, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTensor *ferry_tensor_new_for_bytes (const char *format,
-                                         const gint64 *shape,
-                                         guint n_dimensions,
-                                         const gint64 *strides,
-                                         guint n_strides,
-                                         GBytes *bytes,
-                                         gsize offset,
+FerryTensor *ferry_tensor_new_for_bytes (const char *format, const gint64 *shape, guint n_dimensions,
+                                         const gint64 *strides, guint n_strides, GBytes *bytes, gsize offset,
                                          GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTensor *ferry_tensor_new_for_buffer (const char *format,
-                                          const gint64 *shape,
-                                          guint n_dimensions,
-                                          const gint64 *strides,
-                                          guint n_strides,
-                                          FerryBuffer *buffer,
-                                          gsize offset,
+FerryTensor *ferry_tensor_new_for_buffer (const char *format, const gint64 *shape, guint n_dimensions,
+                                          const gint64 *strides, guint n_strides, FerryBuffer *buffer, gsize offset,
                                           GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTensor *ferry_tensor_new_take (const char *format,
-                                    const gint64 *shape,
-                                    guint n_dimensions,
-                                    const gint64 *strides,
-                                    gpointer data,
-                                    gsize size,
-                                    gsize offset,
-                                    gboolean writable,
-                                    GDestroyNotify release,
-                                    gpointer release_data,
-                                    GError **error);
+FerryTensor *ferry_tensor_new_take (const char *format, const gint64 *shape, guint n_dimensions, const gint64 *strides,
+                                    gpointer data, gsize size, gsize offset, gboolean writable, GDestroyNotify release,
+                                    gpointer release_data, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTensor *ferry_tensor_copy_contiguous (FerryTensor *self,
-                                           GError **error);
+FerryTensor *ferry_tensor_copy_contiguous (FerryTensor *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 FerryTensor *ferry_tensor_ref (FerryTensor *self);
@@ -155,12 +129,10 @@ FERRY_AVAILABLE_IN_1_0
 guint ferry_tensor_get_n_dimensions (FerryTensor *self);
 
 FERRY_AVAILABLE_IN_1_0
-const gint64 *ferry_tensor_get_shape (FerryTensor *self,
-                                      guint *n_dimensions);
+const gint64 *ferry_tensor_get_shape (FerryTensor *self, guint *n_dimensions);
 
 FERRY_AVAILABLE_IN_1_0
-const gint64 *ferry_tensor_get_strides (FerryTensor *self,
-                                        guint *n_dimensions);
+const gint64 *ferry_tensor_get_strides (FerryTensor *self, guint *n_dimensions);
 
 FERRY_AVAILABLE_IN_1_0
 gint64 ferry_tensor_get_n_elements (FerryTensor *self);
@@ -181,8 +153,7 @@ FERRY_AVAILABLE_IN_1_0
 gboolean ferry_tensor_is_writable (FerryTensor *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_tensor_equal (FerryTensor *self,
-                             FerryTensor *other);
+gboolean ferry_tensor_equal (FerryTensor *self, FerryTensor *other);
 
 /* The elements */
 
@@ -196,37 +167,24 @@ FERRY_AVAILABLE_IN_1_0
 GBytes *ferry_tensor_as_bytes (FerryTensor *self);
 
 FERRY_AVAILABLE_IN_1_0
-GBytes *ferry_tensor_to_bytes (FerryTensor *self,
-                               GError **error);
+GBytes *ferry_tensor_to_bytes (FerryTensor *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_tensor_store (FerryTensor *self,
-                             guint8 *data,
-                             gsize size);
+gboolean ferry_tensor_store (FerryTensor *self, guint8 *data, gsize size);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_tensor_fill (FerryTensor *self,
-                            gsize offset,
-                            const guint8 *data,
-                            gsize size);
+gboolean ferry_tensor_fill (FerryTensor *self, gsize offset, const guint8 *data, gsize size);
 
 FERRY_AVAILABLE_IN_1_0
-double ferry_tensor_get_element_double (FerryTensor *self,
-                                        const gint64 *indices,
-                                        guint n_indices,
-                                        GError **error);
+double ferry_tensor_get_element_double (FerryTensor *self, const gint64 *indices, guint n_indices, GError **error);
 
 /* Exchange with other libraries in this process */
 
 FERRY_AVAILABLE_IN_1_0
-gpointer ferry_tensor_to_dlpack (FerryTensor *self,
-                                 gboolean versioned,
-                                 GError **error);
+gpointer ferry_tensor_to_dlpack (FerryTensor *self, gboolean versioned, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTensor *ferry_tensor_new_from_dlpack (gpointer managed,
-                                           gboolean versioned,
-                                           GError **error);
+FerryTensor *ferry_tensor_new_from_dlpack (gpointer managed, gboolean versioned, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FerryTensor, ferry_tensor_unref)
 

@@ -51,7 +51,6 @@ gboolean ferry_transport_factory_has_capabilities (FerryTransportFactory *self,
                                                    FerryTransportCapabilities capabilities);
 
 FERRY_AVAILABLE_IN_1_0
-FerryTransport *ferry_transport_factory_create (FerryTransportFactory *self,
-                                                GError **error);
+FerryTransport *ferry_transport_factory_create (FerryTransportFactory *self, GError **error);
 
 G_END_DECLS

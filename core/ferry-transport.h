@@ -65,11 +65,14 @@ struct _FerryTransportInterface
   gboolean (*open) (FerryTransport *self, FerryChannelConfig *config, GCancellable *cancellable, GError **error);
   gboolean (*close) (FerryTransport *self, GError **error);
   FerryBuffer *(*loan) (FerryTransport *self, gsize size, gint64 timeout, GCancellable *cancellable, GError **error);
-  gboolean (*commit) (FerryTransport *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable, GError **error);
-  gboolean (*send) (FerryTransport *self, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version, gint64 timeout, GCancellable *cancellable, GError **error);
+  gboolean (*commit) (FerryTransport *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
+                      GError **error);
+  gboolean (*send) (FerryTransport *self, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version,
+                    gint64 timeout, GCancellable *cancellable, GError **error);
   FerryBuffer *(*take) (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error);
   void (*release) (FerryTransport *self, FerryBuffer *buffer);
-  gboolean (*wait) (FerryTransport *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable, GError **error);
+  gboolean (*wait) (FerryTransport *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable,
+                    GError **error);
   void (*wake) (FerryTransport *self);
   int (*get_fd) (FerryTransport *self, GError **error);
   GIOCondition (*check) (FerryTransport *self, GIOCondition condition);
@@ -90,73 +93,47 @@ struct _FerryTransportInterface
 };
 
 FERRY_AVAILABLE_IN_1_0
-void ferry_transport_pack_wire_name (const char *wire_name,
-                                     guint version,
-                                     guint64 *packed_name,
+void ferry_transport_pack_wire_name (const char *wire_name, guint version, guint64 *packed_name,
                                      guint64 *packed_version);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_open (FerryTransport *self,
-                               FerryChannelConfig *config,
-                               GCancellable *cancellable,
+gboolean ferry_transport_open (FerryTransport *self, FerryChannelConfig *config, GCancellable *cancellable,
                                GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_close (FerryTransport *self,
-                                GError **error);
+gboolean ferry_transport_close (FerryTransport *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryBuffer *ferry_transport_loan (FerryTransport *self,
-                                   gsize size,
-                                   gint64 timeout,
-                                   GCancellable *cancellable,
+FerryBuffer *ferry_transport_loan (FerryTransport *self, gsize size, gint64 timeout, GCancellable *cancellable,
                                    GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_commit (FerryTransport *self,
-                                 FerryBuffer *buffer,
-                                 gint64 timeout,
-                                 GCancellable *cancellable,
+gboolean ferry_transport_commit (FerryTransport *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
                                  GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-FerryBuffer *ferry_transport_take (FerryTransport *self,
-                                   gint64 timeout,
-                                   GCancellable *cancellable,
-                                   GError **error);
+FerryBuffer *ferry_transport_take (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_wait (FerryTransport *self,
-                               GIOCondition condition,
-                               gint64 timeout,
-                               GCancellable *cancellable,
+gboolean ferry_transport_wait (FerryTransport *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable,
                                GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 void ferry_transport_wake (FerryTransport *self);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_get_statistics (FerryTransport *self,
-                                         FerryStatistics *statistics,
-                                         GError **error);
+gboolean ferry_transport_get_statistics (FerryTransport *self, FerryStatistics *statistics, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_verify (FerryTransport *self,
-                                 GError **error);
+gboolean ferry_transport_verify (FerryTransport *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-char **ferry_transport_list_channels (FerryTransport *self,
-                                      GError **error);
+char **ferry_transport_list_channels (FerryTransport *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_probe_channel (FerryTransport *self,
-                                        const char *name,
-                                        gboolean *alive,
-                                        GError **error);
+gboolean ferry_transport_probe_channel (FerryTransport *self, const char *name, gboolean *alive, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_transport_sweep_channel (FerryTransport *self,
-                                        const char *name,
-                                        GError **error);
+gboolean ferry_transport_sweep_channel (FerryTransport *self, const char *name, GError **error);
 
 G_END_DECLS

@@ -11,8 +11,7 @@
 
 /* Returns only when there is nothing more to receive; @error tells why. */
 static void
-receive_all (FerryChannel *channel,
-             GError **error)
+receive_all (FerryChannel *channel, GError **error)
 {
   if (!ferry_channel_open (channel, NULL, error))
     return;

@@ -8,9 +8,7 @@
 #include <ferry.h>
 
 static gboolean
-send_all (FerryChannel *channel,
-          char **messages,
-          GError **error)
+send_all (FerryChannel *channel, char **messages, GError **error)
 {
   if (!ferry_channel_open (channel, NULL, error))
     return FALSE;
@@ -25,9 +23,8 @@ send_all (FerryChannel *channel,
 
   /* The channel lives as long as somebody has it open, and its messages with it: so
    * the sender stays until everything has been taken. */
-  return ferry_channel_end_of_stream (channel, error) &&
-         ferry_channel_flush (channel, FERRY_WAIT_FOREVER, NULL, error) &&
-         ferry_channel_close (channel, error);
+  return ferry_channel_end_of_stream (channel, error) && ferry_channel_flush (channel, FERRY_WAIT_FOREVER, NULL, error)
+         && ferry_channel_close (channel, error);
 }
 
 int

@@ -4,5 +4,4 @@
 #include <glib.h>
 
 /* What libFuzzer calls (https://llvm.org/docs/LibFuzzer.html), or fuzz-driver.c. */
-int LLVMFuzzerTestOneInput (const guint8 *data,
-                            gsize size);
+int LLVMFuzzerTestOneInput (const guint8 *data, gsize size);

@@ -17,24 +17,20 @@ typedef struct
 
   /* Sample values to be sent: sample i is put into the unset value. */
   guint n_samples;
-  void (*get_sample) (guint i,
-                      GValue *value);
+  void (*get_sample) (guint i, GValue *value);
 
   /* Whether a decoded value is what was sent, and makes the test fail if not. */
-  void (*assert_equal) (const GValue *sent,
-                        const GValue *decoded);
+  void (*assert_equal) (const GValue *sent, const GValue *decoded);
 
   /* Looks at every part of a decoded value: this must not crash for what hostile bytes gave. */
   void (*walk) (const GValue *decoded);
 
   /* Where the payload of a decoded value is, when it is meant to lie in the message; NULL: the
    * codec copies, and a decoded value holds no message. */
-  const guint8 *(*get_payload) (const GValue *decoded,
-                                gsize *size);
+  const guint8 *(*get_payload) (const GValue *decoded, gsize *size);
 
   /* Whether every message can be decoded. */
   gboolean total;
 } CodecConformance;
 
-int codec_conformance_run (const CodecConformance *codecs,
-                           guint n_codecs);
+int codec_conformance_run (const CodecConformance *codecs, guint n_codecs);

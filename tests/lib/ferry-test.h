@@ -23,13 +23,9 @@
 /* The object's last reference is dropped here: nothing else holds it. */
 #define ferry_assert_last_unref(object) ferry_test_assert_last_unref ((gpointer) (object), __FILE__, __LINE__)
 
-int ferry_test_run (const char *name,
-                    void (*add) (Suite *suite));
+int ferry_test_run (const char *name, void (*add) (Suite *suite));
 
-TCase *ferry_test_add_case (Suite *suite,
-                            const char *name,
-                            double timeout,
-                            const TTest *const *tests);
+TCase *ferry_test_add_case (Suite *suite, const char *name, double timeout, const TTest *const *tests);
 
 gboolean ferry_test_is_thorough (void);
 
@@ -41,9 +37,6 @@ void ferry_test_remove_folder (const char *path);
 
 char *ferry_test_fixture (const char *name);
 
-char *ferry_test_install_plugin (const char *name,
-                                 const char *folder);
+char *ferry_test_install_plugin (const char *name, const char *folder);
 
-void ferry_test_assert_last_unref (gpointer object,
-                                   const char *file,
-                                   int line);
+void ferry_test_assert_last_unref (gpointer object, const char *file, int line);

@@ -1715,7 +1715,7 @@ typedef struct
   gint64 timeout;
   GError *error;
   gboolean succeeded;
-  gint started; /* atomic */
+  gint started;    /* atomic */
   gint64 returned; /* atomic */
 } Waiting;
 

@@ -14,17 +14,16 @@ typedef struct
   gsize expected; /* words */
 } PublicStruct;
 
-#define PUBLIC_STRUCT(type, words) { #type, sizeof (type), (words) }
+#define PUBLIC_STRUCT(type, words)                                                                                     \
+  {                                                                                                                    \
+#type, sizeof(type), (words)                                                                                       \
+  }
 
 static const PublicStruct structs[] = {
-  PUBLIC_STRUCT (FerryChannelConfig, 16),
-  PUBLIC_STRUCT (FerryCodecInterface, 17),
-  PUBLIC_STRUCT (FerryFeatureClass, 21),
-  PUBLIC_STRUCT (FerryParticipant, 13),
-  PUBLIC_STRUCT (FerryPluginDescriptor, 12),
-  PUBLIC_STRUCT (FerrySegmentTransportClass, 36),
-  PUBLIC_STRUCT (FerryStatistics, 23),
-  PUBLIC_STRUCT (FerryTransportInterface, 32),
+  PUBLIC_STRUCT (FerryChannelConfig, 16),    PUBLIC_STRUCT (FerryCodecInterface, 17),
+  PUBLIC_STRUCT (FerryFeatureClass, 21),     PUBLIC_STRUCT (FerryParticipant, 13),
+  PUBLIC_STRUCT (FerryPluginDescriptor, 12), PUBLIC_STRUCT (FerrySegmentTransportClass, 36),
+  PUBLIC_STRUCT (FerryStatistics, 23),       PUBLIC_STRUCT (FerryTransportInterface, 32),
 };
 
 int
