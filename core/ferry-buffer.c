@@ -2,6 +2,7 @@
 #include "ferry-buffer-private.h"
 
 #include "ferry-codec.h"
+#include "ferry-error.h"
 #include "ferry-transport-private.h"
 
 #include <string.h>
@@ -283,6 +284,25 @@ ferry_buffer_get_writable_data (FerryBuffer *self, gsize *size)
 }
 
 /**
+ * ferry_buffer_get_address:
+ * @self: a buffer
+ *
+ * Where the contents are in this process, for language bindings that can make a view on memory. Valid
+ * as long as a reference is held; to be written only when [method@Buffer.is_writable].
+ *
+ * Returns: the address as a number
+ *
+ * Since: 1.0
+ */
+gsize
+ferry_buffer_get_address (FerryBuffer *self)
+{
+  g_return_val_if_fail (self != NULL, 0);
+
+  return GPOINTER_TO_SIZE (self->data);
+}
+
+/**
  * ferry_buffer_get_size:
  * @self: a buffer
  *
@@ -385,6 +405,23 @@ ferry_buffer_get_sequence (FerryBuffer *self)
 }
 
 /**
+ * ferry_buffer_set_sequence:
+ * @self: a buffer
+ * @sequence: what [method@Buffer.get_sequence] shall return
+ *
+ * For transports: numbers a message that they are about to give to a receiver.
+ *
+ * Since: 1.0
+ */
+void
+ferry_buffer_set_sequence (FerryBuffer *self, guint64 sequence)
+{
+  g_return_if_fail (self != NULL);
+
+  self->sequence = sequence;
+}
+
+/**
  * ferry_buffer_get_timestamp:
  * @self: a buffer
  *
@@ -437,6 +474,23 @@ ferry_buffer_get_sender (FerryBuffer *self)
   g_return_val_if_fail (self != NULL, 0);
 
   return self->sender;
+}
+
+/**
+ * ferry_buffer_set_sender:
+ * @self: a buffer
+ * @sender: what [method@Buffer.get_sender] shall return
+ *
+ * For transports: says who sent a message that they are about to give to a receiver.
+ *
+ * Since: 1.0
+ */
+void
+ferry_buffer_set_sender (FerryBuffer *self, guint sender)
+{
+  g_return_if_fail (self != NULL);
+
+  self->sender = sender;
 }
 
 /**
@@ -529,4 +583,49 @@ ferry_buffer_as_bytes (FerryBuffer *self)
 
   return g_bytes_new_with_free_func (self->data, self->size, (GDestroyNotify) ferry_buffer_unref,
                                      ferry_buffer_ref (self));
+}
+
+/**
+ * ferry_buffer_spend:
+ * @self: a loaned buffer
+ * @error: return location for an error
+ *
+ * For transports that loan [ctor@Buffer.new]: takes the contents out of a buffer that is being
+ * committed, which is empty and read only afterwards, as every loan is after it was sent.
+ * Large contents are not copied.
+ *
+ * Errors: %FERRY_ERROR_INVALID_ARGUMENT when the buffer was sent already.
+ *
+ * Returns: (transfer full): the contents
+ *
+ * Since: 1.0
+ */
+GBytes *
+ferry_buffer_spend (FerryBuffer *self, GError **error)
+{
+  GBytes *bytes;
+
+  g_return_val_if_fail (self != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+
+  if (self->flags & FERRY_BUFFER_CONSUMED)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "this buffer was sent already; loan another");
+      return NULL;
+    }
+  /* What is somebody else's, or belongs to this structure, has to be copied. */
+  if ((self->flags & FERRY_BUFFER_OWNS_DATA) && (self->flags & FERRY_BUFFER_LOANED))
+    bytes = g_bytes_new_with_free_func (self->data, self->size, (GDestroyNotify) g_aligned_free, self->data);
+  else
+    bytes = g_bytes_new (self->data, self->size);
+
+  if (self->flags & FERRY_BUFFER_LOANED)
+    {
+      if (self->flags & FERRY_BUFFER_OWNS_DATA)
+        self->data = self->inline_data;
+      self->flags |= FERRY_BUFFER_CONSUMED;
+      self->flags &= ~(guint) (FERRY_BUFFER_WRITABLE | FERRY_BUFFER_OWNS_DATA);
+      self->size = self->capacity = 0;
+    }
+  return bytes;
 }

@@ -37,6 +37,9 @@ FERRY_AVAILABLE_IN_1_0
 guint8 *ferry_buffer_get_writable_data (FerryBuffer *self, gsize *size);
 
 FERRY_AVAILABLE_IN_1_0
+gsize ferry_buffer_get_address (FerryBuffer *self);
+
+FERRY_AVAILABLE_IN_1_0
 gsize ferry_buffer_get_size (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
@@ -52,6 +55,9 @@ FERRY_AVAILABLE_IN_1_0
 guint64 ferry_buffer_get_sequence (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
+void ferry_buffer_set_sequence (FerryBuffer *self, guint64 sequence);
+
+FERRY_AVAILABLE_IN_1_0
 gint64 ferry_buffer_get_timestamp (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
@@ -59,6 +65,9 @@ void ferry_buffer_set_timestamp (FerryBuffer *self, gint64 timestamp);
 
 FERRY_AVAILABLE_IN_1_0
 guint ferry_buffer_get_sender (FerryBuffer *self);
+
+FERRY_AVAILABLE_IN_1_0
+void ferry_buffer_set_sender (FerryBuffer *self, guint sender);
 
 FERRY_AVAILABLE_IN_1_0
 char *ferry_buffer_dup_wire_name (FerryBuffer *self, guint *version);
@@ -71,6 +80,9 @@ GBytes *ferry_buffer_to_bytes (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
 GBytes *ferry_buffer_as_bytes (FerryBuffer *self);
+
+FERRY_AVAILABLE_IN_1_0
+GBytes *ferry_buffer_spend (FerryBuffer *self, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FerryBuffer, ferry_buffer_unref)
 

@@ -4,6 +4,8 @@
 #include "ferry-error.h"
 #include "ferry-memory-private.h"
 
+#include <string.h>
+
 /**
  * FerryCodec:
  *
@@ -23,18 +25,151 @@
 
 G_DEFINE_INTERFACE (FerryCodec, ferry_codec, G_TYPE_OBJECT)
 
-static void
-ferry_codec_default_init (FerryCodecInterface *iface)
-{
-}
-
-static void
+static gboolean
 set_unsupported (FerryCodec *self, const char *what, GError **error)
 {
   g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
                "%s does not implement %s(); use another codec for this, or implement it there",
                G_OBJECT_TYPE_NAME (self), what);
+  return FALSE;
 }
+
+/* An implementation that fails and does not say why, which happens in other languages: its caller relies on an
+ * error. FALSE. */
+static gboolean
+fail (FerryCodec *self, const char *what, GError *local, GError **error)
+{
+  if (local == NULL)
+    local
+        = g_error_new (FERRY_ERROR, FERRY_ERROR_CODEC, "codec '%s': %s() of %s failed without an error; mend it there",
+                       ferry_codec_get_wire_name (self), what, G_OBJECT_TYPE_NAME (self));
+  g_propagate_error (error, local);
+  return FALSE;
+}
+
+/*
+ * What an implementation leaves out. The channel calls through the interface, so nothing in it is NULL. Those that
+ * language bindings can't implement, because of whom memory belongs to, are put together from their twins.
+ */
+
+static const char *
+ferry_codec_default_get_wire_name (FerryCodec *self)
+{
+  FerryCodecInterface *iface = FERRY_CODEC_GET_IFACE (self);
+  g_autofree char *name = iface->dup_wire_name != NULL ? iface->dup_wire_name (self) : NULL;
+
+  /* Nobody could own it. There are as many wire names as codecs, so that few are kept. */
+  return name != NULL ? g_intern_string (name) : "";
+}
+
+static guint
+ferry_codec_default_get_wire_version (FerryCodec *self)
+{
+  return 1;
+}
+
+static gboolean
+ferry_codec_default_accepts (FerryCodec *self, GType type)
+{
+  FerryCodecInterface *iface = FERRY_CODEC_GET_IFACE (self);
+
+  return iface->accepts_type_name != NULL && iface->accepts_type_name (self, g_type_name (type));
+}
+
+static gboolean
+ferry_codec_default_measure (FerryCodec *self, const GValue *value, gsize *size, gpointer *state, GError **error)
+{
+  FerryCodecInterface *iface = FERRY_CODEC_GET_IFACE (self);
+  GError *local = NULL;
+  GBytes *bytes;
+
+  if (iface->encode_bytes == NULL)
+    return set_unsupported (self, "measure", error);
+  bytes = iface->encode_bytes (self, value, &local);
+  if (bytes == NULL || local != NULL)
+    {
+      g_clear_pointer (&bytes, g_bytes_unref);
+      return fail (self, "encode_bytes", local, error);
+    }
+  *size = g_bytes_get_size (bytes);
+  *state = bytes;
+  return TRUE;
+}
+
+static gboolean
+ferry_codec_default_encode (FerryCodec *self, const GValue *value, guint8 *data, gsize size, gpointer state,
+                            GError **error)
+{
+  FerryCodecInterface *iface = FERRY_CODEC_GET_IFACE (self);
+  g_autoptr (GBytes) bytes = NULL;
+  gpointer again = NULL;
+  gsize found;
+
+  if (iface->measure != ferry_codec_default_measure || iface->encode_bytes == NULL)
+    return set_unsupported (self, "encode", error);
+  if (state != NULL)
+    bytes = g_bytes_ref (state);
+  else if (ferry_codec_default_measure (self, value, &found, &again, error))
+    bytes = again;
+  else
+    return FALSE;
+
+  if (g_bytes_get_size (bytes) != size)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
+                   "codec '%s': the value takes %" G_GSIZE_FORMAT " bytes, there are %" G_GSIZE_FORMAT
+                   "; don't change it while it is sent",
+                   ferry_codec_get_wire_name (self), g_bytes_get_size (bytes), size);
+      return FALSE;
+    }
+  if (size > 0)
+    memcpy (data, g_bytes_get_data (bytes, NULL), size);
+  return TRUE;
+}
+
+static void
+ferry_codec_default_free_state (FerryCodec *self, gpointer state)
+{
+  if (state != NULL && FERRY_CODEC_GET_IFACE (self)->measure == ferry_codec_default_measure)
+    g_bytes_unref (state);
+}
+
+static gboolean
+ferry_codec_default_decode (FerryCodec *self, FerryBuffer *buffer, guint version, GValue *value, GError **error)
+{
+  return set_unsupported (self, "decode", error);
+}
+
+static void
+ferry_codec_default_init (FerryCodecInterface *iface)
+{
+  iface->get_wire_name = ferry_codec_default_get_wire_name;
+  iface->get_wire_version = ferry_codec_default_get_wire_version;
+  iface->accepts = ferry_codec_default_accepts;
+  iface->measure = ferry_codec_default_measure;
+  iface->encode = ferry_codec_default_encode;
+  iface->free_state = ferry_codec_default_free_state;
+  iface->decode = ferry_codec_default_decode;
+}
+
+/**
+ * FerryCodecInterface::get_wire_name: (skip)
+ * @self: a codec
+ *
+ * In a language binding the string would belong to nobody: `dup_wire_name` is the twin.
+ *
+ * Since: 1.0
+ */
+
+/**
+ * FerryCodecInterface::accepts: (skip)
+ * @self: a codec
+ * @type: the type of a value
+ *
+ * Not all language bindings can pass a type to what they implement: `accepts_type_name` is the twin.
+ *
+ * Since: 1.0
+ */
 
 /**
  * ferry_codec_get_wire_name:
@@ -50,12 +185,25 @@ set_unsupported (FerryCodec *self, const char *what, GError **error)
 const char *
 ferry_codec_get_wire_name (FerryCodec *self)
 {
-  FerryCodecInterface *iface;
-
   g_return_val_if_fail (FERRY_IS_CODEC (self), "");
 
-  iface = FERRY_CODEC_GET_IFACE (self);
-  return iface->get_wire_name != NULL ? iface->get_wire_name (self) : "";
+  return FERRY_CODEC_GET_IFACE (self)->get_wire_name (self);
+}
+
+/**
+ * ferry_codec_dup_wire_name:
+ * @self: a codec
+ *
+ * [method@Codec.get_wire_name], as a copy.
+ *
+ * Returns: (transfer full): the wire name
+ *
+ * Since: 1.0
+ */
+char *
+ferry_codec_dup_wire_name (FerryCodec *self)
+{
+  return g_strdup (ferry_codec_get_wire_name (self));
 }
 
 /**
@@ -71,12 +219,9 @@ ferry_codec_get_wire_name (FerryCodec *self)
 guint
 ferry_codec_get_wire_version (FerryCodec *self)
 {
-  FerryCodecInterface *iface;
-
   g_return_val_if_fail (FERRY_IS_CODEC (self), 0);
 
-  iface = FERRY_CODEC_GET_IFACE (self);
-  return iface->get_wire_version != NULL ? iface->get_wire_version (self) : 1;
+  return FERRY_CODEC_GET_IFACE (self)->get_wire_version (self);
 }
 
 /**
@@ -94,12 +239,32 @@ ferry_codec_get_wire_version (FerryCodec *self)
 gboolean
 ferry_codec_accepts (FerryCodec *self, GType type)
 {
-  FerryCodecInterface *iface;
-
   g_return_val_if_fail (FERRY_IS_CODEC (self), FALSE);
 
-  iface = FERRY_CODEC_GET_IFACE (self);
-  return iface->accepts != NULL && iface->accepts (self, type);
+  return FERRY_CODEC_GET_IFACE (self)->accepts (self, type);
+}
+
+/**
+ * ferry_codec_accepts_type_name:
+ * @self: a codec
+ * @type_name: the name of the type of a value
+ *
+ * [method@Codec.accepts] by the name of the type.
+ *
+ * Returns: %TRUE if so; %FALSE also when there is no type of that name
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_codec_accepts_type_name (FerryCodec *self, const char *type_name)
+{
+  GType type;
+
+  g_return_val_if_fail (FERRY_IS_CODEC (self), FALSE);
+  g_return_val_if_fail (type_name != NULL, FALSE);
+
+  type = g_type_from_name (type_name);
+  return type != G_TYPE_INVALID && ferry_codec_accepts (self, type);
 }
 
 /**
@@ -123,8 +288,8 @@ ferry_codec_accepts (FerryCodec *self, GType type)
 gboolean
 ferry_codec_measure (FerryCodec *self, const GValue *value, gsize *size, gpointer *state, GError **error)
 {
-  FerryCodecInterface *iface;
   gpointer own_state = NULL;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_CODEC (self), FALSE);
   g_return_val_if_fail (G_IS_VALUE (value), FALSE);
@@ -135,14 +300,8 @@ ferry_codec_measure (FerryCodec *self, const GValue *value, gsize *size, gpointe
   if (state != NULL)
     *state = NULL;
 
-  iface = FERRY_CODEC_GET_IFACE (self);
-  if (iface->measure == NULL)
-    {
-      set_unsupported (self, "measure", error);
-      return FALSE;
-    }
-  if (!iface->measure (self, value, size, &own_state, error))
-    return FALSE;
+  if (!FERRY_CODEC_GET_IFACE (self)->measure (self, value, size, &own_state, &local))
+    return fail (self, "measure", local, error);
   if (state != NULL)
     *state = own_state;
   else
@@ -171,20 +330,15 @@ ferry_codec_measure (FerryCodec *self, const GValue *value, gsize *size, gpointe
 gboolean
 ferry_codec_encode (FerryCodec *self, const GValue *value, guint8 *data, gsize size, gpointer state, GError **error)
 {
-  FerryCodecInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_CODEC (self), FALSE);
   g_return_val_if_fail (G_IS_VALUE (value), FALSE);
   g_return_val_if_fail (data != NULL || size == 0, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
 
-  iface = FERRY_CODEC_GET_IFACE (self);
-  if (iface->encode == NULL)
-    {
-      set_unsupported (self, "encode", error);
-      return FALSE;
-    }
-  return iface->encode (self, value, data, size, state, error);
+  return FERRY_CODEC_GET_IFACE (self)->encode (self, value, data, size, state, &local)
+         || fail (self, "encode", local, error);
 }
 
 /**
@@ -200,13 +354,10 @@ ferry_codec_encode (FerryCodec *self, const GValue *value, guint8 *data, gsize s
 void
 ferry_codec_free_state (FerryCodec *self, gpointer state)
 {
-  FerryCodecInterface *iface;
-
   g_return_if_fail (FERRY_IS_CODEC (self));
 
-  iface = FERRY_CODEC_GET_IFACE (self);
-  if (state != NULL && iface->free_state != NULL)
-    iface->free_state (self, state);
+  if (state != NULL)
+    FERRY_CODEC_GET_IFACE (self)->free_state (self, state);
 }
 
 /**
@@ -282,20 +433,13 @@ ferry_codec_encode_bytes (FerryCodec *self, const GValue *value, GError **error)
 gboolean
 ferry_codec_decode (FerryCodec *self, FerryBuffer *buffer, guint version, GValue *value, GError **error)
 {
-  FerryCodecInterface *iface;
+  GError *local = NULL;
   guint known;
 
   g_return_val_if_fail (FERRY_IS_CODEC (self), FALSE);
   g_return_val_if_fail (buffer != NULL, FALSE);
   g_return_val_if_fail (value != NULL && G_VALUE_TYPE (value) == G_TYPE_INVALID, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  iface = FERRY_CODEC_GET_IFACE (self);
-  if (iface->decode == NULL)
-    {
-      set_unsupported (self, "decode", error);
-      return FALSE;
-    }
 
   known = ferry_codec_get_wire_version (self);
   if (version > known)
@@ -307,11 +451,12 @@ ferry_codec_decode (FerryCodec *self, FerryBuffer *buffer, guint version, GValue
       return FALSE;
     }
 
-  if (!iface->decode (self, buffer, version, value, error))
+  if (!FERRY_CODEC_GET_IFACE (self)->decode (self, buffer, version, value, &local)
+      || G_VALUE_TYPE (value) == G_TYPE_INVALID)
     {
       if (G_VALUE_TYPE (value) != G_TYPE_INVALID)
         g_value_unset (value);
-      return FALSE;
+      return fail (self, "decode", local, error);
     }
   return TRUE;
 }

@@ -36,8 +36,16 @@ G_DECLARE_INTERFACE (FerryCodec, ferry_codec, FERRY, CODEC, GObject)
  * @free_state: frees what @measure put into @state
  * @decode: reads a value out of a message; @value is unset on entry. What it makes
  *   may refer to the buffer, and then holds a reference on it
+ * @dup_wire_name: twin of @get_wire_name for language bindings, asked when that is
+ *   missing
+ * @accepts_type_name: twin of @accepts for language bindings, asked when that is missing
+ * @encode_bytes: twin of @measure and @encode for language bindings, called when
+ *   @measure is missing: encodes into private memory, which is then copied
  *
  * How values become bytes.
+ *
+ * A class in C implements @get_wire_name, @accepts, @measure, @encode and @decode; one in
+ * another language the twins and @decode.
  *
  * Decoders get bytes from elsewhere: any input gives a value or
  * %FERRY_ERROR_CODEC, never a crash. All functions may be called by several threads
@@ -56,19 +64,28 @@ struct _FerryCodecInterface
   gboolean (*encode) (FerryCodec *self, const GValue *value, guint8 *data, gsize size, gpointer state, GError **error);
   void (*free_state) (FerryCodec *self, gpointer state);
   gboolean (*decode) (FerryCodec *self, FerryBuffer *buffer, guint version, GValue *value, GError **error);
+  char *(*dup_wire_name) (FerryCodec *self);
+  gboolean (*accepts_type_name) (FerryCodec *self, const char *type_name);
+  GBytes *(*encode_bytes) (FerryCodec *self, const GValue *value, GError **error);
 
   /*< private >*/
-  gpointer _reserved[8];
+  gpointer _reserved[5];
 };
 
 FERRY_AVAILABLE_IN_1_0
 const char *ferry_codec_get_wire_name (FerryCodec *self);
 
 FERRY_AVAILABLE_IN_1_0
+char *ferry_codec_dup_wire_name (FerryCodec *self);
+
+FERRY_AVAILABLE_IN_1_0
 guint ferry_codec_get_wire_version (FerryCodec *self);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_codec_accepts (FerryCodec *self, GType type);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_codec_accepts_type_name (FerryCodec *self, const char *type_name);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_codec_measure (FerryCodec *self, const GValue *value, gsize *size, gpointer *state, GError **error);

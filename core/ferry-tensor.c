@@ -1491,6 +1491,24 @@ ferry_tensor_get_writable_data (FerryTensor *self)
 }
 
 /**
+ * ferry_tensor_get_address:
+ * @self: a tensor
+ *
+ * Where the first element is in this process, for language bindings that can make a view on memory: strides may
+ * lead to both sides of it. Valid as long as a reference is held; to be written only when
+ * [method@Tensor.is_writable].
+ *
+ * Returns: the address as a number
+ *
+ * Since: 1.0
+ */
+gsize
+ferry_tensor_get_address (FerryTensor *self)
+{
+  return GPOINTER_TO_SIZE (ferry_tensor_get_data (self));
+}
+
+/**
  * ferry_tensor_as_bytes:
  * @self: a tensor
  *
@@ -1780,8 +1798,7 @@ dl_export_delete_versioned (FerryDLManagedTensorVersioned *managed)
  *
  * DLPack knows numbers in the byte order of the machine and with strides in whole
  * elements; the older form has no way to say that a tensor is read only. For language
- * bindings [method@Tensor.as_bytes], [method@Tensor.get_shape] and
- * [method@Tensor.get_strides] are the twins.
+ * bindings [method@Tensor.to_dlpack_address] is the twin.
  *
  * Errors: %FERRY_ERROR_UNSUPPORTED.
  *
@@ -1885,6 +1902,26 @@ dl_import_release_versioned (gpointer data)
 }
 
 /**
+ * ferry_tensor_to_dlpack_address:
+ * @self: a tensor
+ * @versioned: whether to make a `DLManagedTensorVersioned` of DLPack 1.0
+ * @error: return location for an error
+ *
+ * Twin of [method@Tensor.to_dlpack] for language bindings. Who gets the number calls the `deleter` of what is there.
+ *
+ * Errors: %FERRY_ERROR_UNSUPPORTED.
+ *
+ * Returns: the address of the description as a number; 0 on error
+ *
+ * Since: 1.0
+ */
+gsize
+ferry_tensor_to_dlpack_address (FerryTensor *self, gboolean versioned, GError **error)
+{
+  return GPOINTER_TO_SIZE (ferry_tensor_to_dlpack (self, versioned, error));
+}
+
+/**
  * ferry_tensor_new_from_dlpack: (skip)
  * @managed: a `DLManagedTensor`, or a `DLManagedTensorVersioned` of DLPack 1
  * @versioned: which of them it is
@@ -1892,7 +1929,7 @@ dl_import_release_versioned (gpointer data)
  *
  * A tensor that refers to the array of another library in this process, without
  * copying. On success it owns @managed, and calls its `deleter` with the last reference; on
- * failure @managed stays the caller's. [ctor@Tensor.new_for_bytes] is the twin for
+ * failure @managed stays the caller's. [ctor@Tensor.new_from_dlpack_address] is the twin for
  * language bindings.
  *
  * The description is trusted to be true: DLPack does not tell how large the memory is.
@@ -1988,4 +2025,24 @@ ferry_tensor_new_from_dlpack (gpointer managed, gboolean versioned, GError **err
   return tensor_make (ferry_data_type_get_format (dl_types[type].data_type), tensor->shape, (guint) tensor->ndim,
                       tensor->strides != NULL ? strides : NULL, tensor->data, SIZE_UNKNOWN, (gsize) tensor->byte_offset,
                       writable, versioned ? dl_import_release_versioned : dl_import_release, managed, error);
+}
+
+/**
+ * ferry_tensor_new_from_dlpack_address:
+ * @address: the address of a `DLManagedTensor`, or a `DLManagedTensorVersioned` of DLPack 1
+ * @versioned: which of them it is
+ * @error: return location for an error
+ *
+ * Twin of [ctor@Tensor.new_from_dlpack] for language bindings; owns what is there on success.
+ *
+ * Errors: as of [ctor@Tensor.new_from_dlpack].
+ *
+ * Returns: (transfer full): a tensor
+ *
+ * Since: 1.0
+ */
+FerryTensor *
+ferry_tensor_new_from_dlpack_address (gsize address, gboolean versioned, GError **error)
+{
+  return ferry_tensor_new_from_dlpack (GSIZE_TO_POINTER (address), versioned, error);
 }

@@ -164,6 +164,9 @@ FERRY_AVAILABLE_IN_1_0
 gpointer ferry_tensor_get_writable_data (FerryTensor *self);
 
 FERRY_AVAILABLE_IN_1_0
+gsize ferry_tensor_get_address (FerryTensor *self);
+
+FERRY_AVAILABLE_IN_1_0
 GBytes *ferry_tensor_as_bytes (FerryTensor *self);
 
 FERRY_AVAILABLE_IN_1_0
@@ -184,7 +187,13 @@ FERRY_AVAILABLE_IN_1_0
 gpointer ferry_tensor_to_dlpack (FerryTensor *self, gboolean versioned, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gsize ferry_tensor_to_dlpack_address (FerryTensor *self, gboolean versioned, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 FerryTensor *ferry_tensor_new_from_dlpack (gpointer managed, gboolean versioned, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+FerryTensor *ferry_tensor_new_from_dlpack_address (gsize address, gboolean versioned, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FerryTensor, ferry_tensor_unref)
 

@@ -19,19 +19,118 @@
  * Since: 1.0
  */
 
+/* More than any channel has, should an implementation count without end. */
+#define PARTICIPANTS_MAX (1u << 20)
+
 G_DEFINE_INTERFACE (FerryTransport, ferry_transport, G_TYPE_OBJECT)
 
-static void
-ferry_transport_default_init (FerryTransportInterface *iface)
-{
-}
-
-static void
+/* FALSE, which is also NULL. */
+static gboolean
 set_unsupported (FerryTransport *self, const char *what, GError **error)
 {
   g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
                "%s does not implement %s(); use another transport for this, or implement it there",
                G_OBJECT_TYPE_NAME (self), what);
+  return FALSE;
+}
+
+/*
+ * What an implementation leaves out. The channel calls the functions of the message path through the interface, so
+ * those are never NULL.
+ */
+
+static FerryBuffer *
+ferry_transport_default_loan (FerryTransport *self, gsize size, gint64 timeout, GCancellable *cancellable,
+                              GError **error)
+{
+  set_unsupported (self, "loan", error);
+  return NULL;
+}
+
+static gboolean
+ferry_transport_default_commit (FerryTransport *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
+                                GError **error)
+{
+  return set_unsupported (self, "commit", error);
+}
+
+static FerryBuffer *
+ferry_transport_default_take (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  set_unsupported (self, "take", error);
+  return NULL;
+}
+
+static GPtrArray *
+ferry_transport_default_list_participants (FerryTransport *self, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  g_autoptr (GPtrArray) participants = NULL;
+
+  if (iface->get_participant == NULL)
+    {
+      set_unsupported (self, "list_participants", error);
+      return NULL;
+    }
+  participants = g_ptr_array_new_with_free_func ((GDestroyNotify) ferry_participant_free);
+  for (guint i = 0; i < PARTICIPANTS_MAX; i++)
+    {
+      g_autoptr (FerryParticipant) participant = ferry_participant_new ();
+
+      if (!iface->get_participant (self, i, participant))
+        break;
+      g_ptr_array_add (participants, g_steal_pointer (&participant));
+    }
+  return g_steal_pointer (&participants);
+}
+
+static void
+ferry_transport_default_init (FerryTransportInterface *iface)
+{
+  iface->loan = ferry_transport_default_loan;
+  iface->commit = ferry_transport_default_commit;
+  iface->take = ferry_transport_default_take;
+  iface->list_participants = ferry_transport_default_list_participants;
+}
+
+/**
+ * FerryTransportInterface::send: (skip)
+ * @self: a transport
+ *
+ * Optional, and only useful where the bytes need not be copied: `loan` and `commit` are the twins for
+ * language bindings.
+ *
+ * Since: 1.0
+ */
+
+/**
+ * FerryTransportInterface::list_participants: (skip)
+ * @self: a transport
+ *
+ * In a language binding the participants would belong to nobody: `get_participant` is the twin.
+ *
+ * Since: 1.0
+ */
+
+/**
+ * FerryTransportInterface::release: (skip)
+ * @self: a transport
+ *
+ * Only called for buffers that this library made: [ctor@Buffer.new_bytes] is what language bindings use.
+ *
+ * Since: 1.0
+ */
+
+/* An implementation that fails and does not say why, which happens in other languages: its caller relies on an
+ * error. FALSE, which is also NULL. */
+static gboolean
+fail (FerryTransport *self, const char *what, GError *local, GError **error)
+{
+  if (local == NULL)
+    local = g_error_new (FERRY_ERROR, FERRY_ERROR_FAILED, "%s() of %s failed without an error; mend it there", what,
+                         G_OBJECT_TYPE_NAME (self));
+  g_propagate_error (error, local);
+  return FALSE;
 }
 
 /**
@@ -105,6 +204,7 @@ gboolean
 ferry_transport_open (FerryTransport *self, FerryChannelConfig *config, GCancellable *cancellable, GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (config != NULL, FALSE);
@@ -120,7 +220,7 @@ ferry_transport_open (FerryTransport *self, FerryChannelConfig *config, GCancell
       set_unsupported (self, "open", error);
       return FALSE;
     }
-  return iface->open (self, config, cancellable, error);
+  return iface->open (self, config, cancellable, &local) || fail (self, "open", local, error);
 }
 
 /**
@@ -139,6 +239,7 @@ gboolean
 ferry_transport_close (FerryTransport *self, GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
@@ -149,7 +250,7 @@ ferry_transport_close (FerryTransport *self, GError **error)
       set_unsupported (self, "close", error);
       return FALSE;
     }
-  return iface->close (self, error);
+  return iface->close (self, &local) || fail (self, "close", local, error);
 }
 
 /**
@@ -174,18 +275,16 @@ ferry_transport_close (FerryTransport *self, GError **error)
 FerryBuffer *
 ferry_transport_loan (FerryTransport *self, gsize size, gint64 timeout, GCancellable *cancellable, GError **error)
 {
-  FerryTransportInterface *iface;
+  FerryBuffer *buffer;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), NULL);
   g_return_val_if_fail (error == NULL || *error == NULL, NULL);
 
-  iface = FERRY_TRANSPORT_GET_IFACE (self);
-  if (iface->loan == NULL)
-    {
-      set_unsupported (self, "loan", error);
-      return NULL;
-    }
-  return iface->loan (self, size, timeout, cancellable, error);
+  buffer = FERRY_TRANSPORT_GET_IFACE (self)->loan (self, size, timeout, cancellable, &local);
+  if (buffer == NULL)
+    fail (self, "loan", local, error);
+  return buffer;
 }
 
 /**
@@ -211,19 +310,14 @@ gboolean
 ferry_transport_commit (FerryTransport *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
                         GError **error)
 {
-  FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (buffer != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
 
-  iface = FERRY_TRANSPORT_GET_IFACE (self);
-  if (iface->commit == NULL)
-    {
-      set_unsupported (self, "commit", error);
-      return FALSE;
-    }
-  return iface->commit (self, buffer, timeout, cancellable, error);
+  return FERRY_TRANSPORT_GET_IFACE (self)->commit (self, buffer, timeout, cancellable, &local)
+         || fail (self, "commit", local, error);
 }
 
 /*
@@ -292,18 +386,16 @@ ferry_transport_send (FerryTransport *self, const guint8 *data, gsize size, guin
 FerryBuffer *
 ferry_transport_take (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error)
 {
-  FerryTransportInterface *iface;
+  FerryBuffer *buffer;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), NULL);
   g_return_val_if_fail (error == NULL || *error == NULL, NULL);
 
-  iface = FERRY_TRANSPORT_GET_IFACE (self);
-  if (iface->take == NULL)
-    {
-      set_unsupported (self, "take", error);
-      return NULL;
-    }
-  return iface->take (self, timeout, cancellable, error);
+  buffer = FERRY_TRANSPORT_GET_IFACE (self)->take (self, timeout, cancellable, &local);
+  if (buffer == NULL)
+    fail (self, "take", local, error);
+  return buffer;
 }
 
 /**
@@ -329,6 +421,7 @@ ferry_transport_wait (FerryTransport *self, GIOCondition condition, gint64 timeo
                       GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
@@ -339,7 +432,7 @@ ferry_transport_wait (FerryTransport *self, GIOCondition condition, gint64 timeo
       set_unsupported (self, "wait", error);
       return FALSE;
     }
-  return iface->wait (self, condition, timeout, cancellable, error);
+  return iface->wait (self, condition, timeout, cancellable, &local) || fail (self, "wait", local, error);
 }
 
 /**
@@ -368,13 +461,18 @@ int
 ferry_transport_get_fd (FerryTransport *self, GError **error)
 {
   FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  GError *local = NULL;
+  int fd;
 
   if (iface->get_fd == NULL)
     {
       set_unsupported (self, "get_fd", error);
       return -1;
     }
-  return iface->get_fd (self, error);
+  fd = iface->get_fd (self, &local);
+  if (fd < 0)
+    fail (self, "get_fd", local, error);
+  return fd;
 }
 
 /* Private: the conditions that hold. A transport that can't tell says that all may. */
@@ -391,13 +489,14 @@ gboolean
 ferry_transport_flush (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  GError *local = NULL;
 
   if (iface->flush == NULL)
     {
       set_unsupported (self, "flush", error);
       return FALSE;
     }
-  return iface->flush (self, timeout, cancellable, error);
+  return iface->flush (self, timeout, cancellable, &local) || fail (self, "flush", local, error);
 }
 
 /* Private: this sender sends no more. */
@@ -405,13 +504,14 @@ gboolean
 ferry_transport_end_of_stream (FerryTransport *self, GError **error)
 {
   FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  GError *local = NULL;
 
   if (iface->end_of_stream == NULL)
     {
       set_unsupported (self, "end_of_stream", error);
       return FALSE;
     }
-  return iface->end_of_stream (self, error);
+  return iface->end_of_stream (self, &local) || fail (self, "end_of_stream", local, error);
 }
 
 /* Private: closes the channel for everybody. */
@@ -419,13 +519,14 @@ gboolean
 ferry_transport_shut_down (FerryTransport *self, GError **error)
 {
   FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  GError *local = NULL;
 
   if (iface->shut_down == NULL)
     {
       set_unsupported (self, "shut_down", error);
       return FALSE;
     }
-  return iface->shut_down (self, error);
+  return iface->shut_down (self, &local) || fail (self, "shut_down", local, error);
 }
 
 /**
@@ -446,6 +547,7 @@ gboolean
 ferry_transport_get_statistics (FerryTransport *self, FerryStatistics *statistics, GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (statistics != NULL, FALSE);
@@ -457,21 +559,14 @@ ferry_transport_get_statistics (FerryTransport *self, FerryStatistics *statistic
       set_unsupported (self, "get_statistics", error);
       return FALSE;
     }
-  return iface->get_statistics (self, statistics, error);
+  return iface->get_statistics (self, statistics, &local) || fail (self, "get_statistics", local, error);
 }
 
 /* Private: who is in the channel, (element-type FerryParticipant). */
 GPtrArray *
 ferry_transport_list_participants (FerryTransport *self, GError **error)
 {
-  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
-
-  if (iface->list_participants == NULL)
-    {
-      set_unsupported (self, "list_participants", error);
-      return NULL;
-    }
-  return iface->list_participants (self, error);
+  return FERRY_TRANSPORT_GET_IFACE (self)->list_participants (self, error);
 }
 
 /* Private: the next life-cycle change. */
@@ -511,6 +606,7 @@ gboolean
 ferry_transport_verify (FerryTransport *self, GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
@@ -521,7 +617,7 @@ ferry_transport_verify (FerryTransport *self, GError **error)
       set_unsupported (self, "verify", error);
       return FALSE;
     }
-  return iface->verify (self, error);
+  return iface->verify (self, &local) || fail (self, "verify", local, error);
 }
 
 /**
@@ -542,6 +638,8 @@ char **
 ferry_transport_list_channels (FerryTransport *self, GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
+  char **names;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), NULL);
   g_return_val_if_fail (error == NULL || *error == NULL, NULL);
@@ -552,7 +650,10 @@ ferry_transport_list_channels (FerryTransport *self, GError **error)
       set_unsupported (self, "list_channels", error);
       return NULL;
     }
-  return iface->list_channels (self, error);
+  names = iface->list_channels (self, &local);
+  if (names == NULL)
+    fail (self, "list_channels", local, error);
+  return names;
 }
 
 /* Names that are no names reach no transport. */
@@ -586,6 +687,7 @@ gboolean
 ferry_transport_probe_channel (FerryTransport *self, const char *name, gboolean *alive, GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (name != NULL, FALSE);
@@ -602,7 +704,7 @@ ferry_transport_probe_channel (FerryTransport *self, const char *name, gboolean 
       set_unsupported (self, "probe_channel", error);
       return FALSE;
     }
-  return iface->probe_channel (self, name, alive, error);
+  return iface->probe_channel (self, name, alive, &local) || fail (self, "probe_channel", local, error);
 }
 
 /**
@@ -625,6 +727,7 @@ gboolean
 ferry_transport_sweep_channel (FerryTransport *self, const char *name, GError **error)
 {
   FerryTransportInterface *iface;
+  GError *local = NULL;
 
   g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
   g_return_val_if_fail (name != NULL, FALSE);
@@ -639,5 +742,5 @@ ferry_transport_sweep_channel (FerryTransport *self, const char *name, GError **
       set_unsupported (self, "sweep_channel", error);
       return FALSE;
     }
-  return iface->sweep_channel (self, name, error);
+  return iface->sweep_channel (self, name, &local) || fail (self, "sweep_channel", local, error);
 }

@@ -50,6 +50,9 @@ G_DECLARE_INTERFACE (FerryTransport, ferry_transport, FERRY, TRANSPORT, GObject)
  *   without opening
  * @sweep_channel: removes what a channel without live participants left; fails with
  *   %FERRY_ERROR_EXISTS when it is alive; may be called without opening
+ * @get_participant: twin of @list_participants for language bindings, called when that is
+ *   missing: fills in the participant of that index, counted from 0; %FALSE when there are
+ *   no more
  *
  * What a transport does, at the level of messages.
  *
@@ -87,9 +90,10 @@ struct _FerryTransportInterface
   char **(*list_channels) (FerryTransport *self, GError **error);
   gboolean (*probe_channel) (FerryTransport *self, const char *name, gboolean *alive, GError **error);
   gboolean (*sweep_channel) (FerryTransport *self, const char *name, GError **error);
+  gboolean (*get_participant) (FerryTransport *self, guint index, FerryParticipant *participant);
 
   /*< private >*/
-  gpointer _reserved[8];
+  gpointer _reserved[7];
 };
 
 FERRY_AVAILABLE_IN_1_0
