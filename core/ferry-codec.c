@@ -134,10 +134,37 @@ ferry_codec_default_free_state (FerryCodec *self, gpointer state)
     g_bytes_unref (state);
 }
 
+/* Where ferry_codec_set_decoded() puts the value: a codec may use another, so there can be several in a thread. */
+typedef struct _Decoding Decoding;
+
+struct _Decoding
+{
+  FerryCodec *codec;
+  GValue *value;
+  Decoding *outer;
+};
+
+static __thread Decoding *innermost;
+
 static gboolean
 ferry_codec_default_decode (FerryCodec *self, FerryBuffer *buffer, guint version, GValue *value, GError **error)
 {
-  return set_unsupported (self, "decode", error);
+  FerryCodecInterface *iface = FERRY_CODEC_GET_IFACE (self);
+  Decoding decoding = { self, value, NULL };
+  GError *local = NULL;
+  gboolean ok;
+
+  if (iface->decode_value == NULL)
+    return set_unsupported (self, "decode", error);
+  decoding.outer = innermost;
+  innermost = &decoding;
+  ok = iface->decode_value (self, buffer, version, &local);
+  innermost = decoding.outer;
+  if (ok && local == NULL && G_VALUE_TYPE (value) != G_TYPE_INVALID)
+    return TRUE;
+  if (G_VALUE_TYPE (value) != G_TYPE_INVALID)
+    g_value_unset (value);
+  return fail (self, "decode_value", local, error);
 }
 
 static void
@@ -157,6 +184,24 @@ ferry_codec_default_init (FerryCodecInterface *iface)
  * @self: a codec
  *
  * In a language binding the string would belong to nobody: `dup_wire_name` is the twin.
+ *
+ * Since: 1.0
+ */
+
+/**
+ * FerryCodecInterface::decode: (skip)
+ * @self: a codec
+ *
+ * In a language binding it is not certain who unsets the value: `decode_value` is the twin.
+ *
+ * Since: 1.0
+ */
+
+/**
+ * FerryCodecInterface::measure: (skip)
+ * @self: a codec
+ *
+ * `encode_bytes` is the twin for language bindings.
  *
  * Since: 1.0
  */
@@ -458,5 +503,32 @@ ferry_codec_decode (FerryCodec *self, FerryBuffer *buffer, guint version, GValue
         g_value_unset (value);
       return fail (self, "decode", local, error);
     }
+  return TRUE;
+}
+
+/**
+ * ferry_codec_set_decoded:
+ * @self: a codec
+ * @value: what it has read
+ *
+ * For the vfunc `decode_value` of a codec in another language than C: the result, which is copied. Only valid in that function, in
+ * the thread that called it.
+ *
+ * Returns: %FALSE when that is not so; nothing happens then
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_codec_set_decoded (FerryCodec *self, const GValue *value)
+{
+  g_return_val_if_fail (FERRY_IS_CODEC (self), FALSE);
+  g_return_val_if_fail (G_IS_VALUE (value), FALSE);
+
+  if (innermost == NULL || innermost->codec != self)
+    return FALSE;
+  if (G_VALUE_TYPE (innermost->value) != G_TYPE_INVALID)
+    g_value_unset (innermost->value);
+  g_value_init (innermost->value, G_VALUE_TYPE (value));
+  g_value_copy (value, innermost->value);
   return TRUE;
 }

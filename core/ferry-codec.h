@@ -41,11 +41,13 @@ G_DECLARE_INTERFACE (FerryCodec, ferry_codec, FERRY, CODEC, GObject)
  * @accepts_type_name: twin of @accepts for language bindings, asked when that is missing
  * @encode_bytes: twin of @measure and @encode for language bindings, called when
  *   @measure is missing: encodes into private memory, which is then copied
+ * @decode_value: twin of @decode for language bindings, called when that is missing: hands
+ *   what it has read to [method@Codec.set_decoded]
  *
  * How values become bytes.
  *
  * A class in C implements @get_wire_name, @accepts, @measure, @encode and @decode; one in
- * another language the twins and @decode.
+ * another language the twins.
  *
  * Decoders get bytes from elsewhere: any input gives a value or
  * %FERRY_ERROR_CODEC, never a crash. All functions may be called by several threads
@@ -67,9 +69,10 @@ struct _FerryCodecInterface
   char *(*dup_wire_name) (FerryCodec *self);
   gboolean (*accepts_type_name) (FerryCodec *self, const char *type_name);
   GBytes *(*encode_bytes) (FerryCodec *self, const GValue *value, GError **error);
+  gboolean (*decode_value) (FerryCodec *self, FerryBuffer *buffer, guint version, GError **error);
 
   /*< private >*/
-  gpointer _reserved[5];
+  gpointer _reserved[4];
 };
 
 FERRY_AVAILABLE_IN_1_0
@@ -102,5 +105,8 @@ GBytes *ferry_codec_encode_bytes (FerryCodec *self, const GValue *value, GError 
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_codec_decode (FerryCodec *self, FerryBuffer *buffer, guint version, GValue *value, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_codec_set_decoded (FerryCodec *self, const GValue *value);
 
 G_END_DECLS
