@@ -48,6 +48,10 @@
 #define EVENT_SLICE_US (250 * 1000)
 /* Calls that need not wait so long do after so many. */
 #define EVENT_CALLS (16)
+/* A caller may use one codec after the other: so many are remembered. */
+#define MAX_ENCODERS (8)
+/* Encodings up to this size, in bytes, are made on the stack: copying them is less work than a loan. */
+#define STACK_ENCODING (4096)
 /* An asynchronous operation that no descriptor can announce looks this often. Milliseconds. */
 #define POLL_INTERVAL_MS (2)
 
@@ -61,6 +65,19 @@ set_string (char **to, const char *from)
   *to = g_strdup (from);
   return TRUE;
 }
+
+/* A codec, and what the message path needs of it: looked up and packed once. Constant once it is in a list, and freed
+ * with the channel, so that readers need no lock. */
+typedef struct _Known Known;
+
+struct _Known
+{
+  Known *next;
+  FerryCodec *codec;
+  FerryCodecInterface *iface;
+  guint64 name; /* packed as messages carry them */
+  guint64 version;
+};
 
 struct _FerryChannel
 {
@@ -79,8 +96,9 @@ struct _FerryChannel
   _Atomic guint n_calls; /* successful ones */
   guint64 raw_name;
   guint64 raw_version;
-  GMutex codecs_mutex;
-  GHashTable *codecs; /* wire name to FerryCodec: those that arrived */
+  GMutex codecs_mutex;        /* of those who add to the lists */
+  _Atomic (Known *) encoders; /* codecs that values were sent with */
+  _Atomic (Known *) decoders; /* codecs and versions that arrived, or were added */
 };
 
 enum
@@ -685,22 +703,27 @@ first_slice (gint64 timeout)
 }
 
 static gboolean
-ferry_channel_send_packed (FerryChannel *self, const guint8 *data, gsize size, gint64 timeout,
-                           GCancellable *cancellable, GError **error)
+ferry_channel_send_packed (FerryChannel *self, const guint8 *data, gsize size, guint64 name, guint64 version,
+                           gint64 timeout, GCancellable *cancellable, GError **error)
 {
   GError *local = NULL;
   Slices slices;
 
-  if (G_LIKELY (self->send (self->transport, data, size, self->raw_name, self->raw_version, first_slice (timeout),
-                            cancellable, &local)))
+  /* Who polls need not pay for an error that nobody reads. */
+  if (G_LIKELY (self->send (self->transport, data, size, name, version, first_slice (timeout), cancellable,
+                            timeout == FERRY_NO_WAIT ? error : &local)))
     {
       ferry_channel_count_call (self);
       return TRUE;
     }
+  if (timeout == FERRY_NO_WAIT)
+    {
+      ferry_channel_count_call (self);
+      return FALSE;
+    }
   slices = slices_begin (timeout);
   while (slices_go_on (self, &slices, &local, error))
-    if (self->send (self->transport, data, size, self->raw_name, self->raw_version, slices_next (&slices), cancellable,
-                    &local))
+    if (self->send (self->transport, data, size, name, version, slices_next (&slices), cancellable, &local))
       return TRUE;
   return FALSE;
 }
@@ -737,7 +760,7 @@ ferry_channel_send (FerryChannel *self, const guint8 *data, gsize size, gint64 t
     return ferry_channel_fail_closed (self, error);
   if (G_UNLIKELY (cancellable != NULL && g_cancellable_set_error_if_cancelled (cancellable, error)))
     return FALSE;
-  return ferry_channel_send_packed (self, data, size, timeout, cancellable, error);
+  return ferry_channel_send_packed (self, data, size, self->raw_name, self->raw_version, timeout, cancellable, error);
 }
 
 /**
@@ -869,8 +892,6 @@ ferry_channel_codec_for (FerryChannel *self, GType type, GError **error)
   static const char *const core_codecs[] = { "raw", "gvariant" };
   g_autoptr (GPtrArray) features = NULL;
 
-  if (self->codec != NULL)
-    return g_object_ref (self->codec);
   for (guint i = 0; i < G_N_ELEMENTS (core_codecs); i++)
     {
       g_autoptr (FerryCodec) codec = ferry_registry_create_codec (ferry_registry_get_default (), core_codecs[i], NULL);
@@ -891,6 +912,104 @@ ferry_channel_codec_for (FerryChannel *self, GType type, GError **error)
                "no codec knows values of type %s; ferry-inspect lists the codecs and what they accept",
                g_type_name (type));
   return NULL;
+}
+
+static Known *
+known_new (FerryCodec *codec, guint version)
+{
+  Known *known = g_new0 (Known, 1);
+
+  known->codec = g_object_ref (codec);
+  known->iface = FERRY_CODEC_GET_IFACE (codec);
+  ferry_transport_pack_wire_name (ferry_codec_get_wire_name (codec), version, &known->name, &known->version);
+  return known;
+}
+
+static void
+known_free_all (Known *known)
+{
+  while (known != NULL)
+    {
+      Known *next = known->next;
+
+      g_object_unref (known->codec);
+      g_free (known);
+      known = next;
+    }
+}
+
+/* Under the mutex. The release pairs with the acquire loads of those who look without it. */
+static void
+known_add (_Atomic (Known *) *list, Known *known)
+{
+  known->next = atomic_load_explicit (list, memory_order_relaxed);
+  atomic_store_explicit (list, known, memory_order_release);
+}
+
+/* What is known of a codec to send with. @scratch: filled in when it is not in the list and no longer fits into it. */
+static const Known *
+ferry_channel_known_encoder (FerryChannel *self, FerryCodec *codec, Known *scratch)
+{
+  const Known *known = atomic_load_explicit (&self->encoders, memory_order_acquire);
+  guint n_known = 0;
+
+  for (; known != NULL; known = known->next)
+    {
+      if (G_LIKELY (known->codec == codec))
+        return known;
+      n_known++;
+    }
+  if (n_known < MAX_ENCODERS)
+    {
+      Known *added = known_new (codec, ferry_codec_get_wire_version (codec));
+
+      g_mutex_lock (&self->codecs_mutex);
+      known_add (&self->encoders, added);
+      g_mutex_unlock (&self->codecs_mutex);
+      return added;
+    }
+  scratch->iface = FERRY_CODEC_GET_IFACE (codec);
+  ferry_transport_pack_wire_name (ferry_codec_get_wire_name (codec), ferry_codec_get_wire_version (codec),
+                                  &scratch->name, &scratch->version);
+  return scratch;
+}
+
+/**
+ * ferry_channel_send_encoded:
+ * @self: a channel opened as sender
+ * @codec: the codec that made the bytes, or whose encoding they are
+ * @data: (array length=size) (nullable): what to send
+ * @size: its size in bytes, 0 and more
+ * @timeout: how long to wait for room, in microseconds
+ * @cancellable: (nullable): to give up
+ * @error: return location for an error
+ *
+ * [method@Channel.send] for bytes that are a message of @codec, for instance those of
+ * [method@Codec.encode_bytes]: they carry its wire name. They are copied once, into shared memory.
+ *
+ * Errors: as [method@Channel.send].
+ *
+ * Returns: whether it was sent
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_channel_send_encoded (FerryChannel *self, FerryCodec *codec, const guint8 *data, gsize size, gint64 timeout,
+                            GCancellable *cancellable, GError **error)
+{
+  const Known *known;
+  Known scratch;
+
+  g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
+  g_return_val_if_fail (codec != NULL, FALSE);
+  g_return_val_if_fail (data != NULL || size == 0, FALSE);
+
+  if (G_UNLIKELY (!self->is_open))
+    return ferry_channel_fail_closed (self, error);
+  if (G_UNLIKELY (cancellable != NULL && g_cancellable_set_error_if_cancelled (cancellable, error)))
+    return FALSE;
+  known = ferry_channel_known_encoder (self, codec, &scratch);
+  return ferry_channel_send_packed (self, data, size, known->name, known->version, timeout, cancellable, error);
 }
 
 /**
@@ -914,24 +1033,63 @@ gboolean
 ferry_channel_send_value (FerryChannel *self, const GValue *value, gint64 timeout, GCancellable *cancellable,
                           GError **error)
 {
-  g_autoptr (FerryCodec) codec = NULL;
+  return ferry_channel_send_value_with_codec (self, NULL, value, timeout, cancellable, error);
+}
+
+/**
+ * ferry_channel_send_value_with_codec:
+ * @self: a channel opened as sender
+ * @codec: (nullable): what to encode this message with; %NULL: as [method@Channel.send_value]
+ * @value: what to send
+ * @timeout: how long to wait for room, in microseconds
+ * @cancellable: (nullable): to give up
+ * @error: return location for an error
+ *
+ * [method@Channel.send_value] with the codec chosen for each message: receivers with
+ * codec `auto` go by the wire name that it carries.
+ *
+ * Returns: whether it was sent
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_channel_send_value_with_codec (FerryChannel *self, FerryCodec *codec, const GValue *value, gint64 timeout,
+                                     GCancellable *cancellable, GError **error)
+{
+  g_autoptr (FerryCodec) chosen = NULL;
   g_autoptr (FerryBuffer) buffer = NULL;
+  guint8 small[STACK_ENCODING] __attribute__ ((aligned (FERRY_BUFFER_ALIGNMENT)));
+  const Known *known;
+  Known scratch;
   gpointer state = NULL;
   gsize size = 0;
   gboolean ok;
 
   g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
+  g_return_val_if_fail (codec == NULL || FERRY_IS_CODEC (codec), FALSE);
   g_return_val_if_fail (G_IS_VALUE (value), FALSE);
 
-  codec = ferry_channel_codec_for (self, G_VALUE_TYPE (value), error);
+  if (codec == NULL)
+    codec = self->codec;
+  if (codec == NULL)
+    codec = chosen = ferry_channel_codec_for (self, G_VALUE_TYPE (value), error);
   if (codec == NULL || !ferry_codec_measure (codec, value, &size, &state, error))
     return FALSE;
+
+  if (size <= sizeof small && self->iface->send != NULL)
+    {
+      ok = ferry_codec_encode (codec, value, small, size, state, error);
+      ferry_codec_free_state (codec, state);
+      return ok && ferry_channel_send_encoded (self, codec, small, size, timeout, cancellable, error);
+    }
   buffer = ferry_channel_loan (self, size, timeout, cancellable, error);
   ok = buffer != NULL && ferry_codec_encode (codec, value, buffer->data, size, state, error);
   ferry_codec_free_state (codec, state);
   if (!ok)
     return FALSE;
-  ferry_buffer_set_wire_name (buffer, ferry_codec_get_wire_name (codec), ferry_codec_get_wire_version (codec));
+  known = ferry_channel_known_encoder (self, codec, &scratch);
+  buffer->wire_name = known->name;
+  buffer->wire_version = known->version;
   return ferry_channel_send_buffer (self, buffer, timeout, cancellable, error);
 }
 
@@ -1076,11 +1234,18 @@ ferry_channel_receive (FerryChannel *self, gint64 timeout, GCancellable *cancell
     }
   if (G_UNLIKELY (cancellable != NULL && g_cancellable_set_error_if_cancelled (cancellable, error)))
     return NULL;
-  buffer = self->iface->take (self->transport, first_slice (timeout), cancellable, &local);
+  /* Who polls need not pay for an error that nobody reads. */
+  buffer = self->iface->take (self->transport, first_slice (timeout), cancellable,
+                              timeout == FERRY_NO_WAIT ? error : &local);
   if (G_LIKELY (buffer != NULL))
     {
       ferry_channel_count_call (self);
       return buffer;
+    }
+  if (timeout == FERRY_NO_WAIT)
+    {
+      ferry_channel_count_call (self);
+      return NULL;
     }
   slices = slices_begin (timeout);
   while (slices_go_on (self, &slices, &local, error))
@@ -1113,6 +1278,75 @@ ferry_channel_receive_bytes (FerryChannel *self, gint64 timeout, GCancellable *c
   return buffer != NULL ? ferry_buffer_as_bytes (buffer) : NULL;
 }
 
+/* The codec of a wire name among those that arrived, of any version. Under the mutex. */
+static FerryCodec *
+ferry_channel_known_codec (FerryChannel *self, guint64 name, guint64 version)
+{
+  for (Known *known = atomic_load_explicit (&self->decoders, memory_order_relaxed); known != NULL; known = known->next)
+    if (known->name == name && (guint32) known->version == (guint32) version)
+      return known->codec;
+  return NULL;
+}
+
+/* For the first message of a codec and version. */
+static const Known *
+ferry_channel_find_decoder (FerryChannel *self, FerryBuffer *buffer, GError **error)
+{
+  g_autoptr (FerryCodec) codec = NULL;
+  g_autofree char *wire_name = NULL;
+  FerryCodec *known;
+  Known *added = NULL;
+  guint version;
+  guint newest;
+
+  wire_name = ferry_buffer_dup_wire_name (buffer, &version);
+  if (self->codec != NULL)
+    {
+      if (strcmp (ferry_codec_get_wire_name (self->codec), wire_name) != 0)
+        {
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
+                       "the message was encoded by codec '%s', this end has codec '%s'; use the same on both sides, or "
+                       "codec auto here",
+                       wire_name, ferry_codec_get_wire_name (self->codec));
+          return NULL;
+        }
+      codec = g_object_ref (self->codec);
+    }
+
+  g_mutex_lock (&self->codecs_mutex);
+  known = ferry_channel_known_codec (self, buffer->wire_name, buffer->wire_version);
+  if (codec == NULL && known != NULL)
+    codec = g_object_ref (known);
+  if (codec == NULL)
+    {
+      FerryCodecFactory *factory
+          = ferry_registry_find_codec_by_wire_name (ferry_registry_get_default (), wire_name, version);
+
+      if (factory == NULL)
+        g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
+                     "no codec here knows messages of '%s' version %u; install the plugin that the sender uses "
+                     "(ferry-inspect lists codecs)",
+                     wire_name, version);
+      else
+        codec = ferry_codec_factory_create (factory, error);
+    }
+  if (codec != NULL)
+    {
+      newest = ferry_codec_get_wire_version (codec);
+      if (version > newest)
+        g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
+                     "codec '%s': the message has version %u of the encoding, this codec knows versions up to %u; "
+                     "update the receiver",
+                     wire_name, version, newest);
+      else if (FERRY_CODEC_GET_IFACE (codec)->decode == NULL)
+        g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED, "codec '%s' can't decode", wire_name);
+      else
+        known_add (&self->decoders, added = known_new (codec, version));
+    }
+  g_mutex_unlock (&self->codecs_mutex);
+  return added;
+}
+
 /**
  * ferry_channel_decode:
  * @self: a channel
@@ -1132,55 +1366,53 @@ ferry_channel_receive_bytes (FerryChannel *self, gint64 timeout, GCancellable *c
 gboolean
 ferry_channel_decode (FerryChannel *self, FerryBuffer *buffer, GValue *value, GError **error)
 {
-  g_autofree char *wire_name = NULL;
-  g_autoptr (FerryCodec) codec = NULL;
-  guint version;
+  const Known *known = NULL;
 
   g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
   g_return_val_if_fail (buffer != NULL, FALSE);
-  g_return_val_if_fail (value != NULL, FALSE);
+  g_return_val_if_fail (value != NULL && G_VALUE_TYPE (value) == G_TYPE_INVALID, FALSE);
 
-  wire_name = ferry_buffer_dup_wire_name (buffer, &version);
-  if (self->codec != NULL)
+  for (known = atomic_load_explicit (&self->decoders, memory_order_acquire); known != NULL; known = known->next)
+    if (known->name == buffer->wire_name && known->version == buffer->wire_version)
+      break;
+  if (G_UNLIKELY (known == NULL))
+    known = ferry_channel_find_decoder (self, buffer, error);
+  if (known == NULL)
+    return FALSE;
+  if (G_UNLIKELY (!known->iface->decode (known->codec, buffer, (guint) (buffer->wire_version >> 32), value, error)))
     {
-      if (strcmp (ferry_codec_get_wire_name (self->codec), wire_name) != 0)
-        {
-          g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
-                       "the message was encoded by codec '%s', this end has codec '%s'; use the same on both sides, or "
-                       "codec auto here",
-                       wire_name, ferry_codec_get_wire_name (self->codec));
-          return FALSE;
-        }
-      codec = g_object_ref (self->codec);
+      if (G_VALUE_TYPE (value) != G_TYPE_INVALID)
+        g_value_unset (value);
+      return FALSE;
     }
-  else
-    {
-      FerryCodec *known;
+  return TRUE;
+}
 
-      g_mutex_lock (&self->codecs_mutex);
-      known = g_hash_table_lookup (self->codecs, wire_name);
-      if (known != NULL)
-        {
-          codec = g_object_ref (known);
-        }
-      else
-        {
-          FerryCodecFactory *factory
-              = ferry_registry_find_codec_by_wire_name (ferry_registry_get_default (), wire_name, version);
+/**
+ * ferry_channel_add_codec:
+ * @self: a channel
+ * @codec: a codec
+ *
+ * Messages that carry the wire name of @codec are decoded by it, and not by a new object with the
+ * defaults of its class, when this end's codec is `auto`. To be called before messages of it are
+ * decoded; the first codec of a wire name stays.
+ *
+ * Since: 1.0
+ */
+void
+ferry_channel_add_codec (FerryChannel *self, FerryCodec *codec)
+{
+  Known *known;
 
-          if (factory == NULL)
-            g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
-                         "no codec here knows messages of '%s' version %u; install the plugin that the sender uses "
-                         "(ferry-inspect lists codecs)",
-                         wire_name, version);
-          else
-            codec = ferry_codec_factory_create (factory, error);
-          if (codec != NULL)
-            g_hash_table_insert (self->codecs, g_strdup (wire_name), g_object_ref (codec));
-        }
-      g_mutex_unlock (&self->codecs_mutex);
-    }
-  return codec != NULL && ferry_codec_decode (codec, buffer, version, value, error);
+  g_return_if_fail (FERRY_IS_CHANNEL (self));
+  g_return_if_fail (FERRY_IS_CODEC (codec));
+
+  known = known_new (codec, ferry_codec_get_wire_version (codec));
+  g_mutex_lock (&self->codecs_mutex);
+  if (ferry_channel_known_codec (self, known->name, known->version) == NULL && known->iface->decode != NULL)
+    known_add (&self->decoders, g_steal_pointer (&known));
+  g_mutex_unlock (&self->codecs_mutex);
+  known_free_all (known);
 }
 
 /**
@@ -1962,7 +2194,8 @@ ferry_channel_dispose (GObject *object)
   ferry_channel_close (self, NULL);
   g_clear_object (&self->transport);
   g_clear_object (&self->codec);
-  g_hash_table_remove_all (self->codecs);
+  known_free_all (atomic_exchange_explicit (&self->encoders, NULL, memory_order_acq_rel));
+  known_free_all (atomic_exchange_explicit (&self->decoders, NULL, memory_order_acq_rel));
   G_OBJECT_CLASS (ferry_channel_parent_class)->dispose (object);
 }
 
@@ -1975,7 +2208,6 @@ ferry_channel_finalize (GObject *object)
   g_free (self->codec_name);
   g_clear_pointer (&self->origin, ferry_description_free);
   ferry_channel_config_free (self->config);
-  g_hash_table_unref (self->codecs);
   g_mutex_clear (&self->codecs_mutex);
   G_OBJECT_CLASS (ferry_channel_parent_class)->finalize (object);
 }
@@ -1985,7 +2217,6 @@ ferry_channel_init (FerryChannel *self)
 {
   self->config = ferry_channel_config_new ();
   g_mutex_init (&self->codecs_mutex);
-  self->codecs = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_object_unref);
   ferry_transport_pack_wire_name ("raw", 1, &self->raw_name, &self->raw_version);
 }
 

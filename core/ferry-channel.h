@@ -86,6 +86,14 @@ gboolean ferry_channel_send_value (FerryChannel *self, const GValue *value, gint
                                    GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gboolean ferry_channel_send_value_with_codec (FerryChannel *self, FerryCodec *codec, const GValue *value,
+                                              gint64 timeout, GCancellable *cancellable, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_channel_send_encoded (FerryChannel *self, FerryCodec *codec, const guint8 *data, gsize size,
+                                     gint64 timeout, GCancellable *cancellable, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 gboolean ferry_channel_send_variant (FerryChannel *self, GVariant *variant, gint64 timeout, GCancellable *cancellable,
                                      GError **error);
 
@@ -126,6 +134,9 @@ gboolean ferry_channel_receive_value (FerryChannel *self, GValue *value, gint64 
 
 FERRY_AVAILABLE_IN_1_0
 GVariant *ferry_channel_receive_variant (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+void ferry_channel_add_codec (FerryChannel *self, FerryCodec *codec);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_channel_decode (FerryChannel *self, FerryBuffer *buffer, GValue *value, GError **error);

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The queues of `multiprocessing`, through shared memory."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from ferry import _native
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+__all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+#: What ``maxsize=0`` stands for: as many as a semaphore of `multiprocessing` counts to.
+UNLIMITED = 32767
+
+
+class Queue(_native.Queue):
+    """A queue of `multiprocessing`, with the same methods and rules.
+
+    Any number of processes and threads put and get. An object is encoded and copied into
+    shared memory when `put()` returns: there is no feeder thread, so nothing is to be flushed
+    or joined, an object that can't be encoded raises in `put()`, and what was put before its
+    process ended arrives. Arrays are got as writable views on shared memory, without a copy.
+    A process that is killed, wherever it is, harms no other; one that is killed inside
+    `get()` takes at most the object along that it had just taken.
+
+    The queue works after a fork, and as an argument of processes that are spawned; with a
+    name it may be pickled anywhere, and is found by programs that know the name. It lives as
+    long as a process has it; with a name, as long as a process has it open.
+
+    Parameters
+    ----------
+    maxsize : int, default 0
+        How many objects may wait; `put()` blocks when there are that many. 0 or less: 32767.
+    ctx : multiprocessing.context.BaseContext, optional
+        For compatibility; the queue suits every start method.
+    name : str, optional
+        Under which other programs find it. The first to open it determines its size.
+    transport : str, default "memfd"
+        What memory it lives in; `ferry-inspect` lists what there is.
+    codec : str, default "auto"
+        How objects are encoded. `auto`: plain arrays by `numpy`, everything else by `python`.
+    max_bytes : int, optional
+        How much shared memory it may take, in bytes. Half of the machine's if left out.
+    pickle : bool, default True
+        Whether objects may be pickled that codec-python has no form for, and such pickles be
+        read. Turn it off for queues with a name that less trusted programs open: to unpickle
+        is to run code.
+
+    Raises
+    ------
+    ferry.NoSuchFeatureError
+        There is no such transport or codec.
+    """
+
+    _joinable = False
+
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        ctx: Any = None,
+        name: str | None = None,
+        transport: str = "memfd",
+        codec: str = "auto",
+        max_bytes: int | None = None,
+        pickle: bool = True,
+    ) -> None:
+        if name is None and transport != "memfd":
+            # Other memory has no descriptors that could be passed on: it is found by its name.
+            name = f"python-{secrets.token_hex(16)}"
+        self._init(
+            {
+                "transport": transport,
+                "name": name,
+                "codec": codec,
+                "pickle": pickle,
+                "capacity": maxsize if maxsize > 0 else UNLIMITED,
+                "max_bytes": max_bytes or 0,
+            }
+        )
+
+    def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
+        self._settings = settings
+        self._maxsize = settings["capacity"]
+        super().__init__(**settings, **arguments)
+        if settings["name"] is not None:
+            from ferry._lifecycle import close_at_exit
+
+            close_at_exit(self)
+
+    # ---- other processes ----
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        descriptors = self._descriptors()
+        if descriptors is None:
+            return _rebuild, (type(self), self._settings, None)
+        from multiprocessing import context, reduction
+
+        context.assert_spawning(self)
+        return _rebuild, (type(self), self._settings, [reduction.DupFd(fd) for fd in descriptors if fd >= 0])
+
+    def join_thread(self) -> None:
+        """Do nothing: there is no feeder thread, and `put()` has done its work when it returns."""
+
+    def cancel_join_thread(self) -> None:
+        """Do nothing: nothing delays the end of the process."""
+
+    # ---- asyncio ----
+
+    async def get_async(self, timeout: float | None = None) -> Any:
+        """Take the next object; other tasks of the event loop run meanwhile.
+
+        Parameters
+        ----------
+        timeout : float or None, optional
+            For how many seconds to wait at most.
+
+        Returns
+        -------
+        object
+            What was put.
+
+        Raises
+        ------
+        queue.Empty
+            None came in time.
+        EOFError
+            Every process that put has called `end()`, and everything is taken.
+        """
+        return await _retry(self.get_nowait, self._endpoint(False), queue.Empty, timeout)
+
+    async def put_async(self, obj: Any, timeout: float | None = None) -> None:
+        """Put an object; other tasks of the event loop run while there is no room.
+
+        Parameters
+        ----------
+        obj : object
+            What to put.
+        timeout : float or None, optional
+            For how many seconds to wait at most.
+
+        Raises
+        ------
+        queue.Full
+            No room came in time.
+        """
+        await _retry(lambda: self.put_nowait(obj), self._endpoint(True), queue.Full, timeout)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while True:
+            try:
+                item = await self.get_async()
+            except EOFError:
+                return
+            yield item
+
+    # ---- arrays in place ----
+
+    def loan(
+        self,
+        shape: int | tuple[int, ...],
+        dtype: numpy.typing.DTypeLike = None,
+        timeout: float | None = None,
+    ) -> numpy.ndarray[Any, Any]:
+        """Borrow an array in shared memory, to be filled and put without a copy.
+
+        Parameters
+        ----------
+        shape : int or tuple of int
+            The shape of the array.
+        dtype : dtype-like, optional
+            Its type; float64 if left out. It must not contain objects.
+        timeout : float or None, optional
+            For how many seconds to wait for memory at most.
+
+        Returns
+        -------
+        numpy.ndarray
+            Writable, in C order, aligned to 64 bytes; its contents are undefined. `put()` of it
+            moves the memory into the queue: it must not be touched any more. Deleting it
+            instead gives the memory back.
+        """
+        from ferry._loan import loan_array
+
+        return loan_array(self._loan_buffer, shape, dtype, timeout)
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name is not None else ""
+        state = "closed" if self.closed else f"{self.qsize()} of {self._maxsize}"
+        return f"<{type(self).__module__}.{type(self).__qualname__}{name}, {self.transport}, {state}>"
+
+
+class JoinableQueue(Queue):
+    """A queue that can tell when everything that was put into it is done.
+
+    As `multiprocessing.JoinableQueue`: for each object that it got a consumer calls
+    `task_done()`, and `join()` waits until all is done. A consumer that is killed in between
+    leaves its task undone. Such a queue has no name.
+    """
+
+    _joinable = True
+
+    def __init__(self, maxsize: int = 0, **keywords: Any) -> None:
+        if keywords.get("name") is not None:
+            raise ValueError("a JoinableQueue has no name: what is undone is counted in memory that is passed on")
+        super().__init__(maxsize, **keywords)
+
+    def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
+        super()._init(settings, joinable=True, **arguments)
+
+    def task_done(self) -> None:
+        """Tell that an object that was got is done.
+
+        Raises
+        ------
+        ValueError
+            It was called more often than objects were put.
+        """
+        self._task_done()
+
+    def join(self) -> None:
+        """Wait until all objects that were put are done."""
+        self._wait_tasks()
+
+
+class SimpleQueue(Queue):
+    """A queue with `put()`, `get()`, `empty()` and `close()`, as `multiprocessing.SimpleQueue`.
+
+    The other methods of `Queue` are there as well.
+    """
+
+    def __init__(self, *, ctx: Any = None, **keywords: Any) -> None:
+        super().__init__(0, ctx=ctx, **keywords)
+
+    def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
+        super()._init(settings, **arguments)
+        self._set_closed_error(OSError, "handle is closed")
+
+
+async def _retry(attempt: Callable[[], Any], endpoint: Any, not_yet: type[Exception], timeout: float | None) -> Any:
+    """Try until it succeeds, waiting for the endpoint in between."""
+    import asyncio
+
+    from ferry._asyncio import wait_ready
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            return attempt()
+        except not_yet:
+            if deadline is None:
+                await wait_ready(endpoint)
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+        try:
+            await asyncio.wait_for(wait_ready(endpoint), left)
+        except asyncio.TimeoutError:
+            pass
+
+
+def _rebuild(cls: type[Queue], settings: dict[str, Any], descriptors: list[Any] | None) -> Queue:
+    self = cls.__new__(cls)
+    if descriptors is None:
+        self._init(settings)
+    else:
+        fds = dict(zip(("control_fd", "data_fd", "tasks_fd"), (fd.detach() for fd in descriptors)))
+        self._init(settings, create=False, **fds)
+    return self

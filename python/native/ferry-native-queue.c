@@ -1,0 +1,860 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ferry-native.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <structmember.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* A queue has two endpoints on one channel, each opened in a process when it is first used there. */
+
+/* What a JoinableQueue shares besides: in a page of its own. */
+typedef struct
+{
+  _Atomic guint32 unfinished; /* put and not yet done; also the word to sleep on */
+  _Atomic guint32 n_waiting;  /* who sleeps */
+} Tasks;
+
+typedef struct
+{
+  PyObject_HEAD FerryNativeChannel *sender;
+  FerryNativeChannel *receiver;
+  char *transport;
+  char *name; /* NULL: anonymous, joined by its descriptors */
+  char *codec;
+  gboolean pickle;
+  guint capacity;
+  guint64 max_bytes;
+  int control_fd; /* ours; -1: those of an endpoint */
+  int data_fd;
+  gboolean is_closed;
+  gboolean is_created;
+  PyObject *closed_error; /* class and text of what a closed queue raises */
+  PyObject *closed_text;
+  Tasks *tasks; /* NULL: not a joinable one */
+  int tasks_fd;
+  PyObject *weakrefs;
+} Queue;
+
+#define SELF(object) ((Queue *) (object))
+
+static PyObject *queue_full;
+static PyObject *queue_empty;
+
+static PyObject *
+raise_standard (PyObject **class, const char *name)
+{
+  if (*class == NULL)
+    {
+      PyObject *module = PyImport_ImportModule ("queue");
+
+      *class = module != NULL ? PyObject_GetAttrString (module, name) : NULL;
+      Py_XDECREF (module);
+    }
+  if (*class != NULL)
+    PyErr_SetNone (*class);
+  return NULL;
+}
+
+/* ---- endpoints ---- */
+
+static gboolean
+queue_set_number (FerryNativeChannel *channel, const char *key, guint64 value)
+{
+  PyObject *name;
+  PyObject *number;
+  gboolean ok;
+
+  if (value == 0)
+    return TRUE;
+  name = PyUnicode_FromString (key);
+  number = PyLong_FromUnsignedLongLong (value);
+  ok = name != NULL && number != NULL && ferry_native_channel_set (channel, name, number) == 0;
+  Py_XDECREF (name);
+  Py_XDECREF (number);
+  return ok;
+}
+
+/* The descriptors to join an anonymous channel with. */
+static gboolean
+queue_get_descriptors (Queue *self, int *control_fd, int *data_fd)
+{
+  *control_fd = self->control_fd;
+  *data_fd = self->data_fd;
+  return (*control_fd >= 0 && *data_fd >= 0)
+         || (self->receiver != NULL && ferry_native_channel_get_descriptors (self->receiver, control_fd, data_fd))
+         || (self->sender != NULL && ferry_native_channel_get_descriptors (self->sender, control_fd, data_fd));
+}
+
+static FerryNativeChannel *
+queue_open (Queue *self, FerryRole role)
+{
+  g_autoptr (GString) description = g_string_new (self->transport);
+  FerryNativeChannel *channel;
+  PyObject *key;
+  PyObject *name;
+  int control_fd;
+  int data_fd;
+  gboolean ok = TRUE;
+
+  if (self->name == NULL && self->is_created)
+    {
+      if (!queue_get_descriptors (self, &control_fd, &data_fd))
+        {
+          PyErr_SetString (PyExc_ValueError, "the queue has no descriptors to be opened with in this process");
+          return NULL;
+        }
+      g_string_append_printf (description, " control-fd=%d data-fd=%d", control_fd, data_fd);
+    }
+  channel = ferry_native_channel_create (&FerryNativeChannel_Type, description->str, role,
+                                         g_str_equal (self->codec, "auto") ? NULL : self->codec, self->pickle);
+  if (channel == NULL)
+    return NULL;
+  if (self->name != NULL)
+    {
+      key = PyUnicode_FromString ("name");
+      name = PyUnicode_FromString (self->name);
+      ok = key != NULL && name != NULL && ferry_native_channel_set (channel, key, name) == 0;
+      Py_XDECREF (key);
+      Py_XDECREF (name);
+    }
+  /* Who joins takes what there is: the size of a queue is its creator's. */
+  if (ok && !self->is_created)
+    ok = queue_set_number (channel, "capacity", self->capacity)
+         && queue_set_number (channel, "max-bytes", self->max_bytes);
+  if (!ok || ferry_native_channel_open (channel) < 0)
+    {
+      Py_DECREF (channel);
+      return NULL;
+    }
+  return channel;
+}
+
+static PyObject *
+queue_raise_closed (Queue *self)
+{
+  PyErr_SetObject (self->closed_error, self->closed_text);
+  return NULL;
+}
+
+static gboolean
+queue_ensure (Queue *self, FerryRole role)
+{
+  FerryNativeChannel **slot = role == FERRY_ROLE_SENDER ? &self->sender : &self->receiver;
+  FerryNativeChannel *channel;
+
+  if (self->is_closed)
+    {
+      queue_raise_closed (self);
+      return FALSE;
+    }
+  if (*slot != NULL)
+    return TRUE;
+  channel = queue_open (self, role);
+  if (channel == NULL)
+    return FALSE;
+  /* The GIL was released: another thread may have been quicker. */
+  if (*slot != NULL)
+    Py_DECREF (channel);
+  else
+    *slot = channel;
+  return TRUE;
+}
+
+static inline FerryNativeChannel *
+queue_sender (Queue *self)
+{
+  if (G_UNLIKELY (self->sender == NULL || self->is_closed) && !queue_ensure (self, FERRY_ROLE_SENDER))
+    return NULL;
+  return self->sender;
+}
+
+static inline FerryNativeChannel *
+queue_receiver (Queue *self)
+{
+  if (G_UNLIKELY (self->receiver == NULL || self->is_closed) && !queue_ensure (self, FERRY_ROLE_RECEIVER))
+    return NULL;
+  return self->receiver;
+}
+
+/* ---- life ---- */
+
+static gboolean
+map_tasks (Queue *self)
+{
+  gpointer address = mmap (NULL, sizeof (Tasks), PROT_READ | PROT_WRITE, MAP_SHARED, self->tasks_fd, 0);
+
+  if (address == MAP_FAILED)
+    {
+      PyErr_SetFromErrno (PyExc_OSError);
+      return FALSE;
+    }
+  self->tasks = address;
+  return TRUE;
+}
+
+static PyObject *
+queue_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+  Queue *self = (Queue *) type->tp_alloc (type, 0);
+
+  if (self == NULL)
+    return NULL;
+  self->control_fd = self->data_fd = self->tasks_fd = -1;
+  self->is_closed = TRUE;
+  self->closed_error = Py_NewRef (PyExc_ValueError);
+  self->closed_text = PyUnicode_FromFormat ("%s is closed", _PyType_Name (type));
+  return (PyObject *) self;
+}
+
+/* With @create the queue comes into being; with descriptors it is joined when it is used. */
+static int
+queue_init (PyObject *object, PyObject *args, PyObject *keywords)
+{
+  static char *names[] = { "transport", "name",       "codec",   "pickle",   "capacity", "max_bytes",
+                           "create",    "control_fd", "data_fd", "tasks_fd", "joinable", NULL };
+  Queue *self = SELF (object);
+  const char *transport;
+  const char *name = NULL;
+  const char *codec = "auto";
+  int pickle = TRUE;
+  unsigned int capacity = 0;
+  unsigned long long max_bytes = 0;
+  int create = TRUE;
+  int joinable = FALSE;
+  int control_fd = -1;
+  int data_fd = -1;
+  int tasks_fd = -1;
+
+  if (!PyArg_ParseTupleAndKeywords (args, keywords, "s|zspIKpiiip", names, &transport, &name, &codec, &pickle,
+                                    &capacity, &max_bytes, &create, &control_fd, &data_fd, &tasks_fd, &joinable))
+    return -1;
+  if (self->transport != NULL)
+    {
+      PyErr_SetString (PyExc_TypeError, "a queue is initialised once");
+      return -1;
+    }
+  self->transport = g_strdup (transport);
+  self->name = g_strdup (name);
+  self->codec = g_strdup (codec);
+  self->pickle = pickle != 0;
+  self->capacity = capacity;
+  self->max_bytes = max_bytes;
+  self->control_fd = control_fd;
+  self->data_fd = data_fd;
+  self->tasks_fd = tasks_fd;
+  self->is_created = !create;
+  self->is_closed = FALSE;
+  if (joinable && self->tasks_fd < 0)
+    {
+      self->tasks_fd = memfd_create ("ferry-tasks", MFD_CLOEXEC);
+      if (self->tasks_fd < 0 || ftruncate (self->tasks_fd, sizeof (Tasks)) != 0)
+        {
+          PyErr_SetFromErrno (PyExc_OSError);
+          return -1;
+        }
+    }
+  if (self->tasks_fd >= 0 && !map_tasks (self))
+    return -1;
+  /* A receiver, for it changes nothing for the others: a sender would count for the end of the stream. */
+  if ((create || name != NULL) && !queue_ensure (self, FERRY_ROLE_RECEIVER))
+    return -1;
+  self->is_created = TRUE;
+  return 0;
+}
+
+static void
+close_fd (int *fd)
+{
+  if (*fd >= 0)
+    close (*fd);
+  *fd = -1;
+}
+
+static void
+queue_do_close (Queue *self)
+{
+  FerryNativeChannel *sender = g_steal_pointer (&self->sender);
+  FerryNativeChannel *receiver = g_steal_pointer (&self->receiver);
+
+  self->is_closed = TRUE;
+  if (sender != NULL)
+    {
+      ferry_native_channel_close (sender);
+      Py_DECREF (sender);
+    }
+  if (receiver != NULL)
+    {
+      ferry_native_channel_close (receiver);
+      Py_DECREF (receiver);
+    }
+  close_fd (&self->control_fd);
+  close_fd (&self->data_fd);
+}
+
+static void
+queue_dealloc (PyObject *object)
+{
+  Queue *self = SELF (object);
+
+  if (self->weakrefs != NULL)
+    PyObject_ClearWeakRefs (object);
+  queue_do_close (self);
+  if (self->tasks != NULL)
+    munmap (self->tasks, sizeof (Tasks));
+  close_fd (&self->tasks_fd);
+  g_free (self->transport);
+  g_free (self->name);
+  g_free (self->codec);
+  Py_CLEAR (self->closed_error);
+  Py_CLEAR (self->closed_text);
+  Py_TYPE (object)->tp_free (object);
+}
+
+static PyObject *
+queue_close (PyObject *object, PyObject *unused)
+{
+  queue_do_close (SELF (object));
+  Py_RETURN_NONE;
+}
+
+/* ---- tasks ---- */
+
+static void
+tasks_wake (Tasks *tasks)
+{
+  /* Pairs with the increment in queue_wait_tasks(): either we see the sleeper, or it sees the zero. */
+  if (atomic_load_explicit (&tasks->n_waiting, memory_order_seq_cst) > 0)
+    syscall (SYS_futex, &tasks->unfinished, FUTEX_WAKE, G_MAXINT, NULL, NULL, 0);
+}
+
+static gboolean
+tasks_done (Tasks *tasks)
+{
+  guint32 n = atomic_load_explicit (&tasks->unfinished, memory_order_relaxed);
+
+  do
+    if (n == 0)
+      return FALSE;
+  while (!atomic_compare_exchange_weak_explicit (&tasks->unfinished, &n, n - 1, memory_order_seq_cst,
+                                                 memory_order_relaxed));
+  if (n == 1)
+    tasks_wake (tasks);
+  return TRUE;
+}
+
+static PyObject *
+queue_task_done (PyObject *object, PyObject *unused)
+{
+  if (SELF (object)->tasks == NULL || !tasks_done (SELF (object)->tasks))
+    {
+      PyErr_SetString (PyExc_ValueError, "task_done() called too many times");
+      return NULL;
+    }
+  Py_RETURN_NONE;
+}
+
+static PyObject *
+queue_wait_tasks (PyObject *object, PyObject *unused)
+{
+  Tasks *tasks = SELF (object)->tasks;
+  struct timespec slice = { 0, FERRY_NATIVE_SLICE_US * 1000 };
+  PyObject *result = Py_None;
+
+  if (tasks == NULL)
+    Py_RETURN_NONE;
+  for (;;)
+    {
+      guint32 n = atomic_load_explicit (&tasks->unfinished, memory_order_seq_cst);
+
+      if (n == 0)
+        break;
+      Py_BEGIN_ALLOW_THREADS atomic_fetch_add_explicit (&tasks->n_waiting, 1, memory_order_seq_cst);
+      syscall (SYS_futex, &tasks->unfinished, FUTEX_WAIT, n, &slice, NULL, 0);
+      atomic_fetch_sub_explicit (&tasks->n_waiting, 1, memory_order_seq_cst);
+      Py_END_ALLOW_THREADS if (PyErr_CheckSignals () < 0)
+      {
+        result = NULL;
+        break;
+      }
+    }
+  return Py_XNewRef (result);
+}
+
+/* ---- put ---- */
+
+static FerryNativeStatus
+queue_put_one (Queue *self, PyObject *object, gint64 timeout)
+{
+  FerryNativeChannel *sender = queue_sender (self);
+  FerryNativeStatus status;
+
+  if (G_UNLIKELY (sender == NULL))
+    return FERRY_NATIVE_FAILED;
+  if (G_UNLIKELY (self->tasks != NULL))
+    atomic_fetch_add_explicit (&self->tasks->unfinished, 1, memory_order_seq_cst);
+  /* another thread may close the queue meanwhile */
+  Py_INCREF (sender);
+  status = ferry_native_channel_put (sender, object, timeout);
+  Py_DECREF (sender);
+  if (G_UNLIKELY (status != FERRY_NATIVE_OK && self->tasks != NULL))
+    tasks_done (self->tasks);
+  if (G_UNLIKELY (status == FERRY_NATIVE_FAILED && self->is_closed))
+    {
+      PyErr_Clear ();
+      queue_raise_closed (self);
+    }
+  return status;
+}
+
+static PyObject *
+queue_put_result (FerryNativeStatus status)
+{
+  if (G_LIKELY (status == FERRY_NATIVE_OK))
+    Py_RETURN_NONE;
+  return status == FERRY_NATIVE_TIMED_OUT ? raise_standard (&queue_full, "Full") : NULL;
+}
+
+/* block and timeout as in the standard library: the latter counts only with the former. */
+static gboolean
+parse_blocking (PyObject *block, PyObject *value, gint64 *timeout)
+{
+  int blocking = block == NULL || block == Py_True ? 1 : PyObject_IsTrue (block);
+
+  *timeout = FERRY_WAIT_FOREVER;
+  if (blocking < 0)
+    return FALSE;
+  if (!blocking)
+    *timeout = FERRY_NO_WAIT;
+  else if (value != NULL)
+    return ferry_native_parse_timeout (value, timeout);
+  return TRUE;
+}
+
+static PyObject *
+queue_put (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObject *keywords)
+{
+  static FerryNativeSignature signature = { "put", { "obj", "block", "timeout" }, 1 };
+  PyObject *values[3] = { NULL, NULL, NULL };
+  gint64 timeout = FERRY_WAIT_FOREVER;
+
+  if (G_LIKELY (n_args == 1 && keywords == NULL))
+    return queue_put_result (queue_put_one (SELF (object), args[0], timeout));
+  if (!ferry_native_parse (&signature, args, n_args, keywords, values)
+      || !parse_blocking (values[1], values[2], &timeout))
+    return NULL;
+  return queue_put_result (queue_put_one (SELF (object), values[0], timeout));
+}
+
+static PyObject *
+queue_put_nowait (PyObject *object, PyObject *item)
+{
+  return queue_put_result (queue_put_one (SELF (object), item, FERRY_NO_WAIT));
+}
+
+static PyObject *
+queue_put_many (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObject *keywords)
+{
+  static FerryNativeSignature signature = { "put_many", { "iterable", "block", "timeout" }, 1 };
+  PyObject *values[3] = { NULL, NULL, NULL };
+  FerryNativeStatus status = FERRY_NATIVE_OK;
+  FerryNativeWait wait;
+  PyObject *iterator;
+  PyObject *item;
+  Py_ssize_t n = 0;
+  gint64 timeout;
+
+  if (!ferry_native_parse (&signature, args, n_args, keywords, values)
+      || !parse_blocking (values[1], values[2], &timeout))
+    return NULL;
+  iterator = PyObject_GetIter (values[0]);
+  if (iterator == NULL)
+    return NULL;
+  wait = ferry_native_wait_begin (timeout);
+  while (status == FERRY_NATIVE_OK && (item = PyIter_Next (iterator)) != NULL)
+    {
+      status
+          = queue_put_one (SELF (object), item, timeout <= 0 ? timeout : ferry_native_wait_slice (&wait, G_MAXINT64));
+      Py_DECREF (item);
+      n += status == FERRY_NATIVE_OK;
+    }
+  Py_DECREF (iterator);
+  if (status == FERRY_NATIVE_FAILED || PyErr_Occurred ())
+    return NULL;
+  return PyLong_FromSsize_t (n);
+}
+
+static PyObject *
+queue_put_buffer (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
+{
+  Queue *self = SELF (object);
+  FerryNativeChannel *sender = queue_sender (self);
+  PyObject *method;
+  PyObject *result;
+
+  if (sender == NULL)
+    return NULL;
+  method = PyObject_GetAttrString ((PyObject *) sender, "send");
+  if (method == NULL)
+    return NULL;
+  if (self->tasks != NULL)
+    atomic_fetch_add_explicit (&self->tasks->unfinished, 1, memory_order_seq_cst);
+  result = PyObject_Vectorcall (method, args, (size_t) n_args, NULL);
+  Py_DECREF (method);
+  if (result == NULL && self->tasks != NULL)
+    tasks_done (self->tasks);
+  return result;
+}
+
+/* ---- get ---- */
+
+static FerryNativeStatus
+queue_get_one (Queue *self, gint64 timeout, gboolean copy, PyObject **object)
+{
+  FerryNativeChannel *receiver = queue_receiver (self);
+  FerryNativeStatus status;
+
+  if (G_UNLIKELY (receiver == NULL))
+    return FERRY_NATIVE_FAILED;
+  Py_INCREF (receiver);
+  status = ferry_native_channel_get (receiver, timeout, copy, object);
+  Py_DECREF (receiver);
+  if (G_UNLIKELY (status == FERRY_NATIVE_FAILED && self->is_closed))
+    {
+      PyErr_Clear ();
+      queue_raise_closed (self);
+    }
+  return status;
+}
+
+static PyObject *
+queue_get_result (FerryNativeStatus status, PyObject *object)
+{
+  if (G_LIKELY (status == FERRY_NATIVE_OK))
+    return object;
+  if (status == FERRY_NATIVE_TIMED_OUT)
+    return raise_standard (&queue_empty, "Empty");
+  if (status == FERRY_NATIVE_ENDED)
+    ferry_native_raise_code (FERRY_ERROR_END_OF_STREAM,
+                             "every process that put into the queue has called end(), and everything is taken");
+  return NULL;
+}
+
+static PyObject *
+queue_get (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObject *keywords)
+{
+  static FerryNativeSignature signature = { "get", { "block", "timeout", "copy" }, 0 };
+  PyObject *values[3] = { NULL, NULL, NULL };
+  PyObject *result = NULL;
+  FerryNativeStatus status;
+  gint64 timeout = FERRY_WAIT_FOREVER;
+  int copy = FALSE;
+
+  if (G_UNLIKELY (n_args != 0 || keywords != NULL)
+      && (!ferry_native_parse (&signature, args, n_args, keywords, values)
+          || !parse_blocking (values[0], values[1], &timeout)
+          || (values[2] != NULL && (copy = PyObject_IsTrue (values[2])) < 0)))
+    return NULL;
+  status = queue_get_one (SELF (object), timeout, copy, &result);
+  return queue_get_result (status, result);
+}
+
+static PyObject *
+queue_get_nowait (PyObject *object, PyObject *unused)
+{
+  PyObject *result = NULL;
+  FerryNativeStatus status = queue_get_one (SELF (object), FERRY_NO_WAIT, FALSE, &result);
+
+  return queue_get_result (status, result);
+}
+
+static PyObject *
+queue_get_many (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObject *keywords)
+{
+  static FerryNativeSignature signature = { "get_many", { "max", "block", "timeout" }, 0 };
+  PyObject *values[3] = { NULL, NULL, NULL };
+  FerryNativeStatus status;
+  PyObject *item = NULL;
+  PyObject *list;
+  Py_ssize_t max = PY_SSIZE_T_MAX;
+  gint64 timeout;
+
+  if (!ferry_native_parse (&signature, args, n_args, keywords, values)
+      || !parse_blocking (values[1], values[2], &timeout))
+    return NULL;
+  if (values[0] != NULL && values[0] != Py_None)
+    {
+      max = PyNumber_AsSsize_t (values[0], PyExc_OverflowError);
+      if (max == -1 && PyErr_Occurred ())
+        return NULL;
+      if (max < 0)
+        {
+          PyErr_SetString (PyExc_ValueError, "max must not be negative");
+          return NULL;
+        }
+    }
+  list = PyList_New (0);
+  if (list == NULL || max == 0)
+    return list;
+  /* The first one may be waited for. */
+  status = queue_get_one (SELF (object), timeout, FALSE, &item);
+  if (status != FERRY_NATIVE_OK)
+    {
+      Py_DECREF (list);
+      return queue_get_result (status, NULL);
+    }
+  while (status == FERRY_NATIVE_OK)
+    {
+      int appended = PyList_Append (list, item);
+
+      Py_DECREF (item);
+      if (appended < 0)
+        {
+          Py_DECREF (list);
+          return NULL;
+        }
+      if (PyList_GET_SIZE (list) >= max)
+        break;
+      status = queue_get_one (SELF (object), FERRY_NO_WAIT, FALSE, &item);
+    }
+  /* What was got is not thrown away for an error of the next; that one is lost alone. */
+  if (status == FERRY_NATIVE_FAILED)
+    PyErr_WriteUnraisable (object);
+  return list;
+}
+
+static PyObject *
+queue_iternext (PyObject *object)
+{
+  PyObject *result = NULL;
+  FerryNativeStatus status = queue_get_one (SELF (object), FERRY_WAIT_FOREVER, FALSE, &result);
+
+  return status == FERRY_NATIVE_OK ? result : NULL;
+}
+
+/* ---- looking ---- */
+
+/* Either end counts. */
+static Py_ssize_t
+queue_count (Queue *self)
+{
+  FerryNativeChannel *channel = self->receiver != NULL ? self->receiver : self->sender;
+
+  if (self->is_closed || channel == NULL)
+    channel = queue_receiver (self);
+  return channel != NULL ? ferry_native_channel_count_waiting (channel) : -1;
+}
+
+static PyObject *
+queue_qsize (PyObject *object, PyObject *unused)
+{
+  Py_ssize_t n = queue_count (SELF (object));
+
+  return n >= 0 ? PyLong_FromSsize_t (n) : NULL;
+}
+
+static PyObject *
+queue_empty_method (PyObject *object, PyObject *unused)
+{
+  Py_ssize_t n = queue_count (SELF (object));
+
+  return n >= 0 ? PyBool_FromLong (n == 0) : NULL;
+}
+
+static PyObject *
+queue_full_method (PyObject *object, PyObject *unused)
+{
+  Queue *self = SELF (object);
+  Py_ssize_t n = queue_count (self);
+  FerryNativeChannel *channel = self->receiver != NULL ? self->receiver : self->sender;
+  guint capacity = 0;
+
+  if (n < 0)
+    return NULL;
+  g_object_get (channel->channel, "capacity", &capacity, NULL);
+  return PyBool_FromLong (n >= (Py_ssize_t) capacity);
+}
+
+static PyObject *
+queue_end (PyObject *object, PyObject *unused)
+{
+  FerryNativeChannel *sender = queue_sender (SELF (object));
+  g_autoptr (GError) error = NULL;
+
+  if (sender == NULL)
+    return NULL;
+  if (!ferry_channel_end_of_stream (sender->channel, &error))
+    return ferry_native_raise (&error);
+  Py_RETURN_NONE;
+}
+
+static PyObject *
+queue_loan_buffer (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
+{
+  FerryNativeChannel *sender = queue_sender (SELF (object));
+  Py_ssize_t size;
+  gint64 timeout;
+
+  if (n_args != 2)
+    {
+      PyErr_SetString (PyExc_TypeError, "_loan_buffer() takes a size and a time-out");
+      return NULL;
+    }
+  size = PyNumber_AsSsize_t (args[0], PyExc_OverflowError);
+  if (sender == NULL || (size == -1 && PyErr_Occurred ()) || !ferry_native_parse_timeout (args[1], &timeout))
+    return NULL;
+  return ferry_native_channel_loan (sender, (gsize) size, timeout);
+}
+
+/* The endpoint of a role, opened if need be; for what is not in a hurry. */
+static PyObject *
+queue_endpoint (PyObject *object, PyObject *role)
+{
+  FerryNativeChannel *channel = PyObject_IsTrue (role) ? queue_sender (SELF (object)) : queue_receiver (SELF (object));
+
+  return Py_XNewRef ((PyObject *) channel);
+}
+
+static PyObject *
+queue_descriptors (PyObject *object, PyObject *unused)
+{
+  int control_fd;
+  int data_fd;
+
+  if (SELF (object)->is_closed)
+    return queue_raise_closed (SELF (object));
+  if (SELF (object)->name != NULL || !queue_get_descriptors (SELF (object), &control_fd, &data_fd))
+    Py_RETURN_NONE;
+  return Py_BuildValue ("(iii)", control_fd, data_fd, SELF (object)->tasks_fd);
+}
+
+static PyObject *
+queue_set_closed_error (PyObject *object, PyObject *args)
+{
+  PyObject *class;
+  PyObject *text;
+
+  if (!PyArg_ParseTuple (args, "OO", &class, &text))
+    return NULL;
+  Py_SETREF (SELF (object)->closed_error, Py_NewRef (class));
+  Py_SETREF (SELF (object)->closed_text, Py_NewRef (text));
+  Py_RETURN_NONE;
+}
+
+static PyObject *
+queue_get_closed (PyObject *object, void *closure)
+{
+  return PyBool_FromLong (SELF (object)->is_closed);
+}
+
+static PyObject *
+queue_get_name (PyObject *object, void *closure)
+{
+  return Py_BuildValue ("z", SELF (object)->name);
+}
+
+static PyObject *
+queue_get_transport (PyObject *object, void *closure)
+{
+  return Py_BuildValue ("z", SELF (object)->transport);
+}
+
+static PyObject *
+queue_get_codec (PyObject *object, void *closure)
+{
+  return Py_BuildValue ("z", SELF (object)->codec);
+}
+
+#define FAST(function) ((PyCFunction) (void (*) (void)) (function)), METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef queue_methods[] = {
+  { "put", FAST (queue_put),
+    "put($self, /, obj, block=True, timeout=None)\n--\n\n"
+    "Put an object into the queue.\n\n"
+    "It is encoded and copied when the call returns: there is no feeder thread, an object that can't\n"
+    "be encoded raises here, and a process may end right after it.\n\n"
+    "Parameters\n----------\n"
+    "obj : object\n    Anything that codec-python encodes or pickle pickles.\n"
+    "block : bool, default True\n    Whether to wait for room.\n"
+    "timeout : float or None, optional\n    For how many seconds at most.\n\n"
+    "Raises\n------\n"
+    "queue.Full\n    There is no room, or none came in time.\n"
+    "ValueError\n    The queue is closed.\n"
+    "ferry.CodecError\n    The object can't be encoded." },
+  { "put_nowait", queue_put_nowait, METH_O, "put_nowait($self, obj, /)\n--\n\nThe same as ``put(obj, block=False)``." },
+  { "put_many", FAST (queue_put_many),
+    "put_many($self, /, iterable, block=True, timeout=None)\n--\n\n"
+    "Put one object after the other.\n\n"
+    "Returns\n-------\nint\n    How many were put: all of them, unless the time-out came first." },
+  { "get", FAST (queue_get),
+    "get($self, /, block=True, timeout=None, copy=False)\n--\n\n"
+    "Take the next object out of the queue.\n\n"
+    "Parameters\n----------\n"
+    "block : bool, default True\n    Whether to wait for one.\n"
+    "timeout : float or None, optional\n    For how many seconds at most.\n"
+    "copy : bool, default False\n    Whether arrays get memory of their own; else they are writable views on the\n"
+    "    message, which stays in shared memory as long as they exist.\n\n"
+    "Raises\n------\n"
+    "queue.Empty\n    There is none, or none came in time.\n"
+    "EOFError\n    Every process that put has called `end()`, and everything is taken.\n"
+    "ValueError\n    The queue is closed." },
+  { "get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait($self, /)\n--\n\nThe same as ``get(block=False)``." },
+  { "get_many", FAST (queue_get_many),
+    "get_many($self, /, max=None, block=True, timeout=None)\n--\n\n"
+    "Take what is there, waiting for the first object only.\n\n"
+    "Parameters\n----------\n"
+    "max : int or None, optional\n    How many at most.\n\n"
+    "Returns\n-------\nlist\n    At least one object, or none with ``max=0``.\n\n"
+    "Raises\n------\nqueue.Empty\n    As `get()`." },
+  { "qsize", queue_qsize, METH_NOARGS,
+    "qsize($self, /)\n--\n\nHow many objects were put and not yet taken, in all processes." },
+  { "empty", queue_empty_method, METH_NOARGS,
+    "empty($self, /)\n--\n\nWhether nothing waits at this moment. Unlike `multiprocessing.Queue` exact: what was put "
+    "is seen." },
+  { "full", queue_full_method, METH_NOARGS, "full($self, /)\n--\n\nWhether there is no room at this moment." },
+  { "end", queue_end, METH_NOARGS,
+    "end($self, /)\n--\n\n"
+    "Declare that this process puts no more. When all processes that opened the queue for putting\n"
+    "have, and everything is taken, iteration ends and `get()` raises EOFError." },
+  { "close", queue_close, METH_NOARGS,
+    "close($self, /)\n--\n\n"
+    "This process uses the queue no more: `put()` and `get()` raise ValueError. Others go on." },
+  { "_put_buffer", (PyCFunction) (void (*) (void)) queue_put_buffer, METH_FASTCALL, NULL },
+  { "_loan_buffer", (PyCFunction) (void (*) (void)) queue_loan_buffer, METH_FASTCALL, NULL },
+  { "_endpoint", queue_endpoint, METH_O, NULL },
+  { "_descriptors", queue_descriptors, METH_NOARGS, NULL },
+  { "_set_closed_error", queue_set_closed_error, METH_VARARGS, NULL },
+  { "_task_done", queue_task_done, METH_NOARGS, NULL },
+  { "_wait_tasks", queue_wait_tasks, METH_NOARGS, NULL },
+  { NULL },
+};
+
+static PyGetSetDef queue_getset[] = {
+  { "closed", queue_get_closed, NULL, "bool: whether `close()` was called in this process", NULL },
+  { "name", queue_get_name, NULL, "str or None: under which other programs find it", NULL },
+  { "transport", queue_get_transport, NULL, "str: what memory it lives in", NULL },
+  { "codec", queue_get_codec, NULL, "str: the codec, or auto", NULL },
+  { NULL },
+};
+
+static PyMemberDef queue_members[] = {
+  { "__weaklistoffset__", T_PYSSIZET, offsetof (Queue, weakrefs), READONLY, NULL },
+  { NULL },
+};
+
+PyTypeObject FerryNativeQueue_Type = {
+  PyVarObject_HEAD_INIT (NULL, 0).tp_name = "ferry._native.Queue",
+  .tp_basicsize = sizeof (Queue),
+  .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+  .tp_new = queue_new,
+  .tp_init = queue_init,
+  .tp_dealloc = queue_dealloc,
+  .tp_iter = PyObject_SelfIter,
+  .tp_iternext = queue_iternext,
+  .tp_methods = queue_methods,
+  .tp_getset = queue_getset,
+  .tp_members = queue_members,
+};

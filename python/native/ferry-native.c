@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ferry-native.h"
+
+#include <math.h>
+
+/* ---- errors ---- */
+
+static PyObject *raise_code; /* ferry.errors.raise_code */
+
+PyObject *
+ferry_native_raise_code (FerryError code, const char *message)
+{
+  PyObject *result;
+
+  if (raise_code == NULL)
+    {
+      PyObject *module = PyImport_ImportModule ("ferry.errors");
+
+      if (module == NULL)
+        return NULL;
+      raise_code = PyObject_GetAttrString (module, "raise_code");
+      Py_DECREF (module);
+      if (raise_code == NULL)
+        return NULL;
+    }
+  result = PyObject_CallFunction (raise_code, "is", (int) code, message);
+  Py_XDECREF (result); /* it always raises */
+  return NULL;
+}
+
+PyObject *
+ferry_native_raise (GError **error)
+{
+  g_autoptr (GError) local = g_steal_pointer (error);
+
+  /* What Python raised inside a codec is worth more than its description. */
+  if (PyErr_Occurred ())
+    return NULL;
+  if (local == NULL)
+    {
+      PyErr_SetString (PyExc_RuntimeError, "a call of Ferry failed without saying why");
+      return NULL;
+    }
+  if (local->domain != FERRY_ERROR)
+    {
+      PyErr_SetString (PyExc_OSError, local->message);
+      return NULL;
+    }
+  return ferry_native_raise_code ((FerryError) local->code, local->message);
+}
+
+/* ---- codecs ---- */
+
+const FerryNativeCodec *
+ferry_native_get_codec (const char *name, gboolean pickle)
+{
+  static GHashTable *codecs; /* under the GIL */
+  g_autofree char *key = g_strconcat (name, pickle ? "+" : "", NULL);
+  g_autoptr (GError) error = NULL;
+  FerryNativeCodec *codec;
+  FerryCodec *object;
+
+  if (codecs == NULL)
+    codecs = g_hash_table_new (g_str_hash, g_str_equal);
+  codec = g_hash_table_lookup (codecs, key);
+  if (codec != NULL)
+    return codec;
+  object = ferry_registry_create_codec (ferry_registry_get_default (), name, &error);
+  if (object == NULL)
+    {
+      ferry_native_raise (&error);
+      return NULL;
+    }
+  if (g_object_class_find_property (G_OBJECT_GET_CLASS (object), "pickle") != NULL)
+    g_object_set (object, "pickle", pickle, NULL);
+  codec = g_new0 (FerryNativeCodec, 1);
+  codec->codec = object;
+  codec->iface = FERRY_CODEC_GET_IFACE (object);
+  g_hash_table_insert (codecs, g_steal_pointer (&key), codec);
+  return codec;
+}
+
+/* ---- arguments ---- */
+
+static gssize
+find_name (FerryNativeSignature *signature, PyObject *name)
+{
+  guint i;
+
+  for (i = 0; i < G_N_ELEMENTS (signature->names) && signature->interned[i] != NULL; i++)
+    if (signature->interned[i] == name)
+      return i;
+  for (i = 0; i < G_N_ELEMENTS (signature->names) && signature->interned[i] != NULL; i++)
+    if (PyUnicode_Compare (signature->interned[i], name) == 0)
+      return i;
+  return -1;
+}
+
+gboolean
+ferry_native_parse (FerryNativeSignature *signature, PyObject *const *args, Py_ssize_t n_args, PyObject *keywords,
+                    PyObject **values)
+{
+  Py_ssize_t n_keywords = keywords != NULL ? PyTuple_GET_SIZE (keywords) : 0;
+  guint n_names = 0;
+
+  if (G_UNLIKELY (signature->interned[0] == NULL))
+    for (guint i = 0; i < G_N_ELEMENTS (signature->names) && signature->names[i] != NULL; i++)
+      {
+        signature->interned[i] = PyUnicode_InternFromString (signature->names[i]);
+        if (signature->interned[i] == NULL)
+          return FALSE;
+      }
+  while (n_names < G_N_ELEMENTS (signature->names) && signature->names[n_names] != NULL)
+    n_names++;
+  if (G_UNLIKELY (n_args > (Py_ssize_t) n_names))
+    {
+      PyErr_Format (PyExc_TypeError, "%s() takes at most %u arguments (%zd given)", signature->function, n_names,
+                    n_args);
+      return FALSE;
+    }
+  for (Py_ssize_t i = 0; i < n_args; i++)
+    values[i] = args[i];
+  for (Py_ssize_t i = 0; i < n_keywords; i++)
+    {
+      PyObject *name = PyTuple_GET_ITEM (keywords, i);
+      gssize index = find_name (signature, name);
+
+      if (index < 0 || index < n_args)
+        {
+          PyErr_Format (PyExc_TypeError,
+                        index < 0 ? "%s() got an unexpected keyword argument '%U'"
+                                  : "%s() got multiple values for argument '%U'",
+                        signature->function, name);
+          return FALSE;
+        }
+      values[index] = args[n_args + i];
+    }
+  for (guint i = 0; i < signature->n_required; i++)
+    if (values[i] == NULL)
+      {
+        PyErr_Format (PyExc_TypeError, "%s() missing required argument '%s'", signature->function, signature->names[i]);
+        return FALSE;
+      }
+  return TRUE;
+}
+
+gboolean
+ferry_native_parse_timeout (PyObject *value, gint64 *timeout)
+{
+  double seconds;
+
+  if (value == NULL || value == Py_None)
+    {
+      *timeout = FERRY_WAIT_FOREVER;
+      return TRUE;
+    }
+  seconds = PyFloat_AsDouble (value);
+  if (seconds == -1.0 && PyErr_Occurred ())
+    return FALSE;
+  if (isnan (seconds))
+    {
+      PyErr_SetString (PyExc_ValueError, "timeout is not a number");
+      return FALSE;
+    }
+  if (seconds <= 0)
+    *timeout = FERRY_NO_WAIT;
+  else if (seconds > 1e12)
+    *timeout = FERRY_WAIT_FOREVER;
+  else
+    *timeout = MAX ((gint64) (seconds * G_USEC_PER_SEC), 1);
+  return TRUE;
+}
+
+/* ---- module ---- */
+
+static PyModuleDef module = {
+  PyModuleDef_HEAD_INIT,
+  .m_name = "ferry._native",
+  .m_doc = "The message path of the package ferry. Use the package.",
+  .m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__native (void);
+
+PyMODINIT_FUNC
+PyInit__native (void)
+{
+  static PyTypeObject *const types[]
+      = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type, &FerryNativeConnection_Type };
+  PyObject *gi;
+  PyObject *self;
+
+  /* It registers the type that Python objects have in GValues. */
+  gi = PyImport_ImportModule ("gi._gi");
+  if (gi == NULL)
+    return NULL;
+  Py_DECREF (gi);
+
+  self = PyModule_Create (&module);
+  if (self == NULL)
+    return NULL;
+  for (guint i = 0; i < G_N_ELEMENTS (types); i++)
+    if (PyModule_AddType (self, types[i]) < 0)
+      {
+        Py_DECREF (self);
+        return NULL;
+      }
+  return self;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The extension module ferry._native: what happens for every message. Setting up and everything that is not in a hurry
+ * is written in Python, in the package beside it. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <ferry.h>
+
+G_BEGIN_DECLS
+
+/* Waiting is done in slices, without the GIL; between them signal handlers run. Microseconds. */
+#define FERRY_NATIVE_SLICE_US (100 * 1000)
+/* Encodings up to this size, in bytes, are made on the stack and copied into shared memory. */
+#define FERRY_NATIVE_STACK (4096)
+/* From this size on, in bytes, getting memory may take so long that other threads should run meanwhile. */
+#define FERRY_NATIVE_PATIENT_SIZE (16 * 1024 * 1024)
+
+/* How a call ended that may have to wait. */
+typedef enum
+{
+  FERRY_NATIVE_FAILED = -1, /* a Python exception is set */
+  FERRY_NATIVE_OK,
+  FERRY_NATIVE_TIMED_OUT, /* no exception is set, and so it is with those below */
+  FERRY_NATIVE_ENDED,
+  FERRY_NATIVE_INTERRUPTED, /* only where the caller asked to look at something itself */
+} FerryNativeStatus;
+
+/* A codec of this process. */
+typedef struct
+{
+  FerryCodec *codec;
+  FerryCodecInterface *iface;
+} FerryNativeCodec;
+
+/* ---- Buffer ---- */
+
+typedef struct
+{
+  PyObject_HEAD FerryBuffer *buffer; /* NULL: released, or sent */
+  Py_ssize_t n_exports;
+  PyObject *weakrefs;
+} FerryNativeBuffer;
+
+extern PyTypeObject FerryNativeBuffer_Type;
+
+PyObject *ferry_native_buffer_new (FerryBuffer *buffer); /* takes the reference */
+
+/* ---- Channel ---- */
+
+typedef struct
+{
+  PyObject_HEAD FerryChannel *channel; /* NULL: closed, and nobody is inside any more */
+  FerryNativeCodec fixed;              /* codec NULL: chosen for each message */
+  gboolean pickle;
+  gboolean is_raw; /* the codec is raw: buffers in, bytes out */
+  gboolean is_open;
+  gboolean is_closed;
+  gboolean waits_for_room; /* the overflow policy is one that does not drop */
+  guint n_inside;          /* calls that released the GIL */
+  gint64 timeout;          /* of calls that name none: negative, for ever */
+  PyObject *weakrefs;
+} FerryNativeChannel;
+
+extern PyTypeObject FerryNativeChannel_Type;
+
+FerryNativeChannel *ferry_native_channel_create (PyTypeObject *type, const char *description, FerryRole role,
+                                                 const char *codec, gboolean pickle);
+int ferry_native_channel_set (FerryNativeChannel *self, PyObject *key, PyObject *value);
+int ferry_native_channel_open (FerryNativeChannel *self);
+void ferry_native_channel_close (FerryNativeChannel *self);
+
+FerryNativeStatus ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 timeout);
+FerryNativeStatus ferry_native_channel_put_bytes (FerryNativeChannel *self, const guint8 *data, gsize size,
+                                                  gint64 timeout);
+FerryNativeStatus ferry_native_channel_put_buffer (FerryNativeChannel *self, FerryBuffer *buffer, gint64 timeout);
+FerryNativeStatus ferry_native_channel_take (FerryNativeChannel *self, gint64 timeout, FerryBuffer **buffer);
+/* Takes the reference to the buffer. */
+PyObject *ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboolean copy);
+FerryNativeStatus ferry_native_channel_get (FerryNativeChannel *self, gint64 timeout, gboolean copy, PyObject **object);
+PyObject *ferry_native_channel_loan (FerryNativeChannel *self, gsize size, gint64 timeout);
+Py_ssize_t ferry_native_channel_count_waiting (FerryNativeChannel *self);
+gboolean ferry_native_channel_get_descriptors (FerryNativeChannel *self, int *control_fd, int *data_fd);
+
+/* ---- Queue, Connection ---- */
+
+extern PyTypeObject FerryNativeQueue_Type;
+extern PyTypeObject FerryNativeConnection_Type;
+
+/* ---- the rest ---- */
+
+/* Sets the Python exception for an error, and frees the error. Returns NULL. */
+PyObject *ferry_native_raise (GError **error);
+PyObject *ferry_native_raise_code (FerryError code, const char *message);
+
+/* Codec objects that the whole process shares; NULL with an exception. */
+const FerryNativeCodec *ferry_native_get_codec (const char *name, gboolean pickle);
+
+/* Positional and keyword arguments of a METH_FASTCALL | METH_KEYWORDS function. @names are interned; the first
+ * @n_required must be given. What is not given stays as it is in @values. */
+typedef struct
+{
+  const char *function;
+  const char *names[6];
+  guint n_required;
+  PyObject *interned[6];
+} FerryNativeSignature;
+
+gboolean ferry_native_parse (FerryNativeSignature *signature, PyObject *const *args, Py_ssize_t n_args,
+                             PyObject *keywords, PyObject **values);
+
+/* None: for ever (-1); a number of seconds: microseconds, negative ones are 0. FALSE with an exception. */
+gboolean ferry_native_parse_timeout (PyObject *value, gint64 *timeout);
+
+/* Slices of a wait. */
+typedef struct
+{
+  gint64 deadline; /* g_get_monotonic_time(); negative: none */
+} FerryNativeWait;
+
+static inline FerryNativeWait
+ferry_native_wait_begin (gint64 timeout)
+{
+  gint64 now;
+
+  if (timeout < 0)
+    return (FerryNativeWait){ -1 };
+  now = g_get_monotonic_time ();
+  return (FerryNativeWait){ timeout > G_MAXINT64 - now ? -1 : now + timeout };
+}
+
+/* How long the next slice may be; 0: it is over. */
+static inline gint64
+ferry_native_wait_slice (const FerryNativeWait *wait, gint64 longest)
+{
+  if (wait->deadline < 0)
+    return longest;
+  return CLAMP (wait->deadline - g_get_monotonic_time (), 0, longest);
+}
+
+G_END_DECLS
