@@ -339,12 +339,29 @@ put_field (GByteArray *to, PyObject *name, PyObject *field, guint nesting)
   return put_descr (to, (PyArray_Descr *) PyTuple_GetItem (field, 0), nesting + 1);
 }
 
+/* The type of elements whose fields are attributes. Borrowed; NULL without an exception if NumPy has lost it. */
+static PyObject *
+get_record_type (void)
+{
+  static PyObject *type;
+
+  if (G_UNLIKELY (type == NULL))
+    {
+      PyObject *numpy = PyImport_ImportModule ("numpy");
+
+      type = numpy != NULL ? PyObject_GetAttrString (numpy, "record") : NULL;
+      Py_XDECREF (numpy);
+      PyErr_Clear ();
+    }
+  return type;
+}
+
 static gboolean
 put_structure (GByteArray *to, PyArray_Descr *descr, guint nesting)
 {
   PyObject *names = PyDataType_NAMES (descr);
   Py_ssize_t n = PyTuple_Size (names);
-  gboolean is_record = strcmp (descr->typeobj->tp_name, "numpy.record") == 0;
+  gboolean is_record = (PyObject *) descr->typeobj == get_record_type ();
 
   if (descr->type_num != NPY_VOID || (!is_record && descr->typeobj != &PyVoidArrType_Type))
     return FALSE;
@@ -826,16 +843,14 @@ take_array (Reader *reader, guint nesting)
 static PyArray_Descr *
 make_record (PyArray_Descr *descr)
 {
-  PyObject *numpy = PyImport_ImportModule ("numpy");
-  PyObject *record = numpy != NULL ? PyObject_GetAttrString (numpy, "record") : NULL;
+  PyObject *record = get_record_type ();
 
-  Py_XDECREF (numpy);
   if (record == NULL)
     {
       Py_DECREF ((PyObject *) descr);
       return NULL;
     }
-  return convert_object (Py_BuildValue ("(NN)", record, descr));
+  return convert_object (Py_BuildValue ("(ON)", record, descr));
 }
 
 /* The smallest field has a string, a byte, an offset, and a node of two bytes. */

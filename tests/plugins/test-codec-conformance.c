@@ -200,6 +200,95 @@ gvariant_create_copying (void)
   return codec;
 }
 
+#ifdef FERRY_TEST_NUMPY
+
+/*
+ * numpy
+ */
+
+/* The format, the shape up to the first -1, and how it lies in memory: strides in elements. */
+static const struct
+{
+  const char *format;
+  gint64 shape[4];
+  gint64 strides[3];
+  gsize offset; /* elements */
+} numpy_samples[] = {
+  { "<f8", { 10, -1 }, { 1 }, 0 },
+  { "<f4", { -1 }, { 0 }, 0 },
+  { ">i2", { 3, 5, -1 }, { 5, 1 }, 0 },
+  { "|b1", { 0, 7, -1 }, { 7, 1 }, 0 },
+  { "<u8", { 4, 3, -1 }, { 1, 4 }, 0 },
+  { "<c16", { 2, 3, 4, -1 }, { 12, 4, 1 }, 0 },
+  { "|u1", { 6, -1 }, { -1 }, 5 },
+  { "<i4", { 3, 4, -1 }, { 0, 2 }, 0 },
+  { "<M8[ns]", { 5, -1 }, { 1 }, 0 },
+  { "|S5", { 3, -1 }, { 1 }, 0 },
+  { "<U3", { 2, 2, -1 }, { 2, 1 }, 0 },
+  { "<E2", { 9, -1 }, { 1 }, 0 },
+  { "|V0", { 4, -1 }, { 1 }, 0 },
+  { "|V7", { 1, 1, 1, -1 }, { 1, 1, 1 }, 0 },
+  { "[('x', '<f4'), ('rgb', '|u1', (3,)), ('', '|V1')]", { 3, -1 }, { 1 }, 0 },
+  { "<f8", { 500, 200, -1 }, { 1, 500 }, 0 },
+};
+
+#define NUMPY_MEMORY (1 << 20)
+
+static void
+numpy_get_sample (guint i, GValue *value)
+{
+  g_autoptr (FerryTensor) plain = NULL;
+  g_autoptr (GError) error = NULL;
+  gint64 strides[3];
+  gint64 item_size;
+  guint n = 0;
+  guint8 *memory = g_malloc (NUMPY_MEMORY);
+  FerryTensor *tensor;
+
+  for (gsize b = 0; b < NUMPY_MEMORY; b++)
+    memory[b] = (guint8) (b * 11 + i);
+  plain = ferry_tensor_new (numpy_samples[i].format, NULL, 0, &error);
+  ferry_assert_no_error (error);
+  item_size = (gint64) ferry_tensor_get_item_size (plain);
+  for (; numpy_samples[i].shape[n] >= 0; n++)
+    strides[n] = numpy_samples[i].strides[n] * item_size;
+  tensor = ferry_tensor_new_take (numpy_samples[i].format, numpy_samples[i].shape, n, strides, memory, NUMPY_MEMORY,
+                                  numpy_samples[i].offset * (gsize) item_size, TRUE, g_free, memory, &error);
+  ferry_assert_no_error (error);
+  g_value_init (value, FERRY_TYPE_TENSOR);
+  g_value_take_boxed (value, tensor);
+}
+
+static void
+numpy_assert_equal (const GValue *sent, const GValue *decoded)
+{
+  ck_assert (G_VALUE_HOLDS (decoded, FERRY_TYPE_TENSOR));
+  ck_assert_str_eq (ferry_tensor_get_format (g_value_get_boxed (sent)),
+                    ferry_tensor_get_format (g_value_get_boxed (decoded)));
+  ck_assert (ferry_tensor_equal (g_value_get_boxed (sent), g_value_get_boxed (decoded)));
+}
+
+static void
+numpy_walk (const GValue *decoded)
+{
+  FerryTensor *tensor = g_value_get_boxed (decoded);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GBytes) bytes = ferry_tensor_to_bytes (tensor, &error);
+
+  ferry_assert_no_error (error);
+  g_bytes_hash (bytes);
+  ck_assert_ptr_nonnull (ferry_tensor_get_format (tensor));
+}
+
+static const guint8 *
+numpy_get_payload (const GValue *decoded, gsize *size)
+{
+  *size = ferry_tensor_get_size_bytes (g_value_get_boxed (decoded));
+  return ferry_tensor_get_data (g_value_get_boxed (decoded));
+}
+
+#endif
+
 int
 main (void)
 {
@@ -229,6 +318,16 @@ main (void)
         .assert_equal = gvariant_assert_equal,
         .walk = gvariant_walk,
     },
+#ifdef FERRY_TEST_NUMPY
+    {
+        .name = "numpy",
+        .n_samples = G_N_ELEMENTS (numpy_samples),
+        .get_sample = numpy_get_sample,
+        .assert_equal = numpy_assert_equal,
+        .walk = numpy_walk,
+        .get_payload = numpy_get_payload,
+    },
+#endif
   };
 
   return codec_conformance_run (codecs, G_N_ELEMENTS (codecs));
