@@ -3,4 +3,160 @@
 
 from __future__ import annotations
 
-Pipe = Connection = None
+import os
+import socket
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ferry import _native
+
+__all__ = ["Connection", "Pipe"]
+
+#: How many messages may wait in each direction.
+CAPACITY = 256
+_BELLS_SIZE = 4096
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+class Connection(_native.Connection):
+    """One end of a pipe, with the methods and rules of `multiprocessing.connection.Connection`.
+
+    Made by `Pipe()`. Objects are sent as by `ferry.Queue`: arrays are received as writable
+    views on shared memory. When the last process that had the other end has closed it or is
+    gone, killed for example, `recv()` raises EOFError once everything is received, and
+    `send()` BrokenPipeError. As with pipes that works when each process closes the ends that
+    it does not use.
+
+    It works after a fork, as an argument of processes that are spawned, and may be sent
+    through another connection. `multiprocessing.connection.wait()` accepts it.
+    """
+
+    def __init__(
+        self,
+        receive: _native.Queue | None,
+        send: _native.Queue | None,
+        socket_fd: int,
+        bells_fd: int,
+        side: int,
+    ) -> None:
+        super().__init__(receive, send, socket_fd, bells_fd, side)
+        _connections.add(self)
+
+    def recv_bytes_into(self, buf: Any, offset: int = 0) -> int:
+        """Receive the next message into a buffer.
+
+        Parameters
+        ----------
+        buf : object with the buffer protocol
+            Where to; it must be writable.
+        offset : int, default 0
+            Where in it, in bytes.
+
+        Returns
+        -------
+        int
+            The size of the message in bytes.
+
+        Raises
+        ------
+        multiprocessing.BufferTooShort
+            The message is longer; it is ``args[0]`` of the exception.
+        """
+        with memoryview(buf) as view, view.cast("B") as target:
+            if offset < 0:
+                raise ValueError("negative offset")
+            if offset > target.nbytes:
+                raise ValueError("offset too large")
+            contents = self._recv_contents()
+            if isinstance(contents, tuple):
+                contents = self._dumps(contents[0])
+            size = len(contents)
+            if target.nbytes < offset + size:
+                from multiprocessing import BufferTooShort
+
+                raise BufferTooShort(bytes(contents))
+            target[offset : offset + size] = contents
+            return size
+
+    def _loads(self, data: bytes) -> Any:
+        from multiprocessing.reduction import ForkingPickler
+
+        return ForkingPickler.loads(data)
+
+    def _dumps(self, obj: Any) -> bytes:
+        from multiprocessing.reduction import ForkingPickler
+
+        return bytes(ForkingPickler.dumps(obj))
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        from multiprocessing.reduction import DupFd
+
+        receive, send, socket_fd, bells_fd, side = self._descriptors()
+        queues = [None if queue is None else [DupFd(fd) for fd in queue._descriptors()[:2]] for queue in (receive, send)]
+        return _rebuild, (type(self), queues, DupFd(socket_fd), DupFd(bells_fd), side)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<{type(self).__module__}.{type(self).__qualname__} {state}>"
+
+
+def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802 - the name of the standard library
+    """Make a pipe between two processes.
+
+    Parameters
+    ----------
+    duplex : bool, default True
+        Whether both ends send and receive; if not, the first one only receives and the second
+        one only sends.
+
+    Returns
+    -------
+    tuple of Connection
+        Its two ends.
+    """
+    sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    bells = os.memfd_create("ferry-bells", os.MFD_CLOEXEC)
+    os.ftruncate(bells, _BELLS_SIZE)
+    to_first = _make_queue()
+    to_second = _make_queue() if duplex else None
+    return (
+        Connection(to_first, _other_end(to_second), sockets[0].detach(), os.dup(bells), 0),
+        Connection(to_second, _other_end(to_first), sockets[1].detach(), bells, 1),
+    )
+
+
+def _make_queue() -> _native.Queue:
+    return _native.Queue("memfd", capacity=CAPACITY)
+
+
+def _other_end(queue: _native.Queue | None) -> _native.Queue | None:
+    if queue is None:
+        return None
+    control_fd, data_fd, _ = queue._descriptors()
+    return _native.Queue("memfd", create=False, control_fd=os.dup(control_fd), data_fd=os.dup(data_fd))
+
+
+def _rebuild(cls: type[Connection], queues: list[Any], socket_fd: Any, bells_fd: Any, side: int) -> Connection:
+    ends = [
+        None
+        if fds is None
+        else _native.Queue("memfd", create=False, control_fd=fds[0].detach(), data_fd=fds[1].detach())
+        for fds in queues
+    ]
+    return cls(ends[0], ends[1], socket_fd.detach(), bells_fd.detach(), side)
+
+
+def _after_fork() -> None:
+    for connection in _connections:
+        connection._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

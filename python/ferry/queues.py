@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 #: What ``maxsize=0`` stands for: as many as a semaphore of `multiprocessing` counts to.
-UNLIMITED = 32767
+UNLIMITED = 1024
 
 
 class Queue(_native.Queue):

@@ -661,7 +661,7 @@ ferry_native_channel_take (FerryNativeChannel *self, gint64 timeout, FerryBuffer
 }
 
 PyObject *
-ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboolean copy)
+ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboolean copy, gboolean *was_raw)
 {
   FerryChannel *channel = self->channel;
   GError *error = NULL;
@@ -687,6 +687,8 @@ ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboo
   ferry_buffer_unref (buffer);
   if (G_UNLIKELY (!ok))
     return ferry_native_raise (&error);
+  if (was_raw != NULL)
+    *was_raw = G_VALUE_HOLDS (&value, G_TYPE_BYTES);
   return value_steal (&value);
 }
 
@@ -698,7 +700,7 @@ ferry_native_channel_get (FerryNativeChannel *self, gint64 timeout, gboolean cop
 
   if (G_UNLIKELY (status != FERRY_NATIVE_OK))
     return status;
-  *object = ferry_native_channel_decode (self, buffer, copy);
+  *object = ferry_native_channel_decode (self, buffer, copy, NULL);
   return G_LIKELY (*object != NULL) ? FERRY_NATIVE_OK : FERRY_NATIVE_FAILED;
 }
 
@@ -976,7 +978,7 @@ channel_decode (PyObject *object, PyObject *argument)
       return NULL;
     }
   return channel_check_open (SELF (object))
-             ? ferry_native_channel_decode (SELF (object), ferry_buffer_ref (buffer->buffer), FALSE)
+             ? ferry_native_channel_decode (SELF (object), ferry_buffer_ref (buffer->buffer), FALSE, NULL)
              : NULL;
 }
 

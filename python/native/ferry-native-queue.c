@@ -180,6 +180,18 @@ queue_receiver (Queue *self)
   return self->receiver;
 }
 
+FerryNativeChannel *
+ferry_native_queue_get_sender (PyObject *queue)
+{
+  return queue_sender (SELF (queue));
+}
+
+FerryNativeChannel *
+ferry_native_queue_get_receiver (PyObject *queue)
+{
+  return queue_receiver (SELF (queue));
+}
+
 /* ---- life ---- */
 
 static gboolean

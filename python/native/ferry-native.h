@@ -78,7 +78,7 @@ FerryNativeStatus ferry_native_channel_put_bytes (FerryNativeChannel *self, cons
 FerryNativeStatus ferry_native_channel_put_buffer (FerryNativeChannel *self, FerryBuffer *buffer, gint64 timeout);
 FerryNativeStatus ferry_native_channel_take (FerryNativeChannel *self, gint64 timeout, FerryBuffer **buffer);
 /* Takes the reference to the buffer. */
-PyObject *ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboolean copy);
+PyObject *ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboolean copy, gboolean *was_raw);
 FerryNativeStatus ferry_native_channel_get (FerryNativeChannel *self, gint64 timeout, gboolean copy, PyObject **object);
 PyObject *ferry_native_channel_loan (FerryNativeChannel *self, gsize size, gint64 timeout);
 Py_ssize_t ferry_native_channel_count_waiting (FerryNativeChannel *self);
@@ -87,6 +87,10 @@ gboolean ferry_native_channel_get_descriptors (FerryNativeChannel *self, int *co
 /* ---- Queue, Connection ---- */
 
 extern PyTypeObject FerryNativeQueue_Type;
+
+/* The endpoints of a queue, borrowed, opened at their first use in this process; NULL with an exception. */
+FerryNativeChannel *ferry_native_queue_get_sender (PyObject *queue);
+FerryNativeChannel *ferry_native_queue_get_receiver (PyObject *queue);
 extern PyTypeObject FerryNativeConnection_Type;
 
 /* ---- the rest ---- */
