@@ -29,6 +29,10 @@ GType ferry_plugin_module_get_element_type (FerryPluginModule *self, GType featu
 
 FerryPlugin *ferry_plugin_new_static (const FerryPluginDescriptor *descriptor);
 
+FerryPlugin *ferry_plugin_begin_program (const char *name, const char *description);
+
+void ferry_plugin_end_program (FerryPlugin *self);
+
 FerryPlugin *ferry_plugin_new_known (const char *filename, FerryPluginState state, const char *reason,
                                      const char *version, const char *license, const char *description,
                                      const char *origin);

@@ -604,6 +604,27 @@ ferry_plugin_new_static (const FerryPluginDescriptor *descriptor)
   return self;
 }
 
+/* What a program registers itself: no module. Features are registered before ferry_plugin_end_program(). */
+FerryPlugin *
+ferry_plugin_begin_program (const char *name, const char *description)
+{
+  g_autoptr (FerryPluginModule) module = ferry_plugin_module_new (name, NULL, NULL);
+  FerryPlugin *self = ferry_plugin_new (module);
+
+  self->description = g_strdup (description);
+  self->origin = g_strdup (g_get_prgname ());
+  self->registering = TRUE;
+  return self;
+}
+
+void
+ferry_plugin_end_program (FerryPlugin *self)
+{
+  self->registering = FALSE;
+  /* Pairs with the acquire load in ferry_plugin_module_is_loaded(). */
+  g_atomic_int_set (&self->module->loaded, TRUE);
+}
+
 /* A plugin of which only the cache knows; its features are added next. */
 FerryPlugin *
 ferry_plugin_new_known (const char *filename, FerryPluginState state, const char *reason, const char *version,

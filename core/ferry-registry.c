@@ -49,7 +49,21 @@ struct _FerryRegistry
   GPtrArray *plugins;
   GPtrArray *features; /* the ones in use, best rank first */
   GHashTable *warned;  /* paths */
+  GPtrArray *registrations;
 };
+
+/* What the program itself offers. Kept, as each refresh makes new plugins. */
+typedef struct
+{
+  GType feature_type;
+  char *name;
+  int rank;
+  FerryTransportCapabilities capabilities; /* of a transport */
+  char *wire_name;                         /* of a codec */
+  guint wire_version;
+  char *description;
+  GType element_type;
+} Registration;
 
 typedef enum
 {
@@ -104,6 +118,33 @@ static const FerryPluginDescriptor core_descriptor = {
 };
 
 static void
+registration_free (Registration *self)
+{
+  g_free (self->name);
+  g_free (self->wire_name);
+  g_free (self->description);
+  g_free (self);
+}
+
+static FerryPlugin *
+registration_make_plugin (const Registration *self, GError **error)
+{
+  g_autoptr (FerryPlugin) plugin = ferry_plugin_begin_program (self->name, self->description);
+  gboolean ok;
+
+  if (self->feature_type == FERRY_TYPE_CODEC_FACTORY)
+    ok = ferry_plugin_register_codec (plugin, self->name, self->rank, self->wire_name, self->wire_version,
+                                      self->description, self->element_type, error);
+  else
+    ok = ferry_plugin_register_transport (plugin, self->name, self->rank, self->capabilities, self->description,
+                                          self->element_type, error);
+  if (!ok)
+    return NULL;
+  ferry_plugin_end_program (plugin);
+  return g_steal_pointer (&plugin);
+}
+
+static void
 module_file_free (ModuleFile *self)
 {
   g_free (self->path);
@@ -122,6 +163,7 @@ ferry_registry_finalize (GObject *object)
   g_clear_pointer (&self->plugins, g_ptr_array_unref);
   g_clear_pointer (&self->features, g_ptr_array_unref);
   g_clear_pointer (&self->warned, g_hash_table_unref);
+  g_clear_pointer (&self->registrations, g_ptr_array_unref);
   g_mutex_clear (&self->lock);
 
   G_OBJECT_CLASS (ferry_registry_parent_class)->finalize (object);
@@ -142,6 +184,7 @@ ferry_registry_init (FerryRegistry *self)
   self->plugins = g_ptr_array_new_with_free_func (g_object_unref);
   self->features = g_ptr_array_new_with_free_func (g_object_unref);
   self->warned = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  self->registrations = g_ptr_array_new_with_free_func ((GDestroyNotify) registration_free);
 }
 
 /* Finding files */
@@ -546,6 +589,10 @@ refresh (FerryRegistry *self, Refresh what, GError **error)
   scan.plugins = g_ptr_array_new_with_free_func (g_object_unref);
   g_ptr_array_add (scan.plugins, ferry_plugin_new_static (&core_descriptor));
   g_hash_table_insert (scan.names, g_strdup (core_descriptor.name), g_ptr_array_index (scan.plugins, 0));
+
+  /* They were made once, so nothing is wrong with them. */
+  for (guint i = 0; i < self->registrations->len; i++)
+    g_ptr_array_add (scan.plugins, registration_make_plugin (g_ptr_array_index (self->registrations, i), NULL));
 
   for (guint i = 0; self->paths[i] != NULL; i++)
     {
@@ -1100,6 +1147,127 @@ require_feature (FerryRegistry *self, GType type, const char *name, GError **err
       return NULL;
     }
   return g_object_ref (feature);
+}
+
+/* Takes the registration. */
+static gboolean
+add_registration (FerryRegistry *self, Registration *registration, GError **error)
+{
+  g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&self->lock);
+  g_autoptr (FerryPlugin) plugin = NULL;
+  g_autoptr (GPtrArray) features = NULL;
+  g_autoptr (GHashTable) overrides = NULL;
+  FerryFeature *other;
+  gpointer rank;
+
+  ensure_loaded (self);
+  plugin = registration_make_plugin (registration, error);
+  if (plugin == NULL)
+    {
+      registration_free (registration);
+      return FALSE;
+    }
+  other = find_in (self->features, registration->feature_type, registration->name);
+  if (other != NULL)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
+                   "there is a %s '%s' already, of plugin '%s'; register yours under another name",
+                   get_kind (registration->feature_type), registration->name, ferry_feature_get_plugin_name (other));
+      registration_free (registration);
+      return FALSE;
+    }
+
+  features = ferry_plugin_list_features (plugin);
+  overrides = parse_rank_overrides ();
+  if (g_hash_table_lookup_extended (overrides, registration->name, NULL, &rank))
+    ferry_feature_set_rank (g_ptr_array_index (features, 0), GPOINTER_TO_INT (rank));
+  g_ptr_array_add (self->registrations, registration);
+  g_ptr_array_add (self->plugins, g_object_ref (plugin));
+  g_ptr_array_add (self->features, g_object_ref (g_ptr_array_index (features, 0)));
+  g_ptr_array_sort (self->features, compare_ranks);
+  return TRUE;
+}
+
+/**
+ * ferry_registry_register_transport:
+ * @self: a registry
+ * @name: the name that descriptions use: up to 64 bytes of `a-z`, `0-9` and `-`
+ * @rank: how much it is preferred to others: 0 or more, see [enum@Rank]
+ * @capabilities: what it can do
+ * @description: what it is, in one line
+ * @element_type: a type that implements [iface@Transport]
+ * @error: return location for an error
+ *
+ * Registers a transport of the program itself, which is in no plugin's module: a class in another language for
+ * example. It holds for this process and this registry, until the end.
+ *
+ * Returns: %TRUE on success; %FALSE with %FERRY_ERROR_INVALID_ARGUMENT if an argument is wrong or there is a
+ *   transport of that name
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_registry_register_transport (FerryRegistry *self, const char *name, int rank,
+                                   FerryTransportCapabilities capabilities, const char *description, GType element_type,
+                                   GError **error)
+{
+  Registration *registration;
+
+  g_return_val_if_fail (FERRY_IS_REGISTRY (self), FALSE);
+  g_return_val_if_fail (name != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  registration = g_new0 (Registration, 1);
+  registration->feature_type = FERRY_TYPE_TRANSPORT_FACTORY;
+  registration->name = g_strdup (name);
+  registration->rank = rank;
+  registration->capabilities = capabilities;
+  registration->description = g_strdup (description);
+  registration->element_type = element_type;
+  return add_registration (self, registration, error);
+}
+
+/**
+ * ferry_registry_register_codec:
+ * @self: a registry
+ * @name: the name that descriptions use: up to 64 bytes of `a-z`, `0-9` and `-`
+ * @rank: how much it is preferred to others: 0 or more, see [enum@Rank]. One of rank 0
+ *   decodes nothing unless it was asked for by name
+ * @wire_name: the name that its messages carry: up to %FERRY_WIRE_NAME_MAX bytes of
+ *   `a-z`, `0-9` and `-`
+ * @wire_version: the version that its messages carry; it decodes this one and older
+ *   ones
+ * @description: what it is, in one line
+ * @element_type: a type that implements [iface@Codec]
+ * @error: return location for an error
+ *
+ * Registers a codec of the program itself, which is in no plugin's module: a class in another language for
+ * example. It holds for this process and this registry, until the end.
+ *
+ * Returns: %TRUE on success; %FALSE with %FERRY_ERROR_INVALID_ARGUMENT if an argument is wrong or there is a
+ *   codec of that name
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_registry_register_codec (FerryRegistry *self, const char *name, int rank, const char *wire_name,
+                               guint wire_version, const char *description, GType element_type, GError **error)
+{
+  Registration *registration;
+
+  g_return_val_if_fail (FERRY_IS_REGISTRY (self), FALSE);
+  g_return_val_if_fail (name != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  registration = g_new0 (Registration, 1);
+  registration->feature_type = FERRY_TYPE_CODEC_FACTORY;
+  registration->name = g_strdup (name);
+  registration->rank = rank;
+  registration->wire_name = g_strdup (wire_name);
+  registration->wire_version = wire_version;
+  registration->description = g_strdup (description);
+  registration->element_type = element_type;
+  return add_registration (self, registration, error);
 }
 
 /**

@@ -60,6 +60,16 @@ FerryTransportFactory *ferry_registry_select_transport (FerryRegistry *self, Fer
                                                         GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gboolean ferry_registry_register_transport (FerryRegistry *self, const char *name, int rank,
+                                            FerryTransportCapabilities capabilities, const char *description,
+                                            GType element_type, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_registry_register_codec (FerryRegistry *self, const char *name, int rank, const char *wire_name,
+                                        guint wire_version, const char *description, GType element_type,
+                                        GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 FerryTransport *ferry_registry_create_transport (FerryRegistry *self, const char *name, GError **error);
 
 FERRY_AVAILABLE_IN_1_0

@@ -320,13 +320,74 @@ START_TEST (test_nothing_is_remembered)
 }
 END_TEST
 
+/* Transports without shared memory take the contents out of what they loaned. */
+START_TEST (test_spend)
+{
+  static const gsize sizes[] = { 0, 10, 5000 };
+
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+    {
+      g_autoptr (FerryBuffer) buffer = ferry_buffer_new (sizes[i]);
+      const guint8 *memory = ferry_buffer_get_data (buffer, NULL);
+      g_autoptr (GBytes) bytes = NULL;
+      g_autoptr (GError) error = NULL;
+
+      memset (ferry_buffer_get_writable_data (buffer, NULL), 7, sizes[i]);
+      bytes = ferry_buffer_spend (buffer, &error);
+      ferry_assert_no_error (error);
+      ck_assert_uint_eq (g_bytes_get_size (bytes), sizes[i]);
+      for (gsize j = 0; j < sizes[i]; j++)
+        ck_assert_uint_eq (((const guint8 *) g_bytes_get_data (bytes, NULL))[j], 7);
+      if (sizes[i] == 5000)
+        ck_assert_ptr_eq (g_bytes_get_data (bytes, NULL), memory); /* not copied */
+      ck_assert_uint_eq (ferry_buffer_get_size (buffer), 0);
+      ck_assert (!ferry_buffer_is_writable (buffer));
+      ck_assert (!ferry_buffer_set_size (buffer, 1));
+      ck_assert_ptr_null (ferry_buffer_spend (buffer, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT);
+    }
+}
+END_TEST
+
+/* What nobody loaned is copied and stays as it is. */
+START_TEST (test_spend_other)
+{
+  g_autoptr (GBytes) bytes = g_bytes_new_static ("abc", 3);
+  g_autoptr (FerryBuffer) buffer = ferry_buffer_new_bytes (bytes);
+
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (GBytes) copy = ferry_buffer_spend (buffer, &error);
+
+      ferry_assert_no_error (error);
+      ck_assert (g_bytes_equal (copy, bytes));
+      ck_assert_uint_eq (ferry_buffer_get_size (buffer), 3);
+    }
+}
+END_TEST
+
+START_TEST (test_set_by_transports)
+{
+  g_autoptr (FerryBuffer) buffer = ferry_buffer_new (1);
+
+  ferry_buffer_set_sequence (buffer, G_MAXUINT64);
+  ck_assert_uint_eq (ferry_buffer_get_sequence (buffer), G_MAXUINT64);
+  ferry_buffer_set_sender (buffer, 9);
+  ck_assert_uint_eq (ferry_buffer_get_sender (buffer), 9);
+  ck_assert_uint_eq (ferry_buffer_get_address (buffer), GPOINTER_TO_SIZE (ferry_buffer_get_data (buffer, NULL)));
+}
+END_TEST
+
 static void
 add (Suite *suite)
 {
   const TTest *const making[]
       = { test_new, test_new_bytes, test_new_take, test_many_from_another_thread, test_nothing_is_remembered, NULL };
   const TTest *const references[] = { test_references, test_references_in_threads, NULL };
-  const TTest *const contents[] = { test_set_size, test_fill, test_bytes, test_wire_name, test_timestamp, NULL };
+  const TTest *const contents[]
+      = { test_set_size,          test_fill, test_bytes, test_wire_name, test_timestamp, test_spend, test_spend_other,
+          test_set_by_transports, NULL };
 
   ferry_test_add_case (suite, "making", 20, making);
   ferry_test_add_case (suite, "references", 60, references);

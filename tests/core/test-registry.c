@@ -1050,6 +1050,90 @@ START_TEST (default_registry)
 }
 END_TEST
 
+/* A codec that is in no module: the one of the core under another name. */
+static gboolean
+register_program_codec (FerryRegistry *registry, const char *name, int rank, GType type, GError **error)
+{
+  return ferry_registry_register_codec (registry, name, rank, "mine", 2, "A codec of this program", type, error);
+}
+
+static GType
+codec_type (FerryRegistry *registry)
+{
+  g_autoptr (FerryCodecFactory) factory = ferry_registry_find_codec (registry, "raw");
+
+  return ferry_feature_get_element_type (FERRY_FEATURE (factory));
+}
+
+START_TEST (registered_by_program)
+{
+  g_autoptr (FerryRegistry) registry = make_registry ();
+  g_autoptr (GError) error = NULL;
+  GType type = codec_type (registry);
+
+  g_setenv ("FERRY_FEATURE_RANK", "mine:7", TRUE);
+  install ("good");
+  ck_assert (register_program_codec (registry, "mine", FERRY_RANK_PRIMARY, type, &error));
+  ferry_assert_no_error (error);
+
+  /* the second time after the plugins were searched again */
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autoptr (FerryCodecFactory) factory = ferry_registry_find_codec (registry, "mine");
+      g_autoptr (FerryCodecFactory) decoder = ferry_registry_find_codec_by_wire_name (registry, "mine", 2);
+      g_autoptr (FerryCodec) codec = ferry_registry_create_codec (registry, "mine", &error);
+      g_autoptr (FerryPlugin) plugin = ferry_registry_find_plugin (registry, "mine");
+
+      ferry_assert_no_error (error);
+      ck_assert (G_OBJECT_TYPE (codec) == type);
+      ck_assert_ptr_eq (factory, decoder);
+      ck_assert_int_eq (ferry_feature_get_rank (FERRY_FEATURE (factory)), 7);
+      ck_assert_ptr_null (ferry_plugin_get_filename (plugin));
+      ck_assert_int_eq (ferry_plugin_get_state (plugin), FERRY_PLUGIN_STATE_OK);
+      ck_assert (ferry_plugin_is_loaded (plugin));
+      ck_assert (ferry_registry_rescan (registry, &error));
+    }
+  ck_assert_uint_eq (warnings->len, 0);
+}
+END_TEST
+
+START_TEST (registered_wrongly)
+{
+  g_autoptr (FerryRegistry) registry = make_registry ();
+  GType type = codec_type (registry);
+  const struct
+  {
+    const char *name;
+    int rank;
+    GType type;
+    const char *message;
+  } wrong[] = {
+    { "raw", 0, type, "there is a codec 'raw' already, of plugin 'core'" },
+    { "No Name", 0, type, "can't be a codec's name" },
+    { "mine", -1, type, "ranks are 0 or more" },
+    { "mine", 0, G_TYPE_OBJECT, "its type GObject" },
+  };
+  g_autoptr (GError) error = NULL;
+
+  for (guint i = 0; i < G_N_ELEMENTS (wrong); i++)
+    {
+      ck_assert (!register_program_codec (registry, wrong[i].name, wrong[i].rank, wrong[i].type, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT);
+      ferry_assert_contains (error->message, wrong[i].message);
+      g_clear_error (&error);
+    }
+  ck_assert (!ferry_registry_register_transport (registry, "mine", 0, FERRY_TRANSPORT_CAPABILITIES_NONE,
+                                                 "A transport of this program", type, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT);
+  g_clear_error (&error);
+
+  /* What failed left nothing behind. */
+  ck_assert (register_program_codec (registry, "mine", 0, type, &error));
+  ck_assert (!register_program_codec (registry, "mine", 0, type, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT);
+}
+END_TEST
+
 /* The whole cost of plugins in a process that uses none: reading the cache. */
 #define WARM_LOAD_US (5000)
 
@@ -1101,6 +1185,8 @@ add (Suite *suite)
                             strange_file_names,
                             features_outlive_registry,
                             many_threads,
+                            registered_by_program,
+                            registered_wrongly,
                             NULL };
   const TTest *caches[] = { warm_cache,
                             changed_file,

@@ -748,6 +748,26 @@ START_TEST (test_dlpack_round_trip)
 }
 END_TEST
 
+START_TEST (test_addresses)
+{
+  const gint64 shape[] = { 2, 3 };
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FerryTensor) tensor = ferry_tensor_new ("<i4", shape, 2, &error);
+  g_autoptr (FerryTensor) text = ferry_tensor_new ("|S4", shape, 2, &error);
+  g_autoptr (FerryTensor) again = NULL;
+  gsize managed;
+
+  ck_assert_uint_eq (ferry_tensor_get_address (tensor), GPOINTER_TO_SIZE (ferry_tensor_get_data (tensor)));
+  managed = ferry_tensor_to_dlpack_address (tensor, FALSE, &error);
+  ferry_assert_no_error (error);
+  again = ferry_tensor_new_from_dlpack_address (managed, FALSE, &error);
+  ferry_assert_no_error (error);
+  ck_assert_uint_eq (ferry_tensor_get_address (again), ferry_tensor_get_address (tensor));
+  ck_assert_uint_eq (ferry_tensor_to_dlpack_address (text, FALSE, &error), 0);
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED);
+}
+END_TEST
+
 START_TEST (test_dlpack_layout)
 {
   gint64 shape[] = { 2, 3 };
@@ -920,8 +940,13 @@ add (Suite *suite)
     test_copy_contiguous, test_contiguous, test_aligned, test_equal, test_elements, test_indices, test_fill, NULL,
   };
   const TTest *const dlpack[] = {
-    test_dlpack_round_trip, test_dlpack_layout,         test_dlpack_refused,
-    test_dlpack_import,     test_dlpack_import_refused, NULL,
+    test_dlpack_round_trip,
+    test_dlpack_layout,
+    test_dlpack_refused,
+    test_dlpack_import,
+    test_dlpack_import_refused,
+    test_addresses,
+    NULL,
   };
   const TTest *const memory[] = { test_no_memory, NULL };
 

@@ -222,6 +222,53 @@ START_TEST (test_open)
 END_TEST
 
 /* Without a send() of its own: loan, fill, commit. */
+/* What a language binding implements, and who fails without an error. */
+static gboolean
+twin_get_participant (FerryTransport *transport, guint index, FerryParticipant *participant)
+{
+  participant->id = 10 + index;
+  return index < 3;
+}
+
+static gboolean
+twin_fail (FerryTransport *transport, GError **error)
+{
+  return FALSE;
+}
+
+START_TEST (test_twins)
+{
+  g_autoptr (FerryTransport) transport = g_object_new (TEST_TYPE_IDLE_TRANSPORT, NULL);
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (transport);
+  g_autoptr (GPtrArray) participants = NULL;
+  g_autoptr (GError) error = NULL;
+
+  iface->get_participant = twin_get_participant;
+  iface->verify = twin_fail;
+  participants = ferry_transport_list_participants (transport, &error);
+  ferry_assert_no_error (error);
+  ck_assert_uint_eq (participants->len, 3);
+  ck_assert_uint_eq (((FerryParticipant *) g_ptr_array_index (participants, 2))->id, 12);
+  ck_assert (!ferry_transport_verify (transport, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_FAILED);
+  ferry_assert_contains (error->message, "verify() of TestIdleTransport failed without an error");
+}
+END_TEST
+
+/* A channel calls the interface itself: an unimplemented function is an error there, not a crash. */
+START_TEST (test_message_path_is_never_null)
+{
+  FerryTransportInterface *iface;
+  g_autoptr (FerryTransport) transport = g_object_new (TEST_TYPE_IDLE_TRANSPORT, NULL);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (transport);
+  ck_assert_ptr_nonnull (iface->loan);
+  ck_assert_ptr_nonnull (iface->commit);
+  ck_assert_ptr_nonnull (iface->take);
+  ck_assert_ptr_null (iface->send); /* that one says whether there is a quicker way */
+}
+END_TEST
+
 START_TEST (test_send)
 {
   FerryTransport *transport = open_queue (2);
@@ -345,8 +392,16 @@ static void
 add (Suite *suite)
 {
   const TTest *const tests[] = {
-    test_wire_names,        test_wire_name_layout, test_open, test_send, test_send_through_small_loan,
-    test_names_are_checked, test_unsupported,      NULL,
+    test_wire_names,
+    test_wire_name_layout,
+    test_open,
+    test_send,
+    test_send_through_small_loan,
+    test_names_are_checked,
+    test_unsupported,
+    test_twins,
+    test_message_path_is_never_null,
+    NULL,
   };
 
   ferry_test_add_case (suite, "transport", 10, tests);
