@@ -206,6 +206,19 @@ def plugin_symbols() -> list[str]:
     return wrong
 
 
+def weak_python() -> list[str]:
+    """Modules load without an interpreter: they refer to Python by the names in the sorted list only, weakly."""
+    folder = SOURCE / "plugins/codec-numpy"
+    listed = re.findall(r"^#pragma weak (\w+)$", (folder / "ferry-python-weak.h").read_text(), re.M)
+    wrong = [] if listed == sorted(set(listed)) else ["ferry-python-weak.h is not sorted"]
+    for module in sorted((LIBDIR / API).glob("*.so")):
+        result = run("nm", "--dynamic", "--undefined-only", "--format=posix", str(module))
+        for name, kind in (line.split()[:2] for line in result.stdout.splitlines()):
+            if re.match(r"_?Py", name) and kind not in "wv":
+                wrong.append(f"{module.name} needs {name}; add it to ferry-python-weak.h")
+    return wrong
+
+
 def example_links() -> list[str]:
     """The example in C builds as its first lines say, against the installation."""
     program = SCRATCH / "sender"
@@ -310,6 +323,7 @@ sys.exit(
             ("ferry.h reaches every header", umbrella_reaches),
             ("the library exports what the headers declare", library_symbols),
             ("plugins export their descriptor only", plugin_symbols),
+            ("plugins refer to Python weakly", weak_python),
             ("the example builds against the installation", example_links),
             ("GIR and typelib", introspection),
             ("a Vala program builds and runs", vala),
