@@ -3,4 +3,291 @@
 
 from __future__ import annotations
 
-Channel = Participant = Statistics = open = None
+import queue
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ferry import _native
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+__all__ = ["Channel", "Participant", "Statistics", "open"]
+
+Role = Literal["sender", "receiver", "observer"]
+
+_ROLES = {"sender": 0, "receiver": 1, "observer": 2}
+
+
+class Statistics(NamedTuple):
+    """A snapshot of a channel's counters, over all its participants."""
+
+    messages_sent: int
+    bytes_sent: int
+    messages_received: int
+    bytes_received: int
+    messages_dropped: int
+    send_waits: int
+    receive_waits: int
+    in_flight: int
+    in_flight_peak: int
+    capacity: int
+    bytes_committed: int
+    bytes_committed_peak: int
+    max_bytes: int
+    senders: int
+    receivers: int
+    repairs: int
+
+
+class Participant(NamedTuple):
+    """One endpoint in one process."""
+
+    id: int
+    incarnation: int
+    role: str
+    pid: int
+    uid: int
+    alive: bool
+    messages: int
+    bytes: int
+    waits: int
+    dropped: int
+    held: int
+
+
+class Channel(_native.Channel):
+    """One end of a channel, open from the start.
+
+    Parameters
+    ----------
+    description : str
+        The name of a channel, such as ``"frames"``; a description, such as ``"posix-shm
+        name=frames capacity=16 ! numpy"``; or a URI, such as ``"ferry+memfd:frames"``.
+    role : {"sender", "receiver", "observer"}
+        What this end does.
+    codec : str, optional
+        How objects are encoded. `auto`, the default: plain arrays by `numpy`, everything else
+        by `python`; received is what arrives.
+    pickle : bool, default False
+        Whether codec-python may pickle what it has no form for, and read pickles. To read a
+        pickle is to run code: only where every sender is trusted.
+    timeout : float or None, optional
+        The time-out in seconds of calls that name none; None: for ever.
+    open : bool, default True
+        Whether to open it now.
+    **properties
+        Properties of the channel (`transport`, `capacity`, `max_bytes`, `mode`, `overflow`,
+        `history`, `inline_size`, `timestamps`, `wait_strategy`, `open_mode`, `group`) or of
+        its transport. The first to open a name determines what holds for all.
+
+    Raises
+    ------
+    ferry.FerryError
+        And what of the standard library goes with it: FileNotFoundError, FileExistsError,
+        PermissionError, ValueError, TimeoutError, OSError.
+
+    See Also
+    --------
+    Queue : what most programs want.
+
+    Examples
+    --------
+    >>> with Channel("frames", "sender", mode="broadcast") as channel:
+    ...     channel.send(array)
+    """
+
+    def __new__(
+        cls,
+        description: str,
+        role: Role,
+        *,
+        codec: str | None = None,
+        pickle: bool = False,
+        timeout: float | None = None,
+        open: bool = True,
+        **properties: Any,
+    ) -> Channel:
+        if role not in _ROLES:
+            raise ValueError(f"role must be sender, receiver or observer, not {role!r}")
+        transport = properties.pop("transport", None)
+        if not _is_name(description):
+            if transport is not None:
+                raise ValueError("the transport is the first word of the description")
+        else:
+            properties["name"] = description
+            description = transport or "auto"
+        self = super().__new__(cls, description, _ROLES[role], codec, pickle)
+        self.role = role
+        self._arguments = {"codec": codec, "pickle": pickle, "timeout": timeout}
+        self.timeout = timeout
+        for key, value in properties.items():
+            if value is not None:
+                self._set(key, value)
+        if open:
+            self.open()
+        return self
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def open(self) -> None:
+        """Join the channel, or create it, as the property `open_mode` says."""
+        super().open()
+        from ferry._lifecycle import close_at_exit
+
+        close_at_exit(self)
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._get(name)
+        except (KeyError, ValueError):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Whoever has the name finds the channel; what has none is found by nobody.
+        if self._get("name") is None:
+            raise TypeError("an anonymous channel can't be pickled; give it a name, or use ferry.Queue")
+        return _rebuild, (type(self), self._description(), self.role, self._arguments)
+
+    @property
+    def description(self) -> str:
+        """str: what this channel could be made from again."""
+        return self._description()
+
+    @property
+    def statistics(self) -> Statistics:
+        """Statistics: the channel's counters now."""
+        return Statistics(**self._statistics())
+
+    @property
+    def participants(self) -> list[Participant]:
+        """list of Participant: who is in the channel, this end included."""
+        return [Participant(**participant) for participant in self._participants()]
+
+    @property
+    def gobject(self) -> Any:
+        """gi.repository.Ferry.Channel: the same end for programs that need the whole API."""
+        from ferry._gobject import wrap
+
+        return wrap(self._address())
+
+    def loan(
+        self,
+        shape: int | tuple[int, ...],
+        dtype: numpy.typing.DTypeLike = None,
+        timeout: float | None = None,
+    ) -> numpy.ndarray[Any, Any]:
+        """Borrow an array in shared memory, to be filled and sent without a copy.
+
+        As `Queue.loan()`; what it returns is passed to `send()`.
+        """
+        from ferry._loan import loan_array
+
+        return loan_array(lambda size, wait: self.loan_buffer(size, wait), shape, dtype, timeout)
+
+    async def receive_async(self, timeout: float | None = None) -> Any:
+        """Take the next message; other tasks of the event loop run meanwhile.
+
+        Raises
+        ------
+        queue.Empty
+            None came in time.
+        EOFError
+            Every sender has ended its stream.
+        """
+        from ferry.queues import _retry
+
+        return await _retry(lambda: self.receive(0), self, queue.Empty, timeout)
+
+    async def send_async(self, obj: Any, timeout: float | None = None) -> None:
+        """Send an object; other tasks of the event loop run while there is no room.
+
+        Raises
+        ------
+        queue.Full
+            No room came in time.
+        """
+        from ferry.queues import _retry
+
+        await _retry(lambda: self.send(obj, 0), self, queue.Full, timeout)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while True:
+            try:
+                item = await self.receive_async()
+            except EOFError:
+                return
+            yield item
+
+    def wait_for_peers(self, n: int = 1, timeout: float | None = None) -> bool:
+        """Wait until the channel has peers: receivers for a sender, senders for a receiver.
+
+        Parameters
+        ----------
+        n : int, default 1
+            How many.
+        timeout : float or None, optional
+            For how many seconds at most.
+
+        Returns
+        -------
+        bool
+            False when the time-out came first.
+        """
+        field = "senders" if self.role == "receiver" else "receivers"
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while self._statistics()[field] < n:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return True
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        try:
+            description = self._description()
+        except ValueError:
+            description = ""
+        return f"<ferry.Channel {self.role} {description!r}, {state}>"
+
+
+def open(description: str, role: Role, **properties: Any) -> Channel:  # noqa: A001 - as io.open, wave.open
+    """Open one end of a channel; the same as `Channel()`.
+
+    Parameters
+    ----------
+    description : str
+        A name, a description or a URI.
+    role : {"sender", "receiver", "observer"}
+        What this end does.
+    **properties
+        As for `Channel`.
+
+    Returns
+    -------
+    Channel
+        An open channel.
+    """
+    return Channel(description, role, **properties)
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is the name of a channel, and neither a description nor a URI."""
+    return not any(character in text for character in " =!:")
+
+
+def _rebuild(cls: type[Channel], description: str, role: Role, arguments: dict[str, Any]) -> Channel:
+    return cls(description if not _is_name(description) else f"{description} ", role, **arguments)

@@ -17,6 +17,8 @@ ferry_native_buffer_new (FerryBuffer *buffer)
     }
   self->buffer = buffer;
   self->n_exports = 0;
+  self->array_dtype = NULL;
+  self->array_offset = 0;
   self->weakrefs = NULL;
   return (PyObject *) self;
 }
@@ -29,6 +31,7 @@ buffer_dealloc (PyObject *object)
   if (self->weakrefs != NULL)
     PyObject_ClearWeakRefs (object);
   g_clear_pointer (&self->buffer, ferry_buffer_unref);
+  Py_CLEAR (self->array_dtype);
   PyObject_Free (object);
 }
 
@@ -111,6 +114,24 @@ buffer_resize (PyObject *object, PyObject *argument)
       PyErr_Format (PyExc_ValueError, "a size of %zd bytes is more than was loaned, or the buffer is read only", size);
       return NULL;
     }
+  Py_RETURN_NONE;
+}
+
+/* An array lies in it from now on, behind the header that is written already. */
+static PyObject *
+buffer_set_array (PyObject *object, PyObject *args)
+{
+  FerryBuffer *buffer = buffer_check (object);
+  const FerryNativeCodec *codec = ferry_native_get_codec ("numpy", FALSE);
+  PyObject *dtype;
+  Py_ssize_t offset;
+
+  if (buffer == NULL || codec == NULL || !PyArg_ParseTuple (args, "On", &dtype, &offset))
+    return NULL;
+  ferry_buffer_set_wire_name (buffer, ferry_codec_get_wire_name (codec->codec),
+                              ferry_codec_get_wire_version (codec->codec));
+  Py_XSETREF (SELF (object)->array_dtype, Py_NewRef (dtype));
+  SELF (object)->array_offset = (gsize) offset;
   Py_RETURN_NONE;
 }
 
@@ -217,6 +238,7 @@ static PyMethodDef buffer_methods[] = {
     "resize($self, size, /)\n--\n\n"
     "Make a loaned buffer shorter before it is sent, or longer again up to what was loaned.\n\n"
     "Parameters\n----------\nsize : int\n    Bytes." },
+  { "_set_array", buffer_set_array, METH_VARARGS, NULL },
   { "__enter__", buffer_enter, METH_NOARGS, NULL },
   { "__exit__", (PyCFunction) (void (*) (void)) buffer_exit, METH_FASTCALL, NULL },
   { NULL },

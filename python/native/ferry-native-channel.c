@@ -8,6 +8,9 @@
 
 #define SELF(object) ((FerryNativeChannel *) (object))
 
+/* Where codec-numpy has the shape in its header, see docs/wire-formats.md. */
+#define FERRY_NATIVE_NUMPY_SHAPE (16)
+
 /* ---- values: Python objects travel in GValues of PyGObject's boxed type ---- */
 
 static GType
@@ -107,7 +110,7 @@ is_plain_array (PyObject *object)
    | Py_TPFLAGS_UNICODE_SUBCLASS | Py_TPFLAGS_DICT_SUBCLASS)
 
 static inline const FerryNativeCodec *
-codec_for (FerryNativeChannel *self, PyObject *object)
+codec_for (FerryNativeChannel *self, PyObject *object, gboolean *array_found)
 {
   static const FerryNativeCodec *any[2];
   static const FerryNativeCodec *array;
@@ -118,6 +121,7 @@ codec_for (FerryNativeChannel *self, PyObject *object)
     {
       if (array == NULL)
         array = ferry_native_get_codec ("numpy", FALSE);
+      *array_found = TRUE;
       return array;
     }
   if (G_UNLIKELY (any[self->pickle] == NULL))
@@ -549,6 +553,52 @@ put_large (FerryNativeChannel *self, const FerryNativeCodec *codec, const GValue
   return status;
 }
 
+/* The array that loan() returned, as it was: its block becomes the message. NULL: it is another, to be copied. */
+static FerryNativeBuffer *
+loaned_block (PyObject *object)
+{
+  PyArrayObject *array = (PyArrayObject *) object;
+  FerryNativeBuffer *block = (FerryNativeBuffer *) PyArray_BASE (array);
+  npy_intp n_bytes = PyArray_ITEMSIZE (array);
+  const guint8 *data;
+  gsize size;
+  gint64 shape[NPY_MAXDIMS];
+
+  if (G_LIKELY (block == NULL || !Py_IS_TYPE (block, &FerryNativeBuffer_Type)) || block->buffer == NULL
+      || block->array_dtype == NULL || (PyObject *) PyArray_DESCR (array) != block->array_dtype)
+    return NULL;
+  data = ferry_buffer_get_data (block->buffer, &size);
+  for (int i = 0; i < PyArray_NDIM (array); i++)
+    {
+      shape[i] = GINT64_TO_LE ((gint64) PyArray_DIM (array, i));
+      n_bytes *= PyArray_DIM (array, i);
+    }
+  return PyArray_IS_C_CONTIGUOUS (array) && PyArray_BYTES (array) == (const char *) data + block->array_offset
+                 && block->array_offset + (gsize) n_bytes == size && data[1] == PyArray_NDIM (array)
+                 && memcmp (data + FERRY_NATIVE_NUMPY_SHAPE, shape, data[1] * sizeof *shape) == 0
+             ? block
+             : NULL;
+}
+
+static FerryNativeStatus
+put_loaned_array (FerryNativeChannel *self, FerryNativeBuffer *block, PyObject *array, gint64 timeout)
+{
+  FerryNativeStatus status;
+  g_autoptr (FerryBuffer) held = ferry_buffer_ref (block->buffer);
+  PyObject *dtype = g_steal_pointer (&block->array_dtype); /* no other thread sends it meanwhile */
+
+  status = ferry_native_channel_put_buffer (self, held, timeout);
+  if (status != FERRY_NATIVE_OK)
+    {
+      block->array_dtype = dtype;
+      return status;
+    }
+  Py_DECREF (dtype);
+  /* The memory is another's now. The block object goes on holding the mapping, so that looking at it is no crash. */
+  PyArray_CLEARFLAGS ((PyArrayObject *) array, NPY_ARRAY_WRITEABLE);
+  return status;
+}
+
 /* With codec raw objects are what their buffers contain. */
 static FerryNativeStatus
 put_contents (FerryNativeChannel *self, PyObject *object, gint64 timeout)
@@ -572,15 +622,23 @@ ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 tim
   GValue value;
   gpointer state = NULL;
   gsize size = 0;
+  gboolean is_array = FALSE;
   gboolean ok;
 
   if (G_UNLIKELY (!channel_check_open (self)))
     return FERRY_NATIVE_FAILED;
   if (G_UNLIKELY (self->is_raw))
     return put_contents (self, object, timeout);
-  codec = codec_for (self, object);
+  codec = codec_for (self, object, &is_array);
   if (G_UNLIKELY (codec == NULL))
     return FERRY_NATIVE_FAILED;
+  if (is_array)
+    {
+      FerryNativeBuffer *block = loaned_block (object);
+
+      if (block != NULL)
+        return put_loaned_array (self, block, object, timeout);
+    }
   value_borrow (&value, object);
   if (G_UNLIKELY (!codec->iface->measure (codec->codec, &value, &size, &state, &error)))
     {
@@ -666,20 +724,28 @@ ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboo
   FerryChannel *channel = self->channel;
   GError *error = NULL;
   GValue value = G_VALUE_INIT;
+  PyObject *object;
+  gboolean is_array = FALSE;
   gboolean ok;
 
   if (copy)
     {
-      gsize size;
-      const guint8 *data = ferry_buffer_get_data (buffer, &size);
-      FerryBuffer *twin = ferry_buffer_new (size);
       guint version;
       g_autofree char *name = ferry_buffer_dup_wire_name (buffer, &version);
 
-      ferry_buffer_fill (twin, 0, data, size);
-      ferry_buffer_set_wire_name (twin, name, version);
-      ferry_buffer_unref (buffer);
-      buffer = twin;
+      is_array = g_str_equal (name, "numpy");
+      if (!is_array)
+        {
+          /* Arrays may be anywhere inside: they become views on a copy of the message. */
+          gsize size;
+          const guint8 *data = ferry_buffer_get_data (buffer, &size);
+          FerryBuffer *twin = ferry_buffer_new (size);
+
+          ferry_buffer_fill (twin, 0, data, size);
+          ferry_buffer_set_wire_name (twin, name, version);
+          ferry_buffer_unref (buffer);
+          buffer = twin;
+        }
     }
   self->n_inside++; /* the codec may release the GIL, or run Python code */
   ok = ferry_channel_decode (channel, buffer, &value, &error);
@@ -689,7 +755,10 @@ ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboo
     return ferry_native_raise (&error);
   if (was_raw != NULL)
     *was_raw = G_VALUE_HOLDS (&value, G_TYPE_BYTES);
-  return value_steal (&value);
+  object = value_steal (&value);
+  if (G_UNLIKELY (is_array) && object != NULL)
+    Py_SETREF (object, PyObject_CallMethod (object, "copy", "s", "K"));
+  return object;
 }
 
 FerryNativeStatus

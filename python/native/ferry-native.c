@@ -2,6 +2,7 @@
 #include "ferry-native.h"
 
 #include <math.h>
+#include <pygobject.h>
 
 /* ---- errors ---- */
 
@@ -78,6 +79,27 @@ ferry_native_get_codec (const char *name, gboolean pickle)
   codec->iface = FERRY_CODEC_GET_IFACE (object);
   g_hash_table_insert (codecs, g_steal_pointer (&key), codec);
   return codec;
+}
+
+PyObject *
+ferry_native_encode (PyObject *object, const char *name, gboolean pickle)
+{
+  const FerryNativeCodec *codec = ferry_native_get_codec (name, pickle);
+  g_auto (GValue) value = G_VALUE_INIT;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GBytes) bytes = NULL;
+  gconstpointer data;
+  gsize size;
+
+  if (codec == NULL)
+    return NULL;
+  g_value_init (&value, g_type_from_name ("PyObject"));
+  g_value_set_boxed (&value, object);
+  bytes = ferry_codec_encode_bytes (codec->codec, &value, &error);
+  if (bytes == NULL)
+    return ferry_native_raise (&error);
+  data = g_bytes_get_data (bytes, &size);
+  return PyBytes_FromStringAndSize (data, (Py_ssize_t) size);
 }
 
 /* ---- arguments ---- */
@@ -173,11 +195,48 @@ ferry_native_parse_timeout (PyObject *value, gint64 *timeout)
 
 /* ---- module ---- */
 
+/* Slow, and only for who asks for it: loads all of gi. */
+static PyObject *
+wrap_gobject (PyObject *unused, PyObject *address)
+{
+  GObject *object = PyLong_AsVoidPtr (address);
+  PyObject *gi;
+
+  if (object == NULL)
+    {
+      if (!PyErr_Occurred ())
+        Py_RETURN_NONE;
+      return NULL;
+    }
+  gi = pygobject_init (3, 42, 0);
+  if (gi == NULL)
+    return NULL;
+  Py_DECREF (gi);
+  return pygobject_new (object);
+}
+
+static PyObject *
+encode (PyObject *unused, PyObject *args)
+{
+  PyObject *object;
+  const char *name;
+  int pickle = FALSE;
+
+  return PyArg_ParseTuple (args, "Os|p", &object, &name, &pickle) ? ferry_native_encode (object, name, pickle) : NULL;
+}
+
+static PyMethodDef module_methods[] = {
+  { "encode", encode, METH_VARARGS, NULL },
+  { "wrap_gobject", wrap_gobject, METH_O, NULL },
+  { NULL },
+};
+
 static PyModuleDef module = {
   PyModuleDef_HEAD_INIT,
   .m_name = "ferry._native",
   .m_doc = "The message path of the package ferry. Use the package.",
   .m_size = -1,
+  .m_methods = module_methods,
 };
 
 PyMODINIT_FUNC PyInit__native (void);

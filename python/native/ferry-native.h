@@ -41,12 +41,17 @@ typedef struct
 {
   PyObject_HEAD FerryBuffer *buffer; /* NULL: released, or sent */
   Py_ssize_t n_exports;
+  PyObject *array_dtype; /* of the array that lies in it, a loan; NULL: none, or it is sent */
+  gsize array_offset;    /* of its elements, bytes */
   PyObject *weakrefs;
 } FerryNativeBuffer;
 
 extern PyTypeObject FerryNativeBuffer_Type;
 
 PyObject *ferry_native_buffer_new (FerryBuffer *buffer); /* takes the reference */
+
+/* One message in memory of this process. */
+PyObject *ferry_native_encode (PyObject *object, const char *codec, gboolean pickle);
 
 /* ---- Channel ---- */
 
