@@ -8,7 +8,9 @@
 #pragma weak PyBaseObject_Type
 #pragma weak PyBool_Type
 #pragma weak PyBuffer_FillInfo
+#pragma weak PyBuffer_IsContiguous
 #pragma weak PyBuffer_Release
+#pragma weak PyBuffer_ToContiguous
 #pragma weak PyByteArray_AsString
 #pragma weak PyByteArray_FromStringAndSize
 #pragma weak PyByteArray_Resize
@@ -23,10 +25,12 @@
 #pragma weak PyCallable_Check
 #pragma weak PyCapsule_GetName
 #pragma weak PyCapsule_GetPointer
+#pragma weak PyCapsule_Import
 #pragma weak PyCapsule_IsValid
 #pragma weak PyCapsule_New
 #pragma weak PyCapsule_SetName
 #pragma weak PyCapsule_Type
+#pragma weak PyComplex_AsCComplex
 #pragma weak PyComplex_FromDoubles
 #pragma weak PyComplex_ImagAsDouble
 #pragma weak PyComplex_RealAsDouble
@@ -85,6 +89,7 @@
 #pragma weak PyFloat_Type
 #pragma weak PyFrozenSet_New
 #pragma weak PyFrozenSet_Type
+#pragma weak PyFunction_Type
 #pragma weak PyGILState_Check
 #pragma weak PyGILState_Ensure
 #pragma weak PyGILState_GetThisThreadState
@@ -95,6 +100,7 @@
 #pragma weak PyImport_Import
 #pragma weak PyImport_ImportModule
 #pragma weak PyImport_ImportModuleNoBlock
+#pragma weak PyIter_Check
 #pragma weak PyIter_Next
 #pragma weak PyList_Append
 #pragma weak PyList_AsTuple
@@ -145,6 +151,7 @@
 #pragma weak PyObject_GC_UnTrack
 #pragma weak PyObject_GenericGetAttr
 #pragma weak PyObject_GenericGetDict
+#pragma weak PyObject_GenericSetAttr
 #pragma weak PyObject_GetAttr
 #pragma weak PyObject_GetAttrString
 #pragma weak PyObject_GetBuffer
@@ -183,9 +190,11 @@
 #pragma weak PySet_Type
 #pragma weak PySlice_New
 #pragma weak PySlice_Type
+#pragma weak PySys_Audit
 #pragma weak PySys_GetObject
 #pragma weak PyThreadState_Get
 #pragma weak PyTuple_GetItem
+#pragma weak PyTuple_GetSlice
 #pragma weak PyTuple_New
 #pragma weak PyTuple_Pack
 #pragma weak PyTuple_SetItem
@@ -210,6 +219,7 @@
 #pragma weak PyUnicode_Concat
 #pragma weak PyUnicode_CopyCharacters
 #pragma weak PyUnicode_DecodeUTF8
+#pragma weak PyUnicode_FindChar
 #pragma weak PyUnicode_FromEncodedObject
 #pragma weak PyUnicode_FromFormat
 #pragma weak PyUnicode_FromKindAndData
@@ -231,6 +241,8 @@
 #pragma weak Py_LeaveRecursiveCall
 #pragma weak _PyArg_ParseTupleAndKeywords_SizeT
 #pragma weak _PyArg_ParseTuple_SizeT
+#pragma weak _PyByteArray_empty_string
+#pragma weak _PyDict_NewPresized
 #pragma weak _PyLong_AsByteArray
 #pragma weak _PyLong_FromByteArray
 #pragma weak _PyLong_NumBits
@@ -242,7 +254,9 @@
 #pragma weak _PyObject_GetDictPtr
 #pragma weak _PyObject_LookupAttr
 #pragma weak _PyObject_New
+#pragma weak _PyObject_NewVar
 #pragma weak _PySet_NextEntry
+#pragma weak _PyType_Lookup
 #pragma weak _PyUnicode_Ready
 #pragma weak _Py_BuildValue_SizeT
 #pragma weak _Py_Dealloc
