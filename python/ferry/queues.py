@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
+import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
-#: What ``maxsize=0`` stands for: as many as a semaphore of `multiprocessing` counts to.
+#: How many objects wait in shared memory when there is no limit; what is more waits in the process that put it.
 UNLIMITED = 1024
+#: How often that process looks for room for it, in seconds.
+_OVERFLOW_INTERVAL = 0.002
+_OVERFLOW_INTERVAL_MAX = 0.05
+
+
+_overflowing: weakref.WeakSet[Queue] = weakref.WeakSet()
 
 
 class Queue(_native.Queue):
@@ -38,7 +48,9 @@ class Queue(_native.Queue):
     Parameters
     ----------
     maxsize : int, default 0
-        How many objects may wait; `put()` blocks when there are that many. 0 or less: 32767.
+        How many objects may wait; `put()` blocks when there are that many. 0 or less: no
+        limit. Then what is put beyond 1024 objects while nobody gets any waits in its own
+        process, which, as with `multiprocessing`, does not end before it is passed on.
     ctx : multiprocessing.context.BaseContext, optional
         For compatibility; the queue suits every start method.
     name : str, optional
@@ -84,12 +96,17 @@ class Queue(_native.Queue):
                 "pickle": pickle,
                 "capacity": maxsize if maxsize > 0 else UNLIMITED,
                 "max_bytes": max_bytes or 0,
+                "unlimited": maxsize <= 0,
             }
         )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         self._settings = settings
-        self._maxsize = settings["capacity"]
+        self._maxsize = 0 if settings["unlimited"] else settings["capacity"]
+        self._overflow: deque[_native.Buffer] = deque()
+        self._overflow_lock = threading.Lock()
+        self._overflow_thread: threading.Thread | None = None
+        self._overflow_dropped = False
         super().__init__(**settings, **arguments)
         if settings["name"] is not None:
             from ferry._lifecycle import close_at_exit
@@ -107,11 +124,79 @@ class Queue(_native.Queue):
         context.assert_spawning(self)
         return _rebuild, (type(self), self._settings, [reduction.DupFd(fd) for fd in descriptors if fd >= 0])
 
+    # ---- more than fits ----
+
+    def _spill(self, obj: Any) -> None:
+        """Keep an object in this process until there is room for it. Called by `put()`."""
+        encoded = self._encode(obj)
+        with self._overflow_lock:
+            self._overflow.append(encoded)
+            self._set_spilling(True)
+            _overflowing.add(self)
+            if not self._pass_on() and self._overflow_thread is None:
+                self._overflow_thread = threading.Thread(target=self._pass_on_all, name="ferry.Queue")
+                self._overflow_thread.start()
+
+    def _pass_on(self) -> bool:
+        """Send what there is room for; whether that was all. The lock is held."""
+        while self._overflow:
+            if not self._put_buffer(self._overflow[0]):
+                return False
+            self._overflow.popleft()
+        self._set_spilling(False)
+        return True
+
+    def _pass_on_all(self) -> None:
+        """Send everything. In a thread, for only then nobody needs to call `put()`."""
+        pause = _OVERFLOW_INTERVAL
+        while True:
+            with self._overflow_lock:
+                n_before = len(self._overflow)
+                try:
+                    done = self._pass_on()
+                except Exception:
+                    # Shut down, or out of memory for good: nobody is left to be told.
+                    done = True
+                    self._overflow.clear()
+                    self._set_spilling(False)
+                if done or (self._overflow_dropped and not threading.main_thread().is_alive()):
+                    self._overflow_thread = None
+                    if self.closed:
+                        super().close()
+                    return
+                pause = _OVERFLOW_INTERVAL if len(self._overflow) < n_before else min(2 * pause, _OVERFLOW_INTERVAL_MAX)
+            time.sleep(pause)
+
+    def _forget_overflow(self) -> None:
+        """In a fork child: what the parent could not pass on yet is the parent's to pass on."""
+        self._overflow.clear()
+        self._overflow_lock = threading.Lock()
+        self._overflow_thread = None
+        self._set_spilling(False)
+
+    def close(self) -> None:
+        """Use the queue no more in this process: `put()` and `get()` raise ValueError. Others go on."""
+        with self._overflow_lock:
+            if self._overflow:
+                self._refuse()  # the thread closes when all is passed on
+                return
+        super().close()
+
     def join_thread(self) -> None:
-        """Do nothing: there is no feeder thread, and `put()` has done its work when it returns."""
+        """Wait until what this process put is in shared memory, after `close()`.
+
+        It is already, unless there is no limit and more than 1024 objects were put while
+        nobody got any.
+        """
+        if not self.closed:
+            raise AssertionError(f"Queue {self!r} not closed")
+        thread = self._overflow_thread
+        if thread is not None:
+            thread.join()
 
     def cancel_join_thread(self) -> None:
-        """Do nothing: nothing delays the end of the process."""
+        """Let the process end although objects wait in it that there was no room for; they are lost then."""
+        self._overflow_dropped = True
 
     # ---- asyncio ----
 
@@ -194,7 +279,7 @@ class Queue(_native.Queue):
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name is not None else ""
-        state = "closed" if self.closed else f"{self.qsize()} of {self._maxsize}"
+        state = "closed" if self.closed else f"{self.qsize()} of {self._maxsize or 'any number'}"
         return f"<{type(self).__module__}.{type(self).__qualname__}{name}, {self.transport}, {state}>"
 
 
@@ -241,7 +326,7 @@ class SimpleQueue(Queue):
         super().__init__(0, ctx=ctx, **keywords)
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
-        super()._init(settings, **arguments)
+        super()._init({**settings, "unlimited": False}, **arguments)
         self._set_closed_error(OSError, "handle is closed")
 
 
@@ -276,3 +361,12 @@ def _rebuild(cls: type[Queue], settings: dict[str, Any], descriptors: list[Any] 
         fds = dict(zip(("control_fd", "data_fd", "tasks_fd"), (fd.detach() for fd in descriptors)))
         self._init(settings, create=False, **fds)
     return self
+
+
+def _after_fork() -> None:
+    for overflowing in list(_overflowing):
+        overflowing._forget_overflow()
+    _overflowing.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

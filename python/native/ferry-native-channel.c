@@ -544,8 +544,8 @@ put_large (FerryNativeChannel *self, const FerryNativeCodec *codec, const GValue
     }
   else
     {
-      ferry_buffer_set_wire_name (buffer, codec->iface->get_wire_name (codec->codec),
-                                  codec->iface->get_wire_version (codec->codec));
+      ferry_buffer_set_wire_name (buffer, ferry_codec_get_wire_name (codec->codec),
+                                  ferry_codec_get_wire_version (codec->codec));
       status = ferry_native_channel_put_buffer (
           self, buffer, timeout <= 0 ? timeout : MAX (ferry_native_wait_slice (&wait, timeout), 1));
     }
@@ -665,6 +665,43 @@ ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 tim
   if (G_LIKELY (ferry_channel_send_encoded (self->channel, codec->codec, small, size, FERRY_NO_WAIT, NULL, NULL)))
     return FERRY_NATIVE_OK;
   return send_slowly (self, codec->codec, small, size, timeout);
+}
+
+/* The message in memory of this process, to be sent later. */
+PyObject *
+ferry_native_channel_encode (FerryNativeChannel *self, PyObject *object)
+{
+  const FerryNativeCodec *codec;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GBytes) bytes = NULL;
+  g_auto (GValue) value = G_VALUE_INIT;
+  FerryBuffer *buffer;
+  gboolean is_array = FALSE;
+
+  codec = codec_for (self, object, &is_array);
+  if (codec == NULL)
+    return NULL;
+  if (self->is_raw)
+    {
+      Py_buffer view;
+
+      if (PyObject_GetBuffer (object, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+      bytes = g_bytes_new (view.buf, (gsize) view.len);
+      PyBuffer_Release (&view);
+    }
+  else
+    {
+      g_value_init (&value, object_type ());
+      g_value_set_boxed (&value, object);
+      bytes = ferry_codec_encode_bytes (codec->codec, &value, &error);
+      if (bytes == NULL)
+        return ferry_native_raise (&error);
+    }
+  buffer = ferry_buffer_new_bytes (bytes);
+  ferry_buffer_set_wire_name (buffer, ferry_codec_get_wire_name (codec->codec),
+                              ferry_codec_get_wire_version (codec->codec));
+  return ferry_native_buffer_new (buffer);
 }
 
 /* Memory to be filled in place: for the caller it is a buffer, for the codec raw bytes. */

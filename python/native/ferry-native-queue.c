@@ -9,6 +9,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* How long a queue without a limit waits for its consumers before it keeps an object in this process. Microseconds. */
+#define GRACE_US (100 * 1000)
+
 /* A queue has two endpoints on one channel, each opened in a process when it is first used there. */
 
 /* What a JoinableQueue shares besides: in a page of its own. */
@@ -32,6 +35,8 @@ typedef struct
   int data_fd;
   gboolean is_closed;
   gboolean is_created;
+  gboolean is_unlimited;  /* what finds no room is kept in this process, see _spill() in queues.py */
+  gboolean is_spilling;   /* something is kept there, and goes first */
   PyObject *closed_error; /* class and text of what a closed queue raises */
   PyObject *closed_text;
   Tasks *tasks; /* NULL: not a joinable one */
@@ -226,8 +231,8 @@ queue_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
 static int
 queue_init (PyObject *object, PyObject *args, PyObject *keywords)
 {
-  static char *names[] = { "transport", "name",       "codec",   "pickle",   "capacity", "max_bytes",
-                           "create",    "control_fd", "data_fd", "tasks_fd", "joinable", NULL };
+  static char *names[] = { "transport",  "name",    "codec",    "pickle",   "capacity",  "max_bytes", "create",
+                           "control_fd", "data_fd", "tasks_fd", "joinable", "unlimited", NULL };
   Queue *self = SELF (object);
   const char *transport;
   const char *name = NULL;
@@ -237,12 +242,14 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   unsigned long long max_bytes = 0;
   int create = TRUE;
   int joinable = FALSE;
+  int unlimited = FALSE;
   int control_fd = -1;
   int data_fd = -1;
   int tasks_fd = -1;
 
-  if (!PyArg_ParseTupleAndKeywords (args, keywords, "s|zspIKpiiip", names, &transport, &name, &codec, &pickle,
-                                    &capacity, &max_bytes, &create, &control_fd, &data_fd, &tasks_fd, &joinable))
+  if (!PyArg_ParseTupleAndKeywords (args, keywords, "s|zspIKpiiipp", names, &transport, &name, &codec, &pickle,
+                                    &capacity, &max_bytes, &create, &control_fd, &data_fd, &tasks_fd, &joinable,
+                                    &unlimited))
     return -1;
   if (self->transport != NULL)
     {
@@ -259,6 +266,7 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   self->data_fd = data_fd;
   self->tasks_fd = tasks_fd;
   self->is_created = !create;
+  self->is_unlimited = unlimited != 0;
   self->is_closed = FALSE;
   if (joinable && self->tasks_fd < 0)
     {
@@ -398,20 +406,37 @@ queue_wait_tasks (PyObject *object, PyObject *unused)
 
 /* ---- put ---- */
 
+/* Keeps the object in this process, behind those that are kept already. */
+static FerryNativeStatus
+queue_spill (Queue *self, PyObject *object)
+{
+  PyObject *result = PyObject_CallMethod ((PyObject *) self, "_spill", "O", object);
+
+  Py_XDECREF (result);
+  return result != NULL ? FERRY_NATIVE_OK : FERRY_NATIVE_FAILED;
+}
+
 static FerryNativeStatus
 queue_put_one (Queue *self, PyObject *object, gint64 timeout)
 {
   FerryNativeChannel *sender = queue_sender (self);
-  FerryNativeStatus status;
+  FerryNativeStatus status = FERRY_NATIVE_TIMED_OUT;
 
   if (G_UNLIKELY (sender == NULL))
     return FERRY_NATIVE_FAILED;
   if (G_UNLIKELY (self->tasks != NULL))
     atomic_fetch_add_explicit (&self->tasks->unfinished, 1, memory_order_seq_cst);
-  /* another thread may close the queue meanwhile */
-  Py_INCREF (sender);
-  status = ferry_native_channel_put (sender, object, timeout);
-  Py_DECREF (sender);
+  if (G_LIKELY (!self->is_spilling))
+    {
+      if (self->is_unlimited && (timeout < 0 || timeout > GRACE_US))
+        timeout = GRACE_US;
+      /* another thread may close the queue meanwhile */
+      Py_INCREF (sender);
+      status = ferry_native_channel_put (sender, object, timeout);
+      Py_DECREF (sender);
+    }
+  if (G_UNLIKELY (status == FERRY_NATIVE_TIMED_OUT && self->is_unlimited))
+    status = queue_spill (self, object);
   if (G_UNLIKELY (status != FERRY_NATIVE_OK && self->tasks != NULL))
     tasks_done (self->tasks);
   if (G_UNLIKELY (status == FERRY_NATIVE_FAILED && self->is_closed))
@@ -499,26 +524,44 @@ queue_put_many (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyOb
   return PyLong_FromSsize_t (n);
 }
 
+/* Sends what was encoded before, without waiting; also when the queue is being closed. TRUE: it is sent. */
 static PyObject *
-queue_put_buffer (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
+queue_put_buffer (PyObject *object, PyObject *argument)
 {
   Queue *self = SELF (object);
-  FerryNativeChannel *sender = queue_sender (self);
-  PyObject *method;
-  PyObject *result;
+  FerryNativeBuffer *buffer = (FerryNativeBuffer *) argument;
+  FerryNativeStatus status;
 
-  if (sender == NULL)
-    return NULL;
-  method = PyObject_GetAttrString ((PyObject *) sender, "send");
-  if (method == NULL)
-    return NULL;
-  if (self->tasks != NULL)
-    atomic_fetch_add_explicit (&self->tasks->unfinished, 1, memory_order_seq_cst);
-  result = PyObject_Vectorcall (method, args, (size_t) n_args, NULL);
-  Py_DECREF (method);
-  if (result == NULL && self->tasks != NULL)
-    tasks_done (self->tasks);
-  return result;
+  if (!Py_IS_TYPE (argument, &FerryNativeBuffer_Type) || buffer->buffer == NULL || self->sender == NULL)
+    {
+      PyErr_SetString (PyExc_ValueError, "there is nothing to send, or nowhere to");
+      return NULL;
+    }
+  status = ferry_native_channel_put_buffer (self->sender, buffer->buffer, FERRY_NO_WAIT);
+  return status == FERRY_NATIVE_FAILED ? NULL : PyBool_FromLong (status == FERRY_NATIVE_OK);
+}
+
+static PyObject *
+queue_encode (PyObject *object, PyObject *item)
+{
+  FerryNativeChannel *sender = queue_sender (SELF (object));
+
+  return sender != NULL ? ferry_native_channel_encode (sender, item) : NULL;
+}
+
+static PyObject *
+queue_set_spilling (PyObject *object, PyObject *argument)
+{
+  SELF (object)->is_spilling = argument == Py_True;
+  Py_RETURN_NONE;
+}
+
+/* put() and get() are refused from now on; what is kept in this process is still sent. */
+static PyObject *
+queue_refuse (PyObject *object, PyObject *unused)
+{
+  SELF (object)->is_closed = TRUE;
+  Py_RETURN_NONE;
 }
 
 /* ---- get ---- */
@@ -660,10 +703,26 @@ queue_count (Queue *self)
   return channel != NULL ? ferry_native_channel_count_waiting (channel) : -1;
 }
 
+/* Those that are kept in this process count. */
+static Py_ssize_t
+queue_count_all (Queue *self)
+{
+  Py_ssize_t n = queue_count (self);
+  PyObject *kept;
+
+  if (G_UNLIKELY (n >= 0 && self->is_spilling))
+    {
+      kept = PyObject_GetAttrString ((PyObject *) self, "_overflow");
+      n = kept != NULL ? n + PyObject_Size (kept) : -1;
+      Py_XDECREF (kept);
+    }
+  return n;
+}
+
 static PyObject *
 queue_qsize (PyObject *object, PyObject *unused)
 {
-  Py_ssize_t n = queue_count (SELF (object));
+  Py_ssize_t n = queue_count_all (SELF (object));
 
   return n >= 0 ? PyLong_FromSsize_t (n) : NULL;
 }
@@ -671,7 +730,7 @@ queue_qsize (PyObject *object, PyObject *unused)
 static PyObject *
 queue_empty_method (PyObject *object, PyObject *unused)
 {
-  Py_ssize_t n = queue_count (SELF (object));
+  Py_ssize_t n = queue_count_all (SELF (object));
 
   return n >= 0 ? PyBool_FromLong (n == 0) : NULL;
 }
@@ -687,7 +746,7 @@ queue_full_method (PyObject *object, PyObject *unused)
   if (n < 0)
     return NULL;
   g_object_get (channel->channel, "capacity", &capacity, NULL);
-  return PyBool_FromLong (n >= (Py_ssize_t) capacity);
+  return PyBool_FromLong (!self->is_unlimited && n >= (Py_ssize_t) capacity);
 }
 
 static PyObject *
@@ -834,7 +893,10 @@ static PyMethodDef queue_methods[] = {
   { "close", queue_close, METH_NOARGS,
     "close($self, /)\n--\n\n"
     "This process uses the queue no more: `put()` and `get()` raise ValueError. Others go on." },
-  { "_put_buffer", (PyCFunction) (void (*) (void)) queue_put_buffer, METH_FASTCALL, NULL },
+  { "_put_buffer", queue_put_buffer, METH_O, NULL },
+  { "_encode", queue_encode, METH_O, NULL },
+  { "_set_spilling", queue_set_spilling, METH_O, NULL },
+  { "_refuse", queue_refuse, METH_NOARGS, NULL },
   { "_loan_buffer", (PyCFunction) (void (*) (void)) queue_loan_buffer, METH_FASTCALL, NULL },
   { "_endpoint", queue_endpoint, METH_O, NULL },
   { "_descriptors", queue_descriptors, METH_NOARGS, NULL },

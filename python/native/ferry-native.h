@@ -85,6 +85,7 @@ FerryNativeStatus ferry_native_channel_take (FerryNativeChannel *self, gint64 ti
 /* Takes the reference to the buffer. */
 PyObject *ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboolean copy, gboolean *was_raw);
 FerryNativeStatus ferry_native_channel_get (FerryNativeChannel *self, gint64 timeout, gboolean copy, PyObject **object);
+PyObject *ferry_native_channel_encode (FerryNativeChannel *self, PyObject *object);
 PyObject *ferry_native_channel_loan (FerryNativeChannel *self, gsize size, gint64 timeout);
 Py_ssize_t ferry_native_channel_count_waiting (FerryNativeChannel *self);
 gboolean ferry_native_channel_get_descriptors (FerryNativeChannel *self, int *control_fd, int *data_fd);
