@@ -232,7 +232,8 @@ static const struct
   { "<f8", { 500, 200, -1 }, { 1, 500 }, 0 },
 };
 
-#define NUMPY_MEMORY (1 << 20)
+/* Bytes; only the last one needs many. */
+#define NUMPY_MEMORY(i) ((gsize) ((i) == G_N_ELEMENTS (numpy_samples) - 1 ? 500 * 200 * 8 : 1024))
 
 static void
 numpy_get_sample (guint i, GValue *value)
@@ -242,17 +243,17 @@ numpy_get_sample (guint i, GValue *value)
   gint64 strides[3];
   gint64 item_size;
   guint n = 0;
-  guint8 *memory = g_malloc (NUMPY_MEMORY);
+  guint8 *memory = g_malloc (NUMPY_MEMORY (i));
   FerryTensor *tensor;
 
-  for (gsize b = 0; b < NUMPY_MEMORY; b++)
+  for (gsize b = 0; b < NUMPY_MEMORY (i); b++)
     memory[b] = (guint8) (b * 11 + i);
   plain = ferry_tensor_new (numpy_samples[i].format, NULL, 0, &error);
   ferry_assert_no_error (error);
   item_size = (gint64) ferry_tensor_get_item_size (plain);
   for (; numpy_samples[i].shape[n] >= 0; n++)
     strides[n] = numpy_samples[i].strides[n] * item_size;
-  tensor = ferry_tensor_new_take (numpy_samples[i].format, numpy_samples[i].shape, n, strides, memory, NUMPY_MEMORY,
+  tensor = ferry_tensor_new_take (numpy_samples[i].format, numpy_samples[i].shape, n, strides, memory, NUMPY_MEMORY (i),
                                   numpy_samples[i].offset * (gsize) item_size, TRUE, g_free, memory, &error);
   ferry_assert_no_error (error);
   g_value_init (value, FERRY_TYPE_TENSOR);
