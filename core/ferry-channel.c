@@ -1549,6 +1549,7 @@ typedef struct
   GIOCondition condition;
   gpointer tag;
   GCancellable *cancellable;
+  gint64 next_events; /* g_source_get_time() at which to look for events at the latest */
 } ChannelSource;
 
 static gboolean
@@ -1561,7 +1562,9 @@ static gboolean
 channel_source_prepare (GSource *source, int *timeout)
 {
   *timeout = -1;
-  return channel_source_ready ((ChannelSource *) source);
+  /* In a loop that other sources keep busy the descriptor's timer is set anew all the time and never goes off. */
+  return channel_source_ready ((ChannelSource *) source)
+         || g_source_get_time (source) >= ((ChannelSource *) source)->next_events;
 }
 
 static gboolean
@@ -1580,6 +1583,7 @@ channel_source_dispatch (GSource *source, GSourceFunc callback, gpointer user_da
   FerryChannelSourceFunc func = (FerryChannelSourceFunc) (void (*) (void)) callback;
   GIOCondition ready;
 
+  self->next_events = g_source_get_time (source) + 2 * EVENT_SLICE_US;
   ferry_channel_dispatch_events (self->channel);
   ready = ferry_channel_check (self->channel, self->condition);
   if (ready == 0 && !g_cancellable_is_cancelled (self->cancellable))
