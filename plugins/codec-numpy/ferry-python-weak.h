@@ -152,6 +152,7 @@
 #pragma weak PyObject_GenericGetAttr
 #pragma weak PyObject_GenericGetDict
 #pragma weak PyObject_GenericSetAttr
+#pragma weak PyObject_GenericSetDict
 #pragma weak PyObject_GetAttr
 #pragma weak PyObject_GetAttrString
 #pragma weak PyObject_GetBuffer

@@ -13,7 +13,8 @@
 #define UNLOCKED_COPY_MIN (1024 * 1024)
 
 /* Keys of dicts repeat, from message to message: a power of two of them are kept. Their hashes are known already. */
-#define KEYS_CACHED (1024)
+#define KEYS_CACHED_BITS (10)
+#define KEYS_CACHED (1 << KEYS_CACHED_BITS)
 #define KEY_SIZE_MAX (32)
 
 /* Bytes of integers that are judged on the stack. */
@@ -36,6 +37,7 @@ typedef struct
   PyObject *base; /* what views refer to; made when needed */
   gboolean writable;
   gboolean pickle;
+  gboolean intern; /* keys that are names of attributes, which are found faster so */
   guint depth;
   GError *error; /* set instead of a Python exception by what is malformed or not allowed */
 
@@ -49,7 +51,16 @@ typedef struct
 /* The number of a value among the shared ones. */
 #define NOT_SHARED ((gsize) -1)
 
-static PyObject *keys[KEYS_CACHED];
+/* Two words tell all of a key of up to 16 bytes. */
+typedef struct
+{
+  guint64 first;
+  guint64 last;
+  gsize size;
+  PyObject *key; /* an ASCII str */
+} CachedKey;
+
+static CachedKey keys[KEYS_CACHED];
 
 static PyObject *decode (Decoder *self);
 
@@ -311,57 +322,35 @@ decode_str (Decoder *self, guint tag, gboolean in_part)
   return str;
 }
 
-static inline gsize
-key_hash (const guint8 *data, gsize size)
+/* The first and the last bytes of a key, overlapping; the same words only for the same bytes if they are 16 or less. */
+static inline void
+key_get_words (const guint8 *data, gsize size, guint64 *first, guint64 *last)
 {
-  guint64 first = 0;
-  guint64 last = 0;
-
-  if (size >= sizeof first)
+  if (size >= sizeof *first)
     {
-      memcpy (&first, data, sizeof first);
-      memcpy (&last, data + size - sizeof last, sizeof last);
+      memcpy (first, data, sizeof *first);
+      memcpy (last, data + size - sizeof *last, sizeof *last);
     }
   else if (size >= sizeof (guint32))
     {
-      memcpy (&first, data, sizeof (guint32));
-      memcpy (&last, data + size - sizeof (guint32), sizeof (guint32));
+      guint32 halves[2];
+
+      memcpy (&halves[0], data, sizeof halves[0]);
+      memcpy (&halves[1], data + size - sizeof halves[1], sizeof halves[1]);
+      *first = halves[0];
+      *last = halves[1];
     }
   else
     {
-      first = data[0];
-      last = (guint64) data[size / 2] << 8 | data[size - 1];
+      *first = data[0];
+      *last = (guint64) data[size / 2] << 8 | data[size - 1];
     }
-  first = (first ^ (last << 23 | last >> 41) ^ size) * G_GUINT64_CONSTANT (0x9e3779b97f4a7c15);
-  return (gsize) (first >> 32) & (KEYS_CACHED - 1);
 }
 
-/* The next value, which is probably a short str that was here before. */
 static PyObject *G_GNUC_NO_INLINE
-decode_key (Decoder *self)
+cache_key (Decoder *self, CachedKey *cached, const guint8 *data, gsize size)
 {
-  guint8 head[2];
-  guint8 data[KEY_SIZE_MAX];
-  gsize size;
-  gsize place;
   PyObject *key;
-
-  if (G_UNLIKELY (ferry_python_input_left (&self->input) < sizeof head))
-    return decode (self);
-  memcpy (head, self->input.at, sizeof head);
-  size = head[1];
-  if (head[0] != FERRY_PYTHON_TAG_STR || size > KEY_SIZE_MAX || size == 0
-      || ferry_python_input_left (&self->input) < sizeof head + size)
-    return decode (self);
-  self->input.at += sizeof head;
-  memcpy (data, self->input.at, size);
-  self->input.at += size;
-
-  place = key_hash (data, size);
-  key = keys[place];
-  if (G_LIKELY (key != NULL && (gsize) PyUnicode_GET_LENGTH (key) == size
-                && memcmp (PyUnicode_DATA (key), data, size) == 0))
-    return Py_NewRef (key);
 
   if (!is_ascii (data, size))
     return malformed (self, "a str has characters that are not of its kind");
@@ -369,12 +358,43 @@ decode_key (Decoder *self)
   if (key == NULL)
     return NULL;
   memcpy (PyUnicode_DATA (key), data, size);
-
-  /* Most are names of attributes where classes are sent. What others send must not stay here for ever. */
-  if (self->pickle)
+  if (self->intern)
     PyUnicode_InternInPlace (&key);
-  Py_XSETREF (keys[place], Py_NewRef (key));
+
+  key_get_words (data, size, &cached->first, &cached->last);
+  cached->size = size;
+  Py_XSETREF (cached->key, Py_NewRef (key));
   return key;
+}
+
+/* The next value, which is probably a short str that was here before. */
+static PyObject *
+decode_key (Decoder *self)
+{
+  guint8 data[KEY_SIZE_MAX];
+  guint64 first;
+  guint64 last;
+  gsize size;
+  CachedKey *cached;
+
+  if (G_UNLIKELY (ferry_python_input_left (&self->input) < 3
+                  || *(const volatile guint8 *) self->input.at != FERRY_PYTHON_TAG_STR))
+    return decode (self);
+  size = ((const volatile guint8 *) self->input.at)[1];
+  if (G_UNLIKELY (size > KEY_SIZE_MAX || size == 0 || ferry_python_input_left (&self->input) < 2 + size))
+    return decode (self);
+  memcpy (data, self->input.at + 2, size);
+  self->input.at += 2 + size;
+
+  key_get_words (data, size, &first, &last);
+  cached = &keys[((first ^ (last << 32 | last >> 32) ^ size) * G_GUINT64_CONSTANT (0x9e3779b97f4a7c15))
+                 >> (64 - KEYS_CACHED_BITS)];
+  if (G_UNLIKELY (cached->size != size || cached->first != first || cached->last != last
+                  || (size > 2 * sizeof first && memcmp (PyUnicode_DATA (cached->key), data, size) != 0)))
+    return cache_key (self, cached, data, size);
+  if (self->intern && !PyUnicode_CHECK_INTERNED (cached->key))
+    PyUnicode_InternInPlace (&cached->key);
+  return Py_NewRef (cached->key);
 }
 
 static PyObject *
@@ -607,6 +627,7 @@ decode_tuple (Decoder *self)
 static PyObject *
 decode_dict (Decoder *self, gsize number)
 {
+  gboolean intern = self->intern;
   gsize n;
   PyObject *dict;
 
@@ -618,9 +639,15 @@ decode_dict (Decoder *self, gsize number)
   shared_set (self, number, dict);
   for (gsize i = 0; i < n; i++)
     {
-      PyObject *key = decode_key (self);
-      PyObject *value = key != NULL ? decode (self) : NULL;
-      int set = value != NULL ? PyDict_SetItem (dict, key, value) : -1;
+      PyObject *key;
+      PyObject *value;
+      int set;
+
+      self->intern = intern;
+      key = decode_key (self);
+      self->intern = FALSE;
+      value = key != NULL ? decode (self) : NULL;
+      set = value != NULL ? PyDict_SetItem (dict, key, value) : -1;
 
       Py_XDECREF (key);
       Py_XDECREF (value);
@@ -1250,6 +1277,12 @@ set_state (PyObject *object, PyObject *state_setter, PyObject *state)
       Py_XDECREF (result);
       Py_DECREF (method);
     }
+  else if (PyDict_CheckExact (state) && Py_REFCNT (state) == 1 && Py_TYPE (object)->tp_dictoffset != 0
+           && Py_TYPE (object)->tp_new == PyBaseObject_Type.tp_new)
+    {
+      /* An object() has no attributes yet, and nobody else has the dict: it need not be copied. */
+      set = PyObject_GenericSetDict (object, state, NULL) == 0;
+    }
   else if (PyTuple_CheckExact (state) && PyTuple_GET_SIZE (state) == 2)
     {
       PyObject *attributes = PyTuple_GET_ITEM (state, 0);
@@ -1330,7 +1363,9 @@ decode_object (Decoder *self, gboolean recursive, gsize number)
         }
       if (complete && (flags & FERRY_PYTHON_OBJECT_STATE) != 0)
         {
+          self->intern = TRUE;
           state = decode (self);
+          self->intern = FALSE;
           complete = state != NULL && set_state (object, state_setter, state);
         }
       Py_XDECREF (state_setter);
@@ -1595,6 +1630,7 @@ ferry_python_decode (FerryBuffer *buffer, gboolean pickle, GError **error)
   self.base = NULL;
   self.writable = ferry_buffer_is_writable (buffer);
   self.pickle = pickle;
+  self.intern = FALSE;
   self.depth = 0;
   self.error = NULL;
   self.shared = self.on_stack;

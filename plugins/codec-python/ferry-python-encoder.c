@@ -144,6 +144,18 @@ write_known (FerryPythonEncoder *self, PyObject *object)
 
   if (Py_REFCNT (object) == 1)
     return FALSE;
+
+  /* Most messages have nothing in them that is shared but the outermost object, which its sender still has. */
+  if (tell (self) == 0)
+    {
+      self->outermost = object;
+      return FALSE;
+    }
+  if (object == self->outermost)
+    {
+      write_reference (self, 0);
+      return TRUE;
+    }
   slot = memo_find (self, object);
   if (slot->object != NULL)
     {
@@ -334,7 +346,50 @@ add_object_part (FerryPythonEncoder *self, PyObject *object, gconstpointer data,
  * Values without others inside
  */
 
-static gboolean
+/* An integer of one digit of Python's, which has 30 bits: almost all are. */
+static inline gboolean
+get_compact_int (PyObject *object, gint32 *number)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+  if (!PyUnstable_Long_IsCompact ((PyLongObject *) object))
+    return FALSE;
+  *number = (gint32) PyUnstable_Long_CompactValue ((PyLongObject *) object);
+  return TRUE;
+#else
+  Py_ssize_t n_digits = Py_SIZE (object);
+
+  if (n_digits < -1 || n_digits > 1)
+    return FALSE;
+  *number = n_digits == 0 ? 0 : (gint32) n_digits * (gint32) ((PyLongObject *) object)->ob_digit[0];
+  return TRUE;
+#endif
+}
+
+static inline void
+put_compact_int (FerryPythonEncoder *self, gint32 number)
+{
+  guint8 *to = ferry_python_output_reserve (&self->output, 1 + sizeof number);
+
+  if (number >= 0 && number <= FERRY_PYTHON_SMALL_INT_MAX)
+    {
+      *to = (guint8) (FERRY_PYTHON_TAG_SMALL_INT + number);
+      self->output.at = to + 1;
+    }
+  else if (number == (gint8) number)
+    {
+      to[0] = FERRY_PYTHON_TAG_INT8;
+      to[1] = (guint8) number;
+      self->output.at = to + 2;
+    }
+  else
+    {
+      to[0] = FERRY_PYTHON_TAG_INT32;
+      memcpy (to + 1, &number, sizeof number);
+      self->output.at = to + 1 + sizeof number;
+    }
+}
+
+static gboolean G_GNUC_NO_INLINE
 encode_int (FerryPythonEncoder *self, PyObject *object)
 {
   int overflow;
@@ -363,7 +418,7 @@ encode_int (FerryPythonEncoder *self, PyObject *object)
 #endif
 }
 
-static void
+static inline void
 encode_float (FerryPythonEncoder *self, double number)
 {
   guint8 *to = ferry_python_output_reserve (&self->output, 1 + sizeof number);
@@ -373,7 +428,27 @@ encode_float (FerryPythonEncoder *self, double number)
   self->output.at = to + sizeof number;
 }
 
-static gboolean
+/* Names, most of the time. */
+static inline gboolean
+put_short_str (FerryPythonEncoder *self, PyObject *object)
+{
+  gsize length;
+  guint8 *to;
+
+  if (!PyUnicode_IS_COMPACT_ASCII (object))
+    return FALSE;
+  length = (gsize) PyUnicode_GET_LENGTH (object);
+  if (length >= SHARED_DATA_MIN)
+    return FALSE;
+  to = ferry_python_output_reserve (&self->output, 2 + SHARED_DATA_MIN);
+  to[0] = FERRY_PYTHON_TAG_STR;
+  to[1] = (guint8) length;
+  memcpy (to + 2, PyUnicode_DATA (object), length);
+  self->output.at = to + 2 + length;
+  return TRUE;
+}
+
+static gboolean G_GNUC_NO_INLINE
 encode_str (FerryPythonEncoder *self, PyObject *object)
 {
   gsize length;
@@ -609,6 +684,7 @@ encode_dict_items (FerryPythonEncoder *self, PyObject *object)
   Py_ssize_t n = PyDict_GET_SIZE (object);
   Py_ssize_t n_encoded = 0;
   Py_ssize_t at = 0;
+  gboolean encoded = TRUE;
   PyObject *key;
   PyObject *value;
 
@@ -616,13 +692,11 @@ encode_dict_items (FerryPythonEncoder *self, PyObject *object)
     return FALSE;
   ferry_python_output_tag_number (&self->output, FERRY_PYTHON_TAG_DICT, (guint64) n);
   Py_INCREF (object);
-  for (; PyDict_Next (object, &at, &key, &value); n_encoded++)
+  for (; encoded && PyDict_Next (object, &at, &key, &value); n_encoded++)
     {
-      gboolean encoded;
-
       if (G_LIKELY (PyUnicode_CheckExact (key)))
         {
-          encoded = encode_str (self, key) && encode (self, value);
+          encoded = (put_short_str (self, key) || encode_str (self, key)) && encode (self, value);
         }
       else
         {
@@ -635,14 +709,12 @@ encode_dict_items (FerryPythonEncoder *self, PyObject *object)
           if (!is_simple)
             Py_DECREF (value);
         }
-      if (!encoded)
-        break;
     }
-  if (!PyErr_Occurred () && self->error == NULL && (n_encoded != n || n != PyDict_GET_SIZE (object)))
-    fail_changed (self, "a dict");
+  if (encoded && (n_encoded != n || n != PyDict_GET_SIZE (object)))
+    encoded = fail_changed (self, "a dict");
   Py_DECREF (object);
   leave (self);
-  return !PyErr_Occurred () && self->error == NULL;
+  return encoded;
 }
 
 static gboolean
@@ -1481,9 +1553,16 @@ encode (FerryPythonEncoder *self, PyObject *object)
   PyTypeObject *type = Py_TYPE (object);
 
   if (type == &PyUnicode_Type)
-    return encode_str (self, object);
+    return put_short_str (self, object) || encode_str (self, object);
   if (type == &PyLong_Type)
-    return encode_int (self, object);
+    {
+      gint32 number;
+
+      if (G_UNLIKELY (!get_compact_int (object, &number)))
+        return encode_int (self, object);
+      put_compact_int (self, number);
+      return TRUE;
+    }
   if (type == &PyFloat_Type)
     {
       encode_float (self, PyFloat_AS_DOUBLE (object));
@@ -1530,6 +1609,7 @@ ferry_python_encoder_encode (PyObject *object, gboolean pickle, GError **error)
     }
   self->pickle = pickle;
   self->depth = 0;
+  self->outermost = NULL;
 
   encoded = ferry_python_types_load () && encode (self, object);
   memo_reset (self);

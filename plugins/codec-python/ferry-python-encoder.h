@@ -28,6 +28,8 @@ struct _FerryPythonEncoder
   gsize n_objects;
   gsize n_objects_allocated;
 
+  PyObject *outermost; /* if it may be met again; it begins the stream, and is not in the slots */
+
   gboolean pickle;
   guint depth;
   GError *error;            /* set instead of a Python exception by what is not allowed */
