@@ -436,6 +436,32 @@ ferry_transport_wait (FerryTransport *self, GIOCondition condition, gint64 timeo
 }
 
 /**
+ * ferry_transport_wait_quietly:
+ * @self: an open transport
+ * @condition: %G_IO_IN for a message or the end of the stream, %G_IO_OUT for room
+ * @timeout: microseconds; negative: for ever, 0: not at all
+ * @cancellable: (nullable): a cancellable
+ *
+ * [method@Transport.wait] that says nothing about why it returns, for language bindings: a signal handler of the
+ * language that runs while an error is converted may be lost. Who tries afterwards gets the error.
+ *
+ * Returns: %TRUE when it is worth while to try, %FALSE when the time-out came first or an error
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_transport_wait_quietly (FerryTransport *self, GIOCondition condition, gint64 timeout, GCancellable *cancellable)
+{
+  FerryTransportInterface *iface;
+  g_autoptr (GError) error = NULL;
+
+  g_return_val_if_fail (FERRY_IS_TRANSPORT (self), FALSE);
+
+  iface = FERRY_TRANSPORT_GET_IFACE (self);
+  return iface->wait != NULL && iface->wait (self, condition, timeout, cancellable, &error);
+}
+
+/**
  * ferry_transport_wake:
  * @self: a transport
  *
@@ -470,9 +496,11 @@ ferry_transport_get_fd (FerryTransport *self, GError **error)
       return -1;
     }
   fd = iface->get_fd (self, &local);
-  if (fd < 0)
-    fail (self, "get_fd", local, error);
-  return fd;
+  /* A language binding may return 0 with an error. */
+  if (fd >= 0 && local == NULL)
+    return fd;
+  fail (self, "get_fd", local, error);
+  return -1;
 }
 
 /* Private: the conditions that hold. A transport that can't tell says that all may. */

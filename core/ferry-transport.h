@@ -123,6 +123,10 @@ gboolean ferry_transport_wait (FerryTransport *self, GIOCondition condition, gin
                                GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gboolean ferry_transport_wait_quietly (FerryTransport *self, GIOCondition condition, gint64 timeout,
+                                       GCancellable *cancellable);
+
+FERRY_AVAILABLE_IN_1_0
 void ferry_transport_wake (FerryTransport *self);
 
 FERRY_AVAILABLE_IN_1_0

@@ -14,16 +14,17 @@ Everything else is as the API reference of Ferry says.
 
 from __future__ import annotations
 
-import _thread
 import ast
 import asyncio
 import ctypes
 import functools
 import math
 import queue
+import threading
 import time
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from gi.overrides import override
 from gi.repository import Gio, GLib, GObject
@@ -36,20 +37,36 @@ __all__ = []
 
 #: Seconds. Waiting is done in slices, between which Python's signal handlers run.
 _SLICE = 0.1
+#: Seconds between two tries where nothing tells when the next is worth while.
+_POLL = 0.001
 _MICROSECONDS = 1_000_000
+_DOMAIN = GLib.quark_to_string(Ferry.error_quark())
+_IN = GLib.IOCondition.IN
+_OUT = GLib.IOCondition.OUT
 
 
 # ---- errors ----
 
 
-def _raise(error: GLib.Error) -> NoReturn:
-    """Raise the exception of `ferry.errors` for an error, or the error where that is not installed."""
+# In each thread what a codec or transport in Python raised that is no error but shall end the program.
+_interrupts = threading.local()
+
+
+def _exception(error: GLib.Error) -> BaseException:
+    """Return the exception of `ferry.errors` for an error, or the error where that is not installed.
+
+    Callers raise it at once and keep it in no variable: a frame that an exception leads back to would
+    live, and hold the messages in the variables of its callers, until the garbage collector runs.
+    """
+    interrupt = vars(_interrupts).pop("exception", None)
+    if interrupt is not None:
+        return interrupt
     try:
         # Not at the top: the package may be what is importing this module.
         from ferry.errors import from_gerror
     except ImportError:
-        raise error from None
-    raise from_gerror(error) from error.__cause__
+        return error
+    return from_gerror(error)
 
 
 def _error(code: int, message: str) -> GLib.Error:
@@ -64,8 +81,7 @@ def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except GLib.Error as error:
-            caught = error
-        _raise(caught)
+            raise _exception(error) from None
 
     return call
 
@@ -79,8 +95,7 @@ def _wrap_function(info: Any) -> Any:
             try:
                 return info(self, *args, **kwargs)
             except GLib.Error as error:
-                caught = error
-            _raise(caught)
+                raise _exception(error) from None
 
         return method
     if info.is_constructor():
@@ -90,8 +105,7 @@ def _wrap_function(info: Any) -> Any:
             try:
                 return info(cls, *args, **kwargs)
             except GLib.Error as error:
-                caught = error
-            _raise(caught)
+                raise _exception(error) from None
 
         return classmethod(constructor)
     return staticmethod(_translated(info))
@@ -118,6 +132,7 @@ _channel_flush = Ferry.Channel.flush
 _channel_wait = Ferry.Channel.wait
 _channel_decode = Ferry.Channel.decode
 _channel_open = Ferry.Channel.open
+_channel_create_source = Ferry.Channel.create_source
 _channel_new = Ferry.Channel.new
 _channel_new_from_description = Ferry.Channel.new_from_description
 _channel_new_with_transport = Ferry.Channel.new_with_transport
@@ -486,23 +501,43 @@ class Channel(Ferry.Channel):
     def __bool__(self) -> bool:
         return True
 
-    def _wait_for(self, function: Callable[..., Any], args: tuple[Any, ...], timeout: float | None, cancellable: Any) -> Any:
-        """Call a function of the library that waits, in slices."""
-        left = math.inf if timeout is None or timeout < 0 else timeout
-        deadline = time.monotonic() + left
+    def _wait_for(
+        self, function: Callable[..., Any], args: tuple[Any, ...], condition: Any, timeout: float | None, cancellable: Any
+    ) -> Any:
+        """Call a function of the library until it need not wait, and wait here meanwhile.
+
+        If the library waited, and returned with an error, a signal handler would run inside of
+        PyGObject's conversion of that error, and what it raises would be lost.
+        """
+        forever = timeout is None or timeout < 0
+        deadline = math.inf if forever else time.monotonic() + timeout
+        transport = None
         while True:
             try:
-                return function(self, *args, _microseconds(min(left, _SLICE)), cancellable)
+                return function(self, *args, Ferry.NO_WAIT, cancellable)
             except GLib.Error as error:
-                caught = error
+                if timeout == 0 or not self._is_worth_waiting(error):
+                    raise _exception(error) from None
             left = deadline - time.monotonic()
-            if not caught.matches(Ferry.error_quark(), Ferry.Error.TIMED_OUT) or timeout == 0:
-                break
             if left <= 0:
                 text = f"channel '{self.props.name or '(anonymous)'}': nothing came of it within {timeout:g} s"
-                caught = _error(Ferry.Error.TIMED_OUT, text)
-                break
-        _raise(caught)
+                raise _exception(_error(Ferry.Error.TIMED_OUT, text))
+            transport = transport or self.get_transport_object()
+            began = time.monotonic()
+            wait = _microseconds(min(left, _SLICE))
+            if condition is not None:
+                transport.wait_quietly(condition, wait, cancellable)
+            self.dispatch_events()
+            if time.monotonic() - began < _POLL:
+                # Not everything can be waited for: memory that others hold, for example.
+                time.sleep(_POLL)
+
+    def _is_worth_waiting(self, error: GLib.Error) -> bool:
+        if error.domain != _DOMAIN:
+            return False
+        if error.code == Ferry.Error.FULL:
+            return self.props.overflow != Ferry.Overflow.ERROR
+        return error.code in (Ferry.Error.EMPTY, Ferry.Error.TIMED_OUT)
 
     # -- sending
 
@@ -542,24 +577,24 @@ class Channel(Ferry.Channel):
         if isinstance(obj, Buffer):
             return self.send_buffer(obj, timeout, cancellable)
         if isinstance(obj, (bytes, bytearray, memoryview)) and self._is_raw():
-            return self._wait_for(_channel_send, (obj if isinstance(obj, bytes) else bytes(obj),), timeout, cancellable)
+            return self._wait_for(_channel_send, (obj if isinstance(obj, bytes) else bytes(obj),), _OUT, timeout, cancellable)
         if isinstance(obj, GLib.Bytes) and self._is_raw():
             return self.send_bytes(obj, timeout, cancellable)
         return self.send_value(obj, timeout, cancellable)
 
     def send_bytes(self, data: GLib.Bytes, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
         """Send raw bytes; see `send`."""
-        return self._wait_for(_channel_send_bytes, (data,), timeout, cancellable)
+        return self._wait_for(_channel_send_bytes, (data,), _OUT, timeout, cancellable)
 
     def send_buffer(self, buffer: Buffer, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
         """Send a loaned buffer, which is empty afterwards, or a copy of any other; see `send`."""
-        return self._wait_for(_channel_send_buffer, (buffer,), timeout, cancellable)
+        return self._wait_for(_channel_send_buffer, (buffer,), _OUT, timeout, cancellable)
 
     def send_variant(
         self, variant: GLib.Variant, timeout: float | None = None, cancellable: Gio.Cancellable | None = None
     ) -> bool:
         """Send a variant; see `send`."""
-        return self._wait_for(_channel_send_variant, (variant,), timeout, cancellable)
+        return self._wait_for(_channel_send_variant, (variant,), _OUT, timeout, cancellable)
 
     def send_value(self, obj: Any, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
         """Encode an object with the channel's codec and send it; see `send`.
@@ -568,7 +603,7 @@ class Channel(Ferry.Channel):
         (with codec auto: one of those there are) takes these; else bool, int, float and str go as
         `GLib.Variant`.
         """
-        return self._wait_for(_channel_send_value, (self._to_value(obj),), timeout, cancellable)
+        return self._wait_for(_channel_send_value, (self._to_value(obj),), _OUT, timeout, cancellable)
 
     def _to_value(self, obj: Any) -> GObject.Value:
         if isinstance(obj, GObject.Value):
@@ -593,11 +628,11 @@ class Channel(Ferry.Channel):
 
     def loan(self, size: int, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> Buffer:
         """Borrow shared memory, to be filled through `view()` and sent with `send_buffer`."""
-        return self._wait_for(_channel_loan, (size,), timeout, cancellable)
+        return self._wait_for(_channel_loan, (size,), _OUT, timeout, cancellable)
 
     def flush(self, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
         """Wait until everything that was sent is received."""
-        return self._wait_for(_channel_flush, (), timeout, cancellable)
+        return self._wait_for(_channel_flush, (), None, timeout, cancellable)
 
     # -- receiving
 
@@ -635,11 +670,11 @@ class Channel(Ferry.Channel):
 
     def receive_buffer(self, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> Buffer:
         """Take the next message as it is, to look at it or to `decode` it later; see `receive`."""
-        return self._wait_for(_channel_receive, (), timeout, cancellable)
+        return self._wait_for(_channel_receive, (), _IN, timeout, cancellable)
 
     def receive_bytes(self, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> GLib.Bytes:
         """Take the next message as bytes, undecoded; see `receive`."""
-        return self._wait_for(_channel_receive_bytes, (), timeout, cancellable)
+        return self._wait_for(_channel_receive_bytes, (), _IN, timeout, cancellable)
 
     def receive_value(self, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> Any:
         """Take the next message and decode it, raw ones too (to `GLib.Bytes`); see `receive`."""
@@ -647,7 +682,7 @@ class Channel(Ferry.Channel):
 
     def receive_variant(self, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> GLib.Variant:
         """Take the next message, which must be a variant; see `receive`."""
-        return self._wait_for(_channel_receive_variant, (), timeout, cancellable)
+        return self._wait_for(_channel_receive_variant, (), _IN, timeout, cancellable)
 
     @_translated
     def decode(self, buffer: Buffer) -> Any:
@@ -657,20 +692,34 @@ class Channel(Ferry.Channel):
 
     def wait(self, condition: Any, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
         """Wait until a message (`GLib.IOCondition.IN`) or room (`OUT`) is there."""
-        return self._wait_for(_channel_wait, (condition,), timeout, cancellable)
+        return self._wait_for(_channel_wait, (condition,), condition, timeout, cancellable)
+
+    @_translated
+    def create_source(self, condition: Any, cancellable: Gio.Cancellable | None = None) -> GLib.Source:
+        """Make a source for a main loop.
+
+        Its callback, set with `set_callback(function, *data)`, is called as `function(channel, condition, *data)`
+        and returns whether the source stays.
+        """
+        source = _channel_create_source(self, condition, cancellable)
+
+        def set_callback(function: Callable[..., Any], *data: Any) -> None:
+            # The source calls with more than a plain GLib.Source does, which only a closure can take.
+            GObject.source_set_closure(source, lambda channel, ready: bool(function(channel, ready, *data)))
+
+        source.set_callback = set_callback
+        return source
 
     def __iter__(self) -> Iterator[Any]:
         """Yield what `receive` returns, until the stream ends."""
         while True:
             try:
-                message = self.receive()
+                # Not through a variable, which would hold the block until the next message.
+                yield self.receive()
             except GLib.Error as error:
                 if not error.matches(Ferry.error_quark(), Ferry.Error.END_OF_STREAM):
                     raise
                 return
-            yield message
-            # Or the block would be held until the next message.
-            del message
 
     # -- asyncio
 
@@ -690,16 +739,13 @@ class Channel(Ferry.Channel):
         """Yield what `receive` returns, until the stream ends, without blocking the event loop."""
         while True:
             try:
-                message = self.receive(0)
+                yield self.receive(0)
             except GLib.Error as error:
                 if error.matches(Ferry.error_quark(), Ferry.Error.END_OF_STREAM):
                     return
                 if not error.matches(Ferry.error_quark(), Ferry.Error.EMPTY):
                     raise
-                await self._ready(GLib.IOCondition.IN)
-                continue
-            yield message
-            del message
+                await self._ready(_IN)
 
 
 Channel = override(Channel)
@@ -726,33 +772,68 @@ _CODES = (
 def _to_gerror(where: str, exception: BaseException, default: int) -> GLib.Error:
     if isinstance(exception, GLib.Error):
         return exception
-    if isinstance(exception, KeyboardInterrupt):
-        # The library gives up now, and Python hears of it again when that has returned.
-        _thread.interrupt_main()
+    if not isinstance(exception, Exception):
+        # KeyboardInterrupt, SystemExit: the library gives up, and Python hears of it again when that has returned.
+        _interrupts.exception = exception
         return GLib.Error.new_literal(Gio.io_error_quark(), "interrupted", int(Gio.IOErrorEnum.CANCELLED))
     code = next((code for cls, code in _CODES if isinstance(exception, cls)), default)
     return _error(code, f"{where}: {type(exception).__name__}: {exception}")
 
 
-def _guarded(function: Callable[..., Any], default: int, convert: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a virtual function raise what the library understands, and return what it expects."""
+def _find(cls: type, name: str) -> _Virtual | None:
+    return next((own for own in (vars(base).get(name) for base in cls.__mro__) if isinstance(own, _Virtual)), None)
 
-    @functools.wraps(function)
-    def virtual(self: Any, *args: Any) -> Any:
-        where = f"{type(self).__name__}.{function.__name__}()"
+
+class _Virtual:
+    """A virtual function in a class in Python.
+
+    To Python it is a method like any other. When the library calls it, it raises what the library
+    understands, and returns what that expects.
+
+    A class and its subclasses share the table of an interface, and PyGObject puts the functions of
+    the one that was made last into it. So which of them is meant is only decided here.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], default: int, convert: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+        self.default = default
+        self.convert = convert
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self.function, instance)
+
+    def __call__(self, instance: Any, *args: Any) -> Any:
+        where = f"{type(instance).__name__}.{_SHOWN.get(self.name, self.name)}()"
+        virtual = _find(type(instance), self.name)
         try:
-            return convert(self, where, function(self, *args))
+            if virtual is None:
+                if self.name in _ABSENT:
+                    return _ABSENT[self.name](*args)
+                raise NotImplementedError("it has no such function")
+            return virtual.convert(instance, where, virtual.function(instance, *args))
         except BaseException as exception:
-            raise _to_gerror(where, exception, default) from exception
+            error = _to_gerror(where, exception, self.default)
+            if error is not exception and isinstance(exception, (queue.Empty, queue.Full)) and self.had_time(args):
+                # Who was allowed to wait has waited, for all that the library knows.
+                error = _error(Ferry.Error.TIMED_OUT, error.message)
+            raise error from exception
 
-    virtual.guarded = function
-    return virtual
+    def had_time(self, args: tuple[Any, ...]) -> bool:
+        return self.name in ("do_loan", "do_commit", "do_take", "do_wait", "do_flush") and args[-2] != 0
 
 
 def _as_success(_self: Any, where: str, result: Any) -> bool:
     """No result is a success too."""
     if result is not None and not result:
         raise _error(Ferry.Error.FAILED, f"{where} failed without saying why")
+    return True
+
+
+def _as_wait(_self: Any, where: str, result: Any) -> bool:
+    if result is not None and not result:
+        raise _error(Ferry.Error.TIMED_OUT, f"{where}: nothing came of it")
     return True
 
 
@@ -793,18 +874,22 @@ def _as_fd(_self: Any, _where: str, result: Any) -> int:
     return fd
 
 
+def _as_is(_self: Any, _where: str, result: Any) -> Any:
+    return result
+
+
 _TRANSPORT_RESULTS = {
     "do_loan": _as_buffer,
     "do_take": _as_buffer,
     "do_probe_channel": _as_probe,
     "do_list_channels": _as_names,
     "do_get_fd": _as_fd,
+    "do_wait": _as_wait,
     **dict.fromkeys(
         (
             "do_open",
             "do_close",
             "do_commit",
-            "do_wait",
             "do_flush",
             "do_end_of_stream",
             "do_shut_down",
@@ -843,44 +928,149 @@ def _get_participant(self: Any, index: int, participant: Any) -> bool:
     return True
 
 
+def _dup_wire_name(self: Any) -> str:
+    return self.do_get_wire_name()
+
+
+def _accepts_type_name(self: Any, name: str) -> bool:
+    accepts = getattr(self, "do_accepts", None)
+    return name == "PyObject" if accepts is None else bool(accepts(GObject.GType.from_name(name)))
+
+
+def _encode_bytes(self: Any, value: Any) -> Any:
+    return self.do_encode(value)
+
+
+def _decode_value(self: Any, buffer: Buffer, version: int) -> Any:
+    return self.do_decode(buffer, version)
+
+
+_TRANSPORT_RESULTS |= dict.fromkeys(("do_wake", "do_check", "do_trim", "do_poll_events"), _as_is)
+
+# What users call what the library calls otherwise.
+_SHOWN = {"do_encode_bytes": "do_encode", "do_decode_value": "do_decode"}
+
+# What the library does where there is no such function.
+_ABSENT = {
+    "do_wake": lambda: None,
+    "do_check": lambda condition: condition,
+    "do_trim": lambda: 0,
+    "do_poll_events": lambda _participant: Ferry.TransportEvent.NONE,
+    "do_get_wire_version": lambda: 1,
+}
+
+
 def _init_transport_class(cls: type, **kwargs: Any) -> None:
     """Prepare a transport in Python, before PyGObject looks at the virtual functions of its class."""
     super(Ferry.Transport, cls).__init_subclass__(**kwargs)
     for name, convert in _TRANSPORT_RESULTS.items():
         function = vars(cls).get(name)
-        if callable(function) and not hasattr(function, "guarded"):
-            setattr(cls, name, _guarded(function, Ferry.Error.FAILED, convert))
-    if "do_list_participants" in vars(cls) and "do_get_participant" not in vars(cls):
+        if callable(function):
+            function = getattr(function, "function", function)
+            setattr(cls, name, _Virtual(name, function, Ferry.Error.FAILED, convert))
+    if "do_list_participants" in vars(cls) and not hasattr(cls, "_participants"):
         cls.do_get_participant = _get_participant
-
-
-def _accepts_type_name(self: Any, name: str) -> bool:
-    return bool(self.do_accepts(GObject.GType.from_name(name)))
-
-
-def _accepts_objects(_self: Any, name: str) -> bool:
-    return name == "PyObject"
+        cls._participants = None
 
 
 def _init_codec_class(cls: type, **kwargs: Any) -> None:
     """Prepare a codec in Python, before PyGObject looks at the virtual functions of its class.
 
     Users write the functions that the documentation of codecs names; the library is given the
-    twins that can be called from C.
+    twins that can be called from C, which look for those when they are called.
     """
     super(Ferry.Codec, cls).__init_subclass__(**kwargs)
     own = vars(cls)
-    if "do_get_wire_name" in own:
-        cls.do_dup_wire_name = lambda self: self.do_get_wire_name()
-    if "do_accepts" in own:
-        cls.do_accepts_type_name = _accepts_type_name
-    elif "do_encode" in own and "do_accepts_type_name" not in own:
-        cls.do_accepts_type_name = _accepts_objects
-    if "do_encode" in own:
-        cls.do_encode_bytes = _guarded(own["do_encode"], Ferry.Error.CODEC, _as_bytes)
-    if "do_decode" in own:
-        cls.do_decode_value = _guarded(own["do_decode"], Ferry.Error.CODEC, _as_decoded)
+    if callable(own.get("do_get_wire_version")):
+        cls.do_get_wire_version = _Virtual(
+            "do_get_wire_version", own["do_get_wire_version"], Ferry.Error.FAILED, _as_is
+        )
+    if Ferry.Codec not in cls.__bases__:
+        return
+    cls.do_dup_wire_name = _dup_wire_name
+    cls.do_accepts_type_name = _accepts_type_name
+    cls.do_encode_bytes = _Virtual("do_encode_bytes", _encode_bytes, Ferry.Error.CODEC, _as_bytes)
+    cls.do_decode_value = _Virtual("do_decode_value", _decode_value, Ferry.Error.CODEC, _as_decoded)
 
 
 Ferry.Transport.__init_subclass__ = classmethod(_init_transport_class)
 Ferry.Codec.__init_subclass__ = classmethod(_init_codec_class)
+
+
+class Registry(Ferry.Registry):
+    """Knows all plugins and their features; channels use the one of `get_default()`."""
+
+    def register_codec(
+        self,
+        name: str,
+        cls: type,
+        *,
+        rank: int = Ferry.Rank.SECONDARY,
+        wire_name: str | None = None,
+        wire_version: int | None = None,
+        description: str | None = None,
+    ) -> bool:
+        """Let descriptions and messages in this process find a codec in Python.
+
+        Parameters
+        ----------
+        name : str
+            What descriptions call it: up to 64 characters of `a-z`, `0-9` and `-`.
+        cls : type
+            A class that implements `Ferry.Codec`; it is made without arguments.
+        rank : int, optional
+            How much it is preferred to others that decode the same; see `Ferry.Rank`.
+        wire_name, wire_version : optional
+            What its messages carry; what an instance says if left out.
+        description : str, optional
+            What it is, in a line; by default the first line of the docstring of the class.
+
+        Raises
+        ------
+        ferry.errors.InvalidArgumentError
+            If there is a codec of that name, or an argument is wrong.
+        """
+        if wire_name is None or wire_version is None:
+            codec = cls()
+            wire_name = codec.get_wire_name() if wire_name is None else wire_name
+            wire_version = codec.get_wire_version() if wire_version is None else wire_version
+        return super().register_codec(name, rank, wire_name, wire_version, description or _first_line(cls), cls)
+
+    def register_transport(
+        self,
+        name: str,
+        cls: type,
+        *,
+        rank: int = Ferry.Rank.MARGINAL,
+        capabilities: int = Ferry.TransportCapabilities.NONE,
+        description: str | None = None,
+    ) -> bool:
+        """Let descriptions in this process find a transport in Python.
+
+        Parameters
+        ----------
+        name : str
+            What descriptions call it: up to 64 characters of `a-z`, `0-9` and `-`.
+        cls : type
+            A class that implements `Ferry.Transport`; it is made without arguments.
+        rank : int, optional
+            How much it is preferred to others; see `Ferry.Rank`.
+        capabilities : Ferry.TransportCapabilities, optional
+            What it can do.
+        description : str, optional
+            What it is, in a line; by default the first line of the docstring of the class.
+
+        Raises
+        ------
+        ferry.errors.InvalidArgumentError
+            If there is a transport of that name, or an argument is wrong.
+        """
+        return super().register_transport(name, rank, capabilities, description or _first_line(cls), cls)
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or cls.__name__).strip().splitlines()[0]
+
+
+Registry = override(Registry)
+__all__.append("Registry")
