@@ -38,7 +38,8 @@ G_BEGIN_DECLS
 #define FERRY_PYTHON_TAG_SMALL_INT (0x40)
 #define FERRY_PYTHON_SMALL_INT_MAX (0x3f)
 
-/* N: an unsigned number of variable size; V: a value. */
+/* N: an unsigned number of variable size; V: a value. The numbers are on the wire: never change one without another
+ * FERRY_PYTHON_WIRE_VERSION. */
 typedef enum
 {
   FERRY_PYTHON_TAG_END, /* of values whose number is not known before */

@@ -288,6 +288,86 @@ numpy_get_payload (const GValue *decoded, gsize *size)
   return ferry_tensor_get_data (g_value_get_boxed (decoded));
 }
 
+/*
+ * python, the half that needs no interpreter
+ */
+
+/* Of the types that messages are decoded to, so that they arrive as they were. */
+static const char *const python_samples[] = {
+  "true",
+  "int64 5",
+  "int64 -5",
+  "int64 70000",
+  "int64 -9223372036854775808",
+  "uint64 18446744073709551615",
+  "3.25",
+  "'text'",
+  "''",
+  "'\xc3\xa4\xc3\xb6'",
+  "'\xe2\x82\xac'",
+  "'\xf0\x9f\x98\x80'",
+  "b'bytes\\001\\377'",
+  "@mv nothing",
+  "@av []",
+  "@a{sv} {}",
+  "()",
+  "[<int64 1>, <'a'>, <[<true>]>]",
+  "(int64 1, 'two', 3.0, @mv nothing, (b'', false))",
+  "{'width': <int64 640>, 'name': <'frames'>, 'nested': <{'a': <(int64 1, true)>}>}",
+};
+
+/* Behind them one whose data are no part, but many. */
+#define N_PYTHON_SAMPLES (G_N_ELEMENTS (python_samples) + 1)
+
+static void
+python_get_sample (guint i, GValue *value)
+{
+  g_autoptr (GError) error = NULL;
+  GVariant *variant;
+
+  if (i < G_N_ELEMENTS (python_samples))
+    {
+      variant = g_variant_parse (NULL, python_samples[i], NULL, NULL, &error);
+      ferry_assert_no_error (error);
+    }
+  else
+    {
+      GVariantBuilder builder;
+
+      g_variant_builder_init (&builder, G_VARIANT_TYPE ("av"));
+      for (gint64 n = 0; n < 300; n++)
+        g_variant_builder_add (&builder, "v", g_variant_new_int64 (n * n * n));
+      variant = g_variant_builder_end (&builder);
+    }
+  g_value_init (value, G_TYPE_VARIANT);
+  g_value_take_variant (value, g_variant_take_ref (variant));
+}
+
+/* Large data lies in the message, in a part of its own. */
+static void
+python_data_get_sample (guint i, GValue *value)
+{
+  static const gsize sizes[] = { 2048, 5000, 100000 };
+  gsize size = sizes[i % G_N_ELEMENTS (sizes)];
+  guint8 *data = g_malloc (size);
+  GVariant *variant;
+
+  for (gsize n = 0; n < size; n++)
+    data[n] = (guint8) (n * 13 + i);
+  variant = g_variant_new_from_data (G_VARIANT_TYPE_BYTESTRING, data, size, TRUE, g_free, data);
+  g_value_init (value, G_TYPE_VARIANT);
+  g_value_take_variant (value, g_variant_take_ref (variant));
+}
+
+static void
+python_walk (const GValue *decoded)
+{
+  if (G_VALUE_HOLDS (decoded, FERRY_TYPE_TENSOR))
+    numpy_walk (decoded);
+  else
+    gvariant_walk (decoded);
+}
+
 #endif
 
 int
@@ -326,6 +406,29 @@ main (void)
         .get_sample = numpy_get_sample,
         .assert_equal = numpy_assert_equal,
         .walk = numpy_walk,
+        .get_payload = numpy_get_payload,
+    },
+    {
+        .name = "python",
+        .n_samples = N_PYTHON_SAMPLES,
+        .get_sample = python_get_sample,
+        .assert_equal = gvariant_assert_equal,
+        .walk = python_walk,
+    },
+    {
+        .name = "python",
+        .n_samples = 3,
+        .get_sample = python_data_get_sample,
+        .assert_equal = gvariant_assert_equal,
+        .walk = python_walk,
+        .get_payload = gvariant_get_payload,
+    },
+    {
+        .name = "python",
+        .n_samples = G_N_ELEMENTS (numpy_samples),
+        .get_sample = numpy_get_sample,
+        .assert_equal = numpy_assert_equal,
+        .walk = python_walk,
         .get_payload = numpy_get_payload,
     },
 #endif
