@@ -6,8 +6,10 @@ import collections
 import gc
 import json
 import os
+import pathlib
 import pickle
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -1300,3 +1302,24 @@ def test_dropping_a_channel_drops_its_transport():
     del transport, channel
     gc.collect()
     assert gone == [True]
+
+
+# ---- the guide ----
+
+GUIDE = pathlib.Path(__file__).parents[2] / "docs/python-gi.md"
+PRINTED = [
+    "2 messages wait\nb'some bytes'\nb'more'\n",
+    "7.0 [7, 7, 7]\n(2, 3) <f8 15.0\n",
+    "channel 'errors': no message waits True True\nchannel 'errors': nothing came of it within 0.1 s\n",
+    "somebody joined: sender\nb'hello'\n",
+    "{'answer': [42]}\n",
+    "b'through a queue'\n",
+]
+
+
+@pytest.mark.parametrize(("number", "printed"), enumerate(PRINTED))
+def test_guide(number, printed):
+    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    assert len(blocks) == len(PRINTED)
+    result = subprocess.run([sys.executable, "-c", blocks[number]], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.stdout, result.stderr, result.returncode) == (printed, "", 0)
