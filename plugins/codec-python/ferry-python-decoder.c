@@ -919,7 +919,8 @@ take_header (Decoder *self, gsize *size)
       cut (self);
       return NULL;
     }
-  header = g_memdup2 (self->input.at, MAX (*size, 1));
+  header = g_malloc (MAX (*size, 1));
+  memcpy (header, self->input.at, *size);
   self->input.at += *size;
   return header;
 }

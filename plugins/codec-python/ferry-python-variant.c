@@ -652,7 +652,8 @@ read_array (Decoder *self, FerryNumpyHeader *header, char **format, const guint8
       cut (self);
       return FALSE;
     }
-  bytes = g_memdup2 (self->input.at, MAX (header_size, 1));
+  bytes = g_malloc (MAX (header_size, 1));
+  memcpy (bytes, self->input.at, header_size);
   self->input.at += header_size;
   *data = take_data (self, TRUE, 1, 0, data_size);
   if (*data == NULL)
