@@ -292,6 +292,49 @@ def test_basic_objects_as_variants(name, obj, kind):
                 sender.send(refused)
 
 
+needs_codec_python = pytest.mark.skipif(
+    Ferry.Registry.get_default().find_codec("python") is None, reason="codec python is not built"
+)
+
+
+@needs_codec_python
+def test_any_object(pair):
+    sender, receiver = pair
+    for obj, codec in (
+        ({1: (2, 3.5), "k": {None}}, "python"),
+        (2**80, "python"),
+        ("text", "python"),
+        (None, "python"),
+        (numpy.arange(5), "numpy"),
+        (numpy.array([1, "a", None], object), "python"),
+    ):
+        sender.send(obj)
+        message = receiver.receive_buffer(TIMEOUT)
+        assert message.dup_wire_name()[0] == codec
+        again = receiver.decode(message)
+        assert type(again) is type(obj)
+        assert numpy.array_equal(again, obj)
+    sender.send(Ferry.Tensor.from_array(numpy.arange(5)))
+    assert receiver.receive(TIMEOUT).tolist() == [0, 1, 2, 3, 4]
+    sender.send_value([1, 2], codec=JsonCodec())
+    assert bytes(receiver.receive_buffer()) == b"[1, 2]"
+    sender.send_encoded(JsonCodec(), b"[3]")
+    receiver.add_codec(JsonCodec())
+    assert receiver.receive(TIMEOUT) == [3]
+
+
+@needs_codec_python
+def test_bytes_by_codec_python(name):
+    with (
+        Ferry.Channel(transport="memfd", name=name, role="receiver") as receiver,
+        Ferry.Channel(transport="memfd", name=name, codec="python") as sender,
+    ):
+        for obj in (b"bytes", bytearray(b"array"), True, 1):
+            sender.send(obj)
+            again = receiver.receive(TIMEOUT)
+            assert (type(again), again) == (type(obj), obj)
+
+
 def test_iteration_ends_with_the_stream(pair):
     sender, receiver = pair
     for i in range(5):

@@ -18,6 +18,7 @@ import ast
 import asyncio
 import ctypes
 import functools
+import importlib.util
 import math
 import queue
 import threading
@@ -122,7 +123,8 @@ def _wrap_class(cls: type) -> None:
 _channel_send = Ferry.Channel.send
 _channel_send_bytes = Ferry.Channel.send_bytes
 _channel_send_buffer = Ferry.Channel.send_buffer
-_channel_send_value = Ferry.Channel.send_value
+_channel_send_value_with_codec = Ferry.Channel.send_value_with_codec
+_channel_send_encoded = Ferry.Channel.send_encoded
 _channel_send_variant = Ferry.Channel.send_variant
 _channel_receive = Ferry.Channel.receive
 _channel_receive_bytes = Ferry.Channel.receive_bytes
@@ -401,6 +403,21 @@ def _microseconds(seconds: float | None) -> int:
     return math.ceil(seconds * _MICROSECONDS)
 
 
+def _decode_to_objects(codec: Ferry.Codec | None) -> None:
+    """Have a codec make objects of Python, if it can choose and nobody has told it what.
+
+    Left to themselves codecs ask who holds the GIL, and nobody does when PyGObject calls the library.
+    """
+    if codec is not None and codec.find_property("decode-to") and codec.get_property("decode-to") == 0:
+        GObject.GObject.set_property(codec, "decode-to", "object")
+
+
+def _is_array(obj: Any) -> bool:
+    """Whether an object is an array of NumPy, and not of Python objects, without importing NumPy."""
+    cls = type(obj)
+    return cls.__module__ == "numpy" and cls.__name__ == "ndarray" and not obj.dtype.hasobject
+
+
 def _variant_type(obj: Any) -> str | None:
     """Return the type of the variant that a basic object can be."""
     if isinstance(obj, bool):
@@ -596,19 +613,62 @@ class Channel(Ferry.Channel):
         """Send a variant; see `send`."""
         return self._wait_for(_channel_send_variant, (variant,), _OUT, timeout, cancellable)
 
-    def send_value(self, obj: Any, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
-        """Encode an object with the channel's codec and send it; see `send`.
+    def send_value(
+        self,
+        obj: Any,
+        timeout: float | None = None,
+        cancellable: Gio.Cancellable | None = None,
+        *,
+        codec: Ferry.Codec | None = None,
+    ) -> bool:
+        """Encode an object with a codec and send it; see `send`.
 
-        A `GObject.Value` is encoded as what it holds. Any other object goes as a Python object if the codec
-        (with codec auto: one of those there are) takes these; else bool, int, float and str go as
-        `GLib.Variant`.
+        The codec is `codec`, or that of the channel. Where that is chosen for each message, arrays of NumPy
+        go by codec numpy and other objects of Python by codec python. Without these, and where the
+        codec does not take objects of Python, bool, int, float and str go as `GLib.Variant`. A
+        `GObject.Value` is encoded as what it holds.
         """
-        return self._wait_for(_channel_send_value, (self._to_value(obj),), _OUT, timeout, cancellable)
+        value = self._to_value(obj, codec)
+        if codec is None and self._is_auto() and value.g_type == GObject.TYPE_PYOBJECT and not _is_array(obj):
+            codec = self._object_codec()
+        return self._wait_for(_channel_send_value_with_codec, (codec, value), _OUT, timeout, cancellable)
 
-    def _to_value(self, obj: Any) -> GObject.Value:
+    def send_value_with_codec(
+        self, codec: Ferry.Codec | None, obj: Any, timeout: float | None = None, cancellable: Gio.Cancellable | None = None
+    ) -> bool:
+        """Encode an object with a codec and send it; see `send_value`."""
+        return self.send_value(obj, timeout, cancellable, codec=codec)
+
+    def send_encoded(
+        self, codec: Ferry.Codec, data: bytes, timeout: float | None = None, cancellable: Gio.Cancellable | None = None
+    ) -> bool:
+        """Send what a codec has encoded already; see `send`."""
+        return self._wait_for(_channel_send_encoded, (codec, data), _OUT, timeout, cancellable)
+
+    def _is_auto(self) -> bool:
+        return self.get_codec_object() is None and self.props.codec in (None, "auto")
+
+    def _object_codec(self) -> Ferry.Codec | None:
+        """Return the codec for objects of Python; None: there is none."""
+        return self._codecs().get("python")
+
+    def _codecs(self) -> dict[str, Ferry.Codec]:
+        """Return the codecs of a channel that chooses for each message, made once."""
+        if "_known_codecs" not in vars(self):
+            codecs = {}
+            registry = Ferry.Registry.get_default()
+            for name in ("python", "numpy"):
+                if registry.find_codec(name) and (name != "numpy" or importlib.util.find_spec("numpy")):
+                    codecs[name] = registry.create_codec(name)
+                    _decode_to_objects(codecs[name])
+                    self.add_codec(codecs[name])
+            self._known_codecs = codecs
+        return self._known_codecs
+
+    def _to_value(self, obj: Any, codec: Ferry.Codec | None) -> GObject.Value:
         if isinstance(obj, GObject.Value):
             return obj
-        if not isinstance(obj, (Tensor, GLib.Variant, GLib.Bytes)) and not self._takes_objects():
+        if not isinstance(obj, (Tensor, GLib.Variant, GLib.Bytes)) and not self._takes_objects(codec):
             if isinstance(obj, (bytes, bytearray, memoryview)):
                 obj = GLib.Bytes.new(bytes(obj))
             elif kind := _variant_type(obj):
@@ -618,13 +678,13 @@ class Channel(Ferry.Channel):
                 return GObject.Value(cls.__gtype__, obj)
         return GObject.Value(GObject.TYPE_PYOBJECT, obj)
 
-    def _takes_objects(self) -> bool:
-        codec = self.get_codec_object()
+    def _takes_objects(self, codec: Ferry.Codec | None) -> bool:
+        codec = codec or self.get_codec_object()
         if codec is not None:
             return codec.accepts(GObject.TYPE_PYOBJECT)
-        if self.props.codec in ("raw", "gvariant"):
-            return False
-        return self.props.codec not in (None, "auto") or Ferry.Registry.get_default().find_codec("python") is not None
+        if self._is_auto():
+            return self._object_codec() is not None
+        return self.props.codec not in ("raw", "gvariant")
 
     def loan(self, size: int, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> Buffer:
         """Borrow shared memory, to be filled through `view()` and sent with `send_buffer`."""
@@ -687,6 +747,10 @@ class Channel(Ferry.Channel):
     @_translated
     def decode(self, buffer: Buffer) -> Any:
         """Decode a received message."""
+        if self._is_auto():
+            self._codecs()
+        else:
+            _decode_to_objects(self.get_codec_object())
         _ok, value = _channel_decode(self, buffer)
         return value
 
