@@ -382,6 +382,7 @@ START_TEST (test_unsupported)
 
   /* These can do without. */
   ferry_transport_wake (t);
+  ck_assert (!ferry_transport_wait_quietly (t, G_IO_IN, FERRY_WAIT_FOREVER, NULL));
   ck_assert_int_eq (ferry_transport_check (t, G_IO_IN), G_IO_IN);
   ck_assert_int_eq (ferry_transport_poll_events (t, participant), FERRY_TRANSPORT_EVENT_NONE);
   ck_assert_uint_eq (ferry_transport_trim (t), 0);

@@ -243,7 +243,15 @@ def introspection() -> list[str]:
         "channel = Ferry.Channel.new('memfd', 'lint', Ferry.Role.SENDER); assert not channel.is_open();"
         "assert GLib.quark_to_string(Ferry.error_quark()).startswith('ferry-error')"
     )
-    result = run("/usr/bin/python3", "-c", script, env=ENVIRONMENT)
+    environment = dict(ENVIRONMENT)
+    if OPTIONS["python"] != "disabled":
+        overrides = next(STAGE.rglob("gi/overrides/Ferry.py"), None)
+        if overrides is not None:
+            environment["PYTHONPATH"] = str(overrides.parents[2])
+            script += "; import ferry.errors; assert hasattr(Ferry.Channel, '__enter__')"
+        elif OPTIONS["python"] == "enabled" or (BUILD / "python/ferry").is_dir():
+            wrong.append("gi/overrides/Ferry.py is not installed")
+    result = run("/usr/bin/python3", "-c", script, env=environment)
     if result.returncode:
         wrong.append(result.stderr)
     return wrong

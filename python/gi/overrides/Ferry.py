@@ -234,7 +234,7 @@ def _guard_released(name: str, function: Callable[..., Any]) -> Callable[..., An
 for _name, _info in list(vars(Ferry.Buffer).items()):
     if hasattr(_info, "is_method") and _info.is_method():
         setattr(Buffer, _name, _guard_released(_name, _info))
-setattr(Buffer, "spend", _guard_released("spend", Ferry.Buffer.spend))
+Buffer.spend = _guard_released("spend", Ferry.Buffer.spend)
 
 Buffer = override(Buffer)
 __all__.append("Buffer")
@@ -519,7 +519,12 @@ class Channel(Ferry.Channel):
         return True
 
     def _wait_for(
-        self, function: Callable[..., Any], args: tuple[Any, ...], condition: Any, timeout: float | None, cancellable: Any
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        condition: Any,
+        timeout: float | None,
+        cancellable: Any,
     ) -> Any:
         """Call a function of the library until it need not wait, and wait here meanwhile.
 
@@ -594,16 +599,22 @@ class Channel(Ferry.Channel):
         if isinstance(obj, Buffer):
             return self.send_buffer(obj, timeout, cancellable)
         if isinstance(obj, (bytes, bytearray, memoryview)) and self._is_raw():
-            return self._wait_for(_channel_send, (obj if isinstance(obj, bytes) else bytes(obj),), _OUT, timeout, cancellable)
+            return self._wait_for(
+                _channel_send, (obj if isinstance(obj, bytes) else bytes(obj),), _OUT, timeout, cancellable
+            )
         if isinstance(obj, GLib.Bytes) and self._is_raw():
             return self.send_bytes(obj, timeout, cancellable)
         return self.send_value(obj, timeout, cancellable)
 
-    def send_bytes(self, data: GLib.Bytes, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
+    def send_bytes(
+        self, data: GLib.Bytes, timeout: float | None = None, cancellable: Gio.Cancellable | None = None
+    ) -> bool:
         """Send raw bytes; see `send`."""
         return self._wait_for(_channel_send_bytes, (data,), _OUT, timeout, cancellable)
 
-    def send_buffer(self, buffer: Buffer, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
+    def send_buffer(
+        self, buffer: Buffer, timeout: float | None = None, cancellable: Gio.Cancellable | None = None
+    ) -> bool:
         """Send a loaned buffer, which is empty afterwards, or a copy of any other; see `send`."""
         return self._wait_for(_channel_send_buffer, (buffer,), _OUT, timeout, cancellable)
 
@@ -634,7 +645,11 @@ class Channel(Ferry.Channel):
         return self._wait_for(_channel_send_value_with_codec, (codec, value), _OUT, timeout, cancellable)
 
     def send_value_with_codec(
-        self, codec: Ferry.Codec | None, obj: Any, timeout: float | None = None, cancellable: Gio.Cancellable | None = None
+        self,
+        codec: Ferry.Codec | None,
+        obj: Any,
+        timeout: float | None = None,
+        cancellable: Gio.Cancellable | None = None,
     ) -> bool:
         """Encode an object with a codec and send it; see `send_value`."""
         return self.send_value(obj, timeout, cancellable, codec=codec)
