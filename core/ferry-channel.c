@@ -1338,8 +1338,6 @@ ferry_channel_find_decoder (FerryChannel *self, FerryBuffer *buffer, GError **er
                      "codec '%s': the message has version %u of the encoding, this codec knows versions up to %u; "
                      "update the receiver",
                      wire_name, version, newest);
-      else if (FERRY_CODEC_GET_IFACE (codec)->decode == NULL)
-        g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED, "codec '%s' can't decode", wire_name);
       else
         known_add (&self->decoders, added = known_new (codec, version));
     }
@@ -1409,7 +1407,7 @@ ferry_channel_add_codec (FerryChannel *self, FerryCodec *codec)
 
   known = known_new (codec, ferry_codec_get_wire_version (codec));
   g_mutex_lock (&self->codecs_mutex);
-  if (ferry_channel_known_codec (self, known->name, known->version) == NULL && known->iface->decode != NULL)
+  if (self->codec == NULL && ferry_channel_known_codec (self, known->name, known->version) == NULL)
     known_add (&self->decoders, g_steal_pointer (&known));
   g_mutex_unlock (&self->codecs_mutex);
   known_free_all (known);
@@ -2148,6 +2146,7 @@ ferry_channel_set_property (GObject *object, guint property_id, const GValue *va
       if (set_string (&self->codec_name, g_value_get_string (value)))
         {
           g_clear_object (&self->codec);
+          known_free_all (atomic_exchange_explicit (&self->decoders, NULL, memory_order_acq_rel));
           g_object_notify_by_pspec (object, pspec);
         }
       break;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-native.h"
 
-#include <structmember.h>
 
 #define SELF(object) ((FerryNativeBuffer *) (object))
 
@@ -257,11 +256,6 @@ static PyGetSetDef buffer_getset[] = {
   { NULL },
 };
 
-static PyMemberDef buffer_members[] = {
-  { "__weaklistoffset__", T_PYSSIZET, offsetof (FerryNativeBuffer, weakrefs), READONLY, NULL },
-  { NULL },
-};
-
 static PyBufferProcs buffer_procs = { buffer_getbuffer, buffer_releasebuffer };
 
 static PySequenceMethods buffer_sequence = { .sq_length = buffer_length };
@@ -280,5 +274,5 @@ PyTypeObject FerryNativeBuffer_Type = {
   .tp_as_sequence = &buffer_sequence,
   .tp_methods = buffer_methods,
   .tp_getset = buffer_getset,
-  .tp_members = buffer_members,
+  .tp_weaklistoffset = offsetof (FerryNativeBuffer, weakrefs),
 };

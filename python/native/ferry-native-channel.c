@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-native.h"
 
+#include <stddef.h>
+
 #define NPY_NO_DEPRECATED_API NPY_1_20_API_VERSION
 #include <numpy/ndarraytypes.h>
 #include <string.h>
-#include <structmember.h>
 
 #define SELF(object) ((FerryNativeChannel *) (object))
 
@@ -315,6 +316,16 @@ ferry_native_channel_open (FerryNativeChannel *self)
     {
       ferry_native_raise (&error);
       return -1;
+    }
+  if (ferry_channel_get_codec_object (self->channel) == NULL)
+    {
+      /* What arrives is decoded as this end allows; without the plugin there is nothing to decode so. */
+      const FerryNativeCodec *any = ferry_native_get_codec ("python", self->pickle);
+
+      if (any != NULL)
+        ferry_channel_add_codec (self->channel, any->codec);
+      else
+        PyErr_Clear ();
     }
   self->is_open = TRUE;
   g_object_get (self->channel, "overflow", &overflow, NULL);
@@ -1426,11 +1437,6 @@ static PyGetSetDef channel_getset[] = {
   { NULL },
 };
 
-static PyMemberDef channel_members[] = {
-  { "__weaklistoffset__", T_PYSSIZET, offsetof (FerryNativeChannel, weakrefs), READONLY, NULL },
-  { NULL },
-};
-
 /* An open channel is true, whether messages wait or not. */
 static int
 channel_bool (PyObject *object)
@@ -1454,5 +1460,5 @@ PyTypeObject FerryNativeChannel_Type = {
   .tp_iternext = channel_iternext,
   .tp_methods = channel_methods,
   .tp_getset = channel_getset,
-  .tp_members = channel_members,
+  .tp_weaklistoffset = offsetof (FerryNativeChannel, weakrefs),
 };

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
-#include <structmember.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -644,11 +643,6 @@ static PyGetSetDef connection_getset[] = {
   { NULL },
 };
 
-static PyMemberDef connection_members[] = {
-  { "__weaklistoffset__", T_PYSSIZET, offsetof (Connection, weakrefs), READONLY, NULL },
-  { NULL },
-};
-
 PyTypeObject FerryNativeConnection_Type = {
   PyVarObject_HEAD_INIT (NULL, 0).tp_name = "ferry._native.Connection",
   .tp_basicsize = sizeof (Connection),
@@ -658,5 +652,5 @@ PyTypeObject FerryNativeConnection_Type = {
   .tp_dealloc = connection_dealloc,
   .tp_methods = connection_methods,
   .tp_getset = connection_getset,
-  .tp_members = connection_members,
+  .tp_weaklistoffset = offsetof (Connection, weakrefs),
 };

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
-#include <structmember.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -914,11 +913,6 @@ static PyGetSetDef queue_getset[] = {
   { NULL },
 };
 
-static PyMemberDef queue_members[] = {
-  { "__weaklistoffset__", T_PYSSIZET, offsetof (Queue, weakrefs), READONLY, NULL },
-  { NULL },
-};
-
 PyTypeObject FerryNativeQueue_Type = {
   PyVarObject_HEAD_INIT (NULL, 0).tp_name = "ferry._native.Queue",
   .tp_basicsize = sizeof (Queue),
@@ -930,5 +924,5 @@ PyTypeObject FerryNativeQueue_Type = {
   .tp_iternext = queue_iternext,
   .tp_methods = queue_methods,
   .tp_getset = queue_getset,
-  .tp_members = queue_members,
+  .tp_weaklistoffset = offsetof (Queue, weakrefs),
 };
