@@ -56,6 +56,17 @@ class _Waiters:
         if ready:
             self._wake()
 
+    def close(self) -> None:
+        """Wake everybody, from whatever thread: the endpoint is about to be closed."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self._wake()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
     def _wake(self) -> None:
         # One message may be there for one task only, but which of them still wants it is not known.
         for future in self._futures:
@@ -89,3 +100,10 @@ async def wait_ready(endpoint: _Pollable) -> None:
         known = loop, _Waiters(endpoint, loop)
         _waiters[endpoint] = known
     await known[1].wait(endpoint)
+
+
+def wake(endpoint: _Pollable) -> None:
+    """Wake the tasks that wait for `endpoint`, which is about to be closed."""
+    known = _waiters.pop(endpoint, None)
+    if known is not None:
+        known[1].close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -139,6 +140,13 @@ class Channel(_native.Channel):
         from ferry._lifecycle import close_at_exit
 
         close_at_exit(self)
+
+    def close(self) -> None:
+        """Leave the channel. What waits in other threads and tasks raises; views that are held stay valid."""
+        asynchronous = sys.modules.get("ferry._asyncio")
+        if asynchronous is not None:
+            asynchronous.wake(self)
+        super().close()
 
     def __enter__(self) -> Channel:
         return self

@@ -107,6 +107,7 @@ class Queue(_native.Queue):
         self._overflow_lock = threading.Lock()
         self._overflow_thread: threading.Thread | None = None
         self._overflow_dropped = False
+        self._polled: dict[bool, _native.Channel] = {}  # those that tasks wait for
         super().__init__(**settings, **arguments)
         if settings["name"] is not None:
             from ferry._lifecycle import close_at_exit
@@ -176,6 +177,12 @@ class Queue(_native.Queue):
 
     def close(self) -> None:
         """Use the queue no more in this process: `put()` and `get()` raise ValueError. Others go on."""
+        if self._polled:
+            from ferry._asyncio import wake
+
+            for endpoint in self._polled.values():
+                wake(endpoint)
+            self._polled.clear()
         with self._overflow_lock:
             if self._overflow:
                 self._refuse()  # the thread closes when all is passed on
@@ -220,7 +227,7 @@ class Queue(_native.Queue):
         EOFError
             Every process that put has called `end()`, and everything is taken.
         """
-        return await _retry(self.get_nowait, self._endpoint(False), queue.Empty, timeout)
+        return await _retry(self.get_nowait, self._polled_endpoint(False), queue.Empty, timeout)
 
     async def put_async(self, obj: Any, timeout: float | None = None) -> None:
         """Put an object; other tasks of the event loop run while there is no room.
@@ -237,7 +244,12 @@ class Queue(_native.Queue):
         queue.Full
             No room came in time.
         """
-        await _retry(lambda: self.put_nowait(obj), self._endpoint(True), queue.Full, timeout)
+        await _retry(lambda: self.put_nowait(obj), self._polled_endpoint(True), queue.Full, timeout)
+
+    def _polled_endpoint(self, sending: bool) -> _native.Channel:
+        endpoint = self._endpoint(sending)
+        self._polled[sending] = endpoint
+        return endpoint
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         while True:
