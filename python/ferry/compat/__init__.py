@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Modules with the interfaces of other packages, for programs that were written for those.
+
+`ferry.compat.memory` stands in for `memory`, and its later name `py_sharedmemory`, of the
+package py-sharedmemory.
+"""
