@@ -7,7 +7,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ferry import _native
 
@@ -16,6 +16,8 @@ __all__ = ["Connection", "Pipe"]
 #: How many messages may wait in each direction.
 CAPACITY = 256
 _BELLS_SIZE = 4096
+
+_AnyConnection = TypeVar("_AnyConnection", bound="Connection")
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -122,14 +124,18 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802 - 
     tuple of Connection
         Its two ends.
     """
+    return _make_pipe(Connection, duplex)
+
+
+def _make_pipe(cls: type[_AnyConnection], duplex: bool) -> tuple[_AnyConnection, _AnyConnection]:
     sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     bells = os.memfd_create("ferry-bells", os.MFD_CLOEXEC)
     os.ftruncate(bells, _BELLS_SIZE)
     to_first = _make_queue()
     to_second = _make_queue() if duplex else None
     return (
-        Connection(to_first, _other_end(to_second), sockets[0].detach(), os.dup(bells), 0),
-        Connection(to_second, _other_end(to_first), sockets[1].detach(), bells, 1),
+        cls(to_first, _other_end(to_second), sockets[0].detach(), os.dup(bells), 0),
+        cls(to_second, _other_end(to_first), sockets[1].detach(), bells, 1),
     )
 
 
