@@ -676,6 +676,118 @@ START_TEST (test_codec_mismatch)
 }
 END_TEST
 
+/* The codec of each message is the caller's choice; the receiver goes by its wire name. Small ones go by way of the
+ * stack, large ones by a loan. */
+START_TEST (test_codec_for_each_message)
+{
+  static const gsize sizes[] = { 0, 1, 200, 4000, 5000, 300000 };
+  FerryChannel *sender = channel_test_open (&test, FERRY_ROLE_SENDER, "capacity=4");
+  FerryChannel *receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  FerryRegistry *registry = ferry_registry_get_default ();
+  g_autoptr (GError) error = NULL;
+
+  for (guint i = 0; i < 12 * G_N_ELEMENTS (sizes); i++)
+    {
+      gsize size = sizes[i % G_N_ELEMENTS (sizes)];
+      g_autofree guint8 *data = g_malloc (size + 1);
+      /* a new one each time: more than are remembered */
+      g_autoptr (FerryCodec) raw = ferry_registry_create_codec (registry, "raw", &error);
+      g_autoptr (FerryCodec) gvariant = ferry_registry_create_codec (registry, "gvariant", &error);
+      g_autoptr (GBytes) bytes = NULL;
+      g_autoptr (GBytes) encoded = NULL;
+      g_auto (GValue) value = G_VALUE_INIT;
+      g_auto (GValue) variant = G_VALUE_INIT;
+      g_auto (GValue) found = G_VALUE_INIT;
+
+      ferry_assert_no_error (error);
+      channel_test_fill (data, size, i);
+      bytes = g_bytes_new (data, size);
+      g_value_init (&value, G_TYPE_BYTES);
+      g_value_set_boxed (&value, bytes);
+      g_value_init (&variant, G_TYPE_VARIANT);
+      g_value_set_variant (&variant, g_variant_new_from_bytes (G_VARIANT_TYPE_BYTESTRING, bytes, TRUE));
+
+      ck_assert (ferry_channel_send_value_with_codec (sender, raw, &value, FERRY_NO_WAIT, NULL, &error));
+      ck_assert (ferry_channel_send_value_with_codec (sender, gvariant, &variant, FERRY_NO_WAIT, NULL, &error));
+      encoded = ferry_codec_encode_bytes (gvariant, &variant, &error);
+      ferry_assert_no_error (error);
+      ck_assert (ferry_channel_send_encoded (sender, gvariant, g_bytes_get_data (encoded, NULL),
+                                             g_bytes_get_size (encoded), FERRY_NO_WAIT, NULL, &error));
+      ferry_assert_no_error (error);
+      /* not what this codec encodes */
+      ck_assert (!ferry_channel_send_value_with_codec (sender, raw, &variant, FERRY_NO_WAIT, NULL, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CODEC);
+      g_clear_error (&error);
+
+      ck_assert (ferry_channel_receive_value (receiver, &found, FERRY_NO_WAIT, NULL, &error));
+      ck_assert (g_bytes_equal (g_value_get_boxed (&found), bytes));
+      for (guint j = 0; j < 2; j++)
+        {
+          g_value_unset (&found);
+          ck_assert (ferry_channel_receive_value (receiver, &found, FERRY_NO_WAIT, NULL, &error));
+          ck_assert (g_variant_equal (g_value_get_variant (&found), g_value_get_variant (&variant)));
+        }
+      ferry_assert_no_error (error);
+    }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+END_TEST
+
+/* A codec object that the receiver gave is the one that decodes, and it is held. */
+START_TEST (test_add_codec)
+{
+  FerryChannel *sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  FerryChannel *receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  FerryChannel *fixed = channel_test_open (&test, FERRY_ROLE_RECEIVER, "! gvariant");
+  FerryCodec *raw = ferry_registry_create_codec (ferry_registry_get_default (), "raw", NULL);
+  FerryCodec *second = ferry_registry_create_codec (ferry_registry_get_default (), "raw", NULL);
+  gpointer weak_raw = raw;
+  gpointer weak_second = second;
+  g_auto (GValue) value = G_VALUE_INIT;
+  g_autoptr (GError) error = NULL;
+
+  g_object_add_weak_pointer (G_OBJECT (raw), &weak_raw);
+  g_object_add_weak_pointer (G_OBJECT (second), &weak_second);
+  ferry_channel_add_codec (receiver, raw);
+  ferry_channel_add_codec (receiver, second); /* the first stays */
+  ferry_channel_add_codec (fixed, raw);       /* has its own already */
+  g_object_unref (raw);
+  g_object_unref (second);
+  ck_assert_ptr_nonnull (weak_raw);
+  ck_assert_ptr_null (weak_second);
+
+  channel_test_send (sender, 0, 10);
+  ck_assert (ferry_channel_receive_value (receiver, &value, FERRY_NO_WAIT, NULL, &error));
+  ck_assert (G_VALUE_HOLDS (&value, G_TYPE_BYTES));
+  g_value_unset (&value);
+  channel_test_send (sender, 0, 10);
+  ck_assert (!ferry_channel_receive_value (fixed, &value, FERRY_NO_WAIT, NULL, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CODEC);
+
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_close (fixed);
+  ck_assert_ptr_null (weak_raw);
+}
+END_TEST
+
+/* Who polls and wants no error gets none. */
+START_TEST (test_polling_without_error)
+{
+  FerryChannel *sender = channel_test_open (&test, FERRY_ROLE_SENDER, "capacity=1");
+  FerryChannel *receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  const guint8 byte = 1;
+
+  ck_assert_ptr_null (ferry_channel_receive (receiver, FERRY_NO_WAIT, NULL, NULL));
+  ck_assert (ferry_channel_send (sender, &byte, 1, FERRY_NO_WAIT, NULL, NULL));
+  ck_assert (!ferry_channel_send (sender, &byte, 1, FERRY_NO_WAIT, NULL, NULL));
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+END_TEST
+
 /* What can't be encoded is not sent, and nothing leaks. */
 START_TEST (test_values_refused)
 {
@@ -817,6 +929,9 @@ add (Suite *suite)
     test_variant_outlives_channel,
     test_codec_mismatch,
     test_values_refused,
+    test_codec_for_each_message,
+    test_add_codec,
+    test_polling_without_error,
     test_unknown_codec_property,
     NULL,
   };
