@@ -1517,6 +1517,19 @@ do_shut_down (FerryTransport *transport, GError **error)
   return TRUE;
 }
 
+/* A full barrier in every thread of this process. The form that concerns no other process takes microseconds, the one
+ * for which nothing has to be registered 10 ms and more. */
+static void
+see_other_threads (void)
+{
+  if (syscall (SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
+    return;
+  if (errno == EPERM && syscall (SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0
+      && syscall (SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
+    return;
+  syscall (SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+}
+
 static gboolean
 ferry_segment_transport_close (FerryTransport *transport, GError **error)
 {
@@ -1527,8 +1540,9 @@ ferry_segment_transport_close (FerryTransport *transport, GError **error)
   if (!priv->opened || atomic_exchange_explicit (&segment->closed, 1, memory_order_seq_cst))
     return TRUE;
   /* A call of the first thread may be in progress that we do not see yet: see ferry_segment_transport_enter(). */
-  if (segment->first_thread != NULL && segment->first_thread != &ferry_thread_mark)
-    syscall (SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+  if (segment->first_thread != NULL && segment->first_thread != &ferry_thread_mark
+      && segment->fork_generation == ferry_fork_generation) /* else that thread is the parent's */
+    see_other_threads ();
   if (segment->joined && segment->fork_generation == ferry_fork_generation
       && (segment->doorbell_fd >= 0 || atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0
           || atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0))
