@@ -7,7 +7,7 @@ import queue
 import sys
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from ferry import _native
 
@@ -110,7 +110,7 @@ class Channel(_native.Channel):
         timeout: float | None = None,
         open: bool = True,
         **properties: Any,
-    ) -> Channel:
+    ) -> Self:
         if role not in _ROLES:
             raise ValueError(f"role must be sender, receiver or observer, not {role!r}")
         transport = properties.pop("transport", None)
@@ -148,7 +148,7 @@ class Channel(_native.Channel):
             asynchronous.wake(self)
         super().close()
 
-    def __enter__(self) -> Channel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -272,7 +272,7 @@ class Channel(_native.Channel):
         return f"<ferry.Channel {self.role} {description!r}, {state}>"
 
 
-def open(description: str, role: Role, **properties: Any) -> Channel:  # noqa: A001 - as io.open, wave.open
+def open(description: str, role: Role, **properties: Any) -> Channel:
     """Open one end of a channel; the same as `Channel()`.
 
     Parameters

@@ -7,7 +7,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ferry import _native
 
@@ -92,7 +92,7 @@ class Connection(_native.Connection):
 
         return bytes(ForkingPickler.dumps(obj))
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -110,7 +110,7 @@ class Connection(_native.Connection):
         return f"<{type(self).__module__}.{type(self).__qualname__} {state}>"
 
 
-def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802 - the name of the standard library
+def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
     """Make a pipe between two processes.
 
     Parameters

@@ -361,7 +361,7 @@ async def _retry(attempt: Callable[[], Any], endpoint: Any, not_yet: type[Except
                 raise
         try:
             await asyncio.wait_for(wait_ready(endpoint), left)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
 
 
@@ -370,7 +370,7 @@ def _rebuild(cls: type[Queue], settings: dict[str, Any], descriptors: list[Any] 
     if descriptors is None:
         self._init(settings)
     else:
-        fds = dict(zip(("control_fd", "data_fd", "tasks_fd"), (fd.detach() for fd in descriptors)))
+        fds = dict(zip(("control_fd", "data_fd", "tasks_fd"), (fd.detach() for fd in descriptors), strict=False))
         self._init(settings, create=False, **fds)
     return self
 
