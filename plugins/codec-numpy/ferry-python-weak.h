@@ -126,8 +126,10 @@
 #pragma weak PyLong_FromVoidPtr
 #pragma weak PyLong_Type
 #pragma weak PyMem_Free
+#pragma weak PyMem_GetAllocator
 #pragma weak PyMem_Malloc
 #pragma weak PyMem_Realloc
+#pragma weak PyMem_SetAllocator
 #pragma weak PyMemoryView_FromMemory
 #pragma weak PyMemoryView_FromObject
 #pragma weak PyMemoryView_Type

@@ -6,6 +6,7 @@
 #include "ferry-python-stream.h"
 #include "ferry-python-types.h"
 #include "ferry-python-view.h"
+#include "ferry-python-warm.h"
 
 #include <datetime.h>
 
@@ -275,7 +276,10 @@ decode_str (Decoder *self, guint tag, gboolean in_part)
 
   if (data == NULL)
     return NULL;
+  if (in_part)
+    ferry_python_warm_begin (length * kinds[kind].size);
   str = PyUnicode_New ((Py_ssize_t) length, length > 0 ? kinds[kind].max : 0);
+  ferry_python_warm_end ();
   if (str == NULL || length == 0)
     return str;
   copy (PyUnicode_DATA (str), data, length * kinds[kind].size);
@@ -408,7 +412,9 @@ decode_bytes (Decoder *self, gboolean in_part)
     return NULL;
   if (!in_part)
     return PyBytes_FromStringAndSize ((const char *) data, (Py_ssize_t) size);
+  ferry_python_warm_begin (size);
   bytes = PyBytes_FromStringAndSize (NULL, (Py_ssize_t) size);
+  ferry_python_warm_end ();
   if (bytes != NULL)
     copy (PyBytes_AS_STRING (bytes), data, size);
   return bytes;
@@ -425,7 +431,9 @@ decode_bytearray (Decoder *self, gboolean in_part)
     return NULL;
   if (!in_part)
     return PyByteArray_FromStringAndSize ((const char *) data, (Py_ssize_t) size);
+  ferry_python_warm_begin (size);
   bytearray = PyByteArray_FromStringAndSize (NULL, (Py_ssize_t) size);
+  ferry_python_warm_end ();
   if (bytearray != NULL && size > 0)
     copy (PyByteArray_AS_STRING (bytearray), data, size);
   return bytearray;
