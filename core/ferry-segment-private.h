@@ -308,6 +308,7 @@ typedef struct
 
   /* private hints */
   _Atomic guint64 cached_head; /* senders: head, or the smallest cursor in broadcast */
+  _Atomic guint64 own_tail;    /* senders: positions below this are known to be claimed */
   _Atomic guint64 cached_tail; /* receivers: positions below this are known to be claimed */
   _Atomic guint64 cursor;      /* broadcast receivers: the truth of which the record has a copy */
   GMutex cursor_mutex;         /* threads of one broadcast receiver take turns */
@@ -316,10 +317,11 @@ typedef struct
   GMutex sleep_mutex;
   guint n_sleepers[3]; /* by FerrySide */
   FerryWaitStrategy wait_strategy;
-  _Atomic gint64 mean_wait; /* ns, moving average */
-  _Atomic guint32 backoff;  /* pauses before the first look while spinning */
-  _Atomic guint32 probe;    /* counts waits that were too long to spin for */
-  _Atomic guint32 no_reuse; /* allocations that shall not wait for a hot block */
+  _Atomic gint64 mean_wait;  /* ns, moving average */
+  _Atomic guint32 backoff;   /* pauses before the first look while spinning */
+  _Atomic guint32 probe;     /* counts waits that were too long to spin for */
+  _Atomic guint32 recent[2]; /* senders: the blocks allocated last and before; FERRY_NO_BLOCK: none */
+  _Atomic guint32 no_reuse;  /* allocations that shall not wait for a hot block */
   _Atomic guint32 no_reuse_next;
   _Atomic gint64 last_upkeep;
   _Atomic guint32 n_upkeeps;
@@ -424,6 +426,7 @@ ferry_slot_block (const FerrySlot *slot)
 /* ---- ferry-ring.c ---- */
 
 FerryRingResult ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *payload);
+void ferry_ring_prefetch_tail (FerrySegment *self);
 FerryRingResult ferry_ring_take (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped);
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
@@ -450,6 +453,7 @@ guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
 FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data,
                                     GError **error);
+void ferry_arena_prefetch_recent (FerrySegment *self);
 guint64 ferry_arena_generation (FerrySegment *self, guint32 block);
 gboolean ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size);
 guint8 *ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error);
@@ -496,6 +500,18 @@ void ferry_waiter_arm (FerrySegment *self, FerrySide side);
 void ferry_waiter_disarm (FerrySegment *self, FerrySide side);
 void ferry_waiter_drain (FerrySegment *self);
 void ferry_waiter_wake_everybody (FerrySegment *self);
+
+/* Fetches a cache line in order to write it. For x86 the compiler's builtin would only fetch it for reading unless
+ * told of a newer CPU; PREFETCHW is a no-operation where it is not implemented (Intel SDM, vol. 2). */
+static inline void
+ferry_prefetch_for_writing (gconstpointer address)
+{
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" ::"m"(*(const char *) address));
+#else
+  __builtin_prefetch (address, 1);
+#endif
+}
 
 /* A pause between two looks: tens of nanoseconds that leave a sibling thread the core. */
 static inline void

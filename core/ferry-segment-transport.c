@@ -40,6 +40,10 @@
 #define SWEEP_AT_ONCE (16)
 /* A flush is told when the ring is empty; this often it looks by itself. */
 #define FLUSH_SLICE_NS (5 * 1000 * 1000)
+/* Copies from this size on ask, so many bytes before their end, for what comes next. That is 100 ns, as a cache miss
+ * takes. Bytes. */
+#define COPY_PREFETCH_MIN (32 * 1024)
+#define COPY_PREFETCH_BEFORE (4 * 1024)
 /* A sender that drops the oldest gives up after so many tries in a row without room. */
 #define DROP_TRIES (1000)
 
@@ -1126,6 +1130,22 @@ ferry_segment_transport_alloc (FerrySegmentTransport *self, gsize size, gint64 t
   return result == FERRY_ARENA_OK;
 }
 
+/* Copies a payload. Shortly before the end it asks for the cache lines that the hand-over and the next allocation will
+ * write: others wrote them last, and the misses, some 80 ns each, pass while the rest is copied. */
+static void
+ferry_segment_transport_copy (FerrySegment *segment, guint8 *to, const guint8 *data, gsize size)
+{
+  gsize first = size >= COPY_PREFETCH_MIN ? size - COPY_PREFETCH_BEFORE : 0;
+
+  if (first > 0)
+    {
+      memcpy (to, data, first);
+      ferry_ring_prefetch_tail (segment);
+      ferry_arena_prefetch_recent (segment);
+    }
+  memcpy (to + first, data + first, size - first);
+}
+
 static gboolean
 do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version,
          gint64 timeout, GCancellable *cancellable, GError **error)
@@ -1163,7 +1183,7 @@ do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire
     }
   if (!ferry_segment_transport_alloc (self, size, timeout, cancellable, &message.block, &to, &dropped, error))
     return dropped;
-  memcpy (to, data, size);
+  ferry_segment_transport_copy (segment, to, data, size);
   message.generation = ferry_arena_generation (segment, message.block);
   FERRY_STEP ("send-copied");
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))

@@ -211,6 +211,7 @@ ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport)
   self->transport = transport;
   self->klass = FERRY_SEGMENT_TRANSPORT_GET_CLASS (transport);
   self->lock_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
+  self->recent[0] = self->recent[1] = FERRY_NO_BLOCK;
   self->fork_generation = ferry_fork_generation;
   g_mutex_init (&self->mutex);
   g_mutex_init (&self->cursor_mutex);
