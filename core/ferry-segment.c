@@ -554,9 +554,6 @@ ferry_segment_is_dead (FerrySegment *self, guint id)
   if (lock.l_type == F_UNLCK)
     return TRUE;
 
-  if (atomic_load_explicit (&self->cursory, memory_order_relaxed))
-    return FALSE;
-
   /* The lock may have outlived its process in a child made by a bare clone(). */
   here = process_self ();
   pid = record->pid;
