@@ -10,4 +10,7 @@
  *
  * Since: 1.0
  */
-G_DEFINE_QUARK (ferry - error - quark, ferry_error)
+/* The macro makes a string of its first argument, spaces and all. */
+/* clang-format off */
+G_DEFINE_QUARK (ferry-error-quark, ferry_error)
+/* clang-format on */
