@@ -217,9 +217,20 @@ ferry_ring_note_peak (FerrySegment *self, guint64 t)
   guint64 peak = atomic_load_explicit (&self->shared->in_flight_peak, memory_order_relaxed);
   guint64 depth = t + 1 - atomic_load_explicit (&self->cached_head, memory_order_relaxed);
 
-  /* The cached head may be old, so the depth is at most this: look closer only when it would be a new peak. */
+  /* The cached head may be old, so the depth is at most this: look closer, and yet closer, only when it would be a new
+   * peak. */
   if (G_LIKELY (depth <= peak))
     return;
+  if (self->mode == FERRY_MODE_WORK_QUEUE)
+    {
+      guint64 hint = atomic_load_explicit (self->head, memory_order_acquire);
+
+      if (t + 1 - hint <= peak)
+        {
+          atomic_store_explicit (&self->cached_head, hint, memory_order_release);
+          return;
+        }
+    }
   guint64 h = ferry_ring_refresh_head (self, t);
   depth = t + 1 - h;
   if (h == G_MAXUINT64 || depth > self->ring_slots)
@@ -238,6 +249,7 @@ ferry_ring_prefetch_tail (FerrySegment *self)
 
   ferry_prefetch_for_writing (ferry_segment_slot (self, t));
   ferry_prefetch_for_writing (self->tail);
+  __builtin_prefetch (self->head);
 }
 
 /* Where to begin to look for the tail. Receivers read the shared hint while they wait, so a sender that is alone does

@@ -37,6 +37,11 @@
 #define YIELD_AFTER_NS (4000)
 /* Looks at the ring between two looks at the clock. */
 #define SPIN_BATCH (16)
+/* Who waits for longer than a quick answer takes looks less often, every 1 / 5 of the mean wait or so: each look takes cache
+ * lines away from the peer that prepares the message. A pause takes some 50 ns; their number is the mean wait >> SHIFT. */
+#define QUICK_WAIT_NS (1000)
+#define PAUSES_SHIFT (8)
+#define PAUSES_MAX (16)
 /* A spinner that finds what it waits for at the first looks is on the heels of a stream: each of its looks takes the
  * cache line away from the peer that is writing it. It then holds back for up to so many pauses (of some 50 ns), in
  * which the peer gets ahead by a few messages; a peer that answers, as in request and reply, takes longer
@@ -95,6 +100,7 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
 {
   gint64 mean = atomic_load_explicit (&self->mean_wait, memory_order_relaxed);
   gint64 limit;
+  guint pauses = mean < QUICK_WAIT_NS ? 1 : (guint) MIN (mean >> PAUSES_SHIFT, PAUSES_MAX);
   gboolean forever = self->wait_strategy == FERRY_WAIT_STRATEGY_SPIN;
   guint backoff = atomic_load_explicit (&self->backoff, memory_order_relaxed);
   guint looks = 0;
@@ -139,7 +145,8 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
               return TRUE;
             }
           looks++;
-          ferry_waiter_relax ();
+          for (guint p = 0; p < pauses; p++)
+            ferry_waiter_relax ();
         }
       now = ferry_waiter_now ();
       if (now - started > limit || (deadline >= 0 && now >= deadline))
