@@ -2131,7 +2131,7 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  properties[PROP_GROUP] = g_param_spec_int64 ("group", NULL, NULL, -1, G_MAXUINT32, -1, FLAGS);
+  properties[PROP_GROUP] = g_param_spec_int64 ("group", NULL, NULL, -1, FERRY_MAX_GROUP, -1, FLAGS);
 
   g_object_class_install_properties (object_class, N_PROPERTIES, properties);
 

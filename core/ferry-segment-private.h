@@ -6,6 +6,7 @@
 
 #include "ferry-segment-transport.h"
 
+#include "ferry-channel-config-private.h"
 #include "ferry-config.h"
 
 #include <stdatomic.h>
@@ -26,17 +27,11 @@ G_BEGIN_DECLS
 #define FERRY_MIN_BLOCKS (16)
 #define FERRY_CLASS_RANGE_SHIFT (36)                    /* a class has blocks for 64 GiB, within those two bounds */
 #define FERRY_CHUNK_SIZE (G_GUINT64_CONSTANT (4) << 20) /* small blocks are mapped by 4 MiB */
-#define FERRY_MAX_CAPACITY (1 << 20)
-#define FERRY_MAX_HISTORY (1 << 16)
-#define FERRY_DEFAULT_CAPACITY (256)
-#define FERRY_DEFAULT_INLINE (200)
-#define FERRY_MIN_INLINE (64)
 /* When to give up waiting for the lock, in microseconds. The holder works for microseconds; who holds it for seconds is
  * stopped. */
 #define FERRY_LOCK_PATIENCE (10 * G_USEC_PER_SEC)
 /* Of calls whose own time-out is shorter than that. */
 #define FERRY_LOCK_PATIENCE_MIN (20 * 1000)
-#define FERRY_MAX_INLINE (4040)
 
 #define FERRY_OFFSET_TAIL (1024)
 #define FERRY_OFFSET_HEAD (1152)
@@ -215,6 +210,7 @@ typedef struct
 
 #define FERRY_SLOT_HEADER (56)
 G_STATIC_ASSERT (sizeof (FerrySlot) == FERRY_SLOT_HEADER);
+G_STATIC_ASSERT (FERRY_SLOT_HEADER + FERRY_MAX_INLINE == 4096);
 
 typedef struct
 {

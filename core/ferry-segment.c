@@ -338,7 +338,8 @@ header_is_sane (const FerrySegmentHeader *header)
 
   if (header->mode != FERRY_MODE_WORK_QUEUE && header->mode != FERRY_MODE_BROADCAST)
     return FALSE;
-  if (header->capacity < 1 || header->capacity > FERRY_MAX_CAPACITY || header->history > FERRY_MAX_HISTORY)
+  if (header->capacity < FERRY_MIN_CAPACITY || header->capacity > FERRY_MAX_CAPACITY
+      || header->history > FERRY_MAX_HISTORY)
     return FALSE;
   if (header->ring_slots != ring_slots_for (header->capacity, header->history))
     return FALSE;
