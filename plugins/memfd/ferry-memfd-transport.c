@@ -3,6 +3,7 @@
 
 #include "ferry-memfd-service.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -49,7 +50,7 @@ struct _FerryMemfdTransport
   char *directory; /* NULL: the default */
   int given_control_fd;
   int given_data_fd;
-  gint64 group;
+  gint64 group; /* whose channels are looked at; once we are in a channel, the group that meets there */
   char *folder; /* directory and name of the channel that we are in */
   FerryMemfdExport *export;
 };
@@ -59,6 +60,7 @@ enum
   PROP_DIRECTORY = 1,
   PROP_CONTROL_FD,
   PROP_DATA_FD,
+  PROP_LISTING_GROUP,
   N_PROPERTIES,
 };
 
@@ -95,15 +97,11 @@ set_error (const char *place, const char *what, int saved_errno, GError **error)
 }
 
 static gboolean
-make_directory (const char *path, gint64 group, GError **error)
+make_directory (const char *path, GError **error)
 {
-  if (mkdir (path, MODE_OWNER) != 0)
-    return errno == EEXIST
-           || set_error (path, "can't make the run-time directory; set XDG_RUNTIME_DIR to a directory of yours", errno,
-                         error);
-  if (group >= 0 && (chown (path, (uid_t) -1, (gid_t) group) != 0 || chmod (path, MODE_GROUP) != 0))
-    return set_error (path, "can't give the run-time directory to the group", errno, error);
-  return TRUE;
+  return mkdir (path, MODE_OWNER) == 0 || errno == EEXIST
+         || set_error (path, "can't make the run-time directory; set XDG_RUNTIME_DIR to a directory of yours", errno,
+                       error);
 }
 
 /* In /tmp somebody else may have been there first. */
@@ -119,6 +117,19 @@ check_directory (const char *path, int fd, gint64 group, GError **error)
                "%s is not a directory of ours (owner %u, mode %o); set XDG_RUNTIME_DIR to a directory of yours", path,
                (guint) st.st_uid, (guint) st.st_mode & 07777);
   return FALSE;
+}
+
+/* Not only when it is made: whoever made it may have been killed before this step. */
+static gboolean
+give_directory_to_group (const char *path, int fd, gint64 group, GError **error)
+{
+  struct stat st;
+
+  if (fstat (fd, &st) != 0 || st.st_uid != geteuid ()
+      || ((gint64) st.st_gid == group && (st.st_mode & 07777) == MODE_GROUP))
+    return TRUE;
+  return (fchown (fd, (uid_t) -1, (gid_t) group) == 0 && fchmod (fd, MODE_GROUP) == 0)
+         || set_error (path, "can't give the run-time directory to the group", errno, error);
 }
 
 /* A place in the run-time directory, locked: meeting and leaving happen one at a time. */
@@ -150,7 +161,7 @@ place_key (const char *name, char key[FERRY_MEMFD_KEY_LENGTH + 1])
 }
 
 static gboolean
-place_enter (Place *place, const char *directory, const char *name, gboolean create, GError **error)
+place_enter (Place *place, const char *directory, const char *name, gint64 group, gboolean create, GError **error)
 {
   gint64 started = g_get_monotonic_time ();
   g_autofree char *lock_name = g_strconcat (name, LOCK_SUFFIX, NULL);
@@ -165,6 +176,12 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
       return set_error (place_name,
                         saved_errno == ENOENT ? "no channel of that name" : "can't open the run-time directory",
                         saved_errno, error);
+    }
+  if (!check_directory (directory, place->directory_fd, group, error)
+      || (create && group >= 0 && !give_directory_to_group (directory, place->directory_fd, group, error)))
+    {
+      place_leave (place);
+      return FALSE;
     }
   place_key (name, place->key);
 
@@ -357,14 +374,6 @@ ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, 
   return result;
 }
 
-static char *
-label_for (FerryMemfdTransport *self, const FerryChannelConfig *config)
-{
-  g_autofree char *base = base_directory (self, config->group);
-
-  return g_build_filename (base, config->name, NULL);
-}
-
 /* From now on joiners find us. The place is locked. */
 static gboolean
 serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int control_fd, int data_fd, gint64 group,
@@ -468,7 +477,7 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autofree char *base = base_directory (self, config->group);
-  g_autofree char *folder = label_for (self, config);
+  g_autofree char *folder = g_build_filename (base, config->name, NULL);
   g_autoptr (GError) local = NULL;
   Place place;
   int control_fd = -1;
@@ -477,7 +486,7 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
   AskResult result;
   gboolean ok = FALSE;
 
-  if (!place_enter (&place, base, config->name, TRUE, &local))
+  if (!place_enter (&place, base, config->name, config->group, TRUE, &local))
     {
       if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         {
@@ -485,13 +494,8 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
           return FALSE;
         }
       /* the first channel ever: make the directory */
-      if (!make_directory (base, config->group, error) || !place_enter (&place, base, config->name, TRUE, error))
+      if (!make_directory (base, error) || !place_enter (&place, base, config->name, config->group, TRUE, error))
         return FALSE;
-    }
-  else if (!check_directory (base, place.directory_fd, config->group, error))
-    {
-      place_leave (&place);
-      return FALSE;
     }
   result = ask_anybody (&place, config->role, &control_fd, &data_fd, &status);
   if (result == ASK_DEAD)
@@ -575,6 +579,7 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
   int control_fd = -1;
   int data_fd = -1;
   int status = 0;
+  gint64 group = config->group;
   AskResult result;
   gboolean known;
   gboolean ok;
@@ -582,15 +587,12 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
   if (config->name == NULL)
     return ferry_memfd_transport_attach_given (self, error);
 
-  base = base_directory (self, config->group);
-  folder = label_for (self, config);
-  if (!place_enter (&place, base, config->name, FALSE, error))
+  if (group < 0 && config->role == FERRY_ROLE_OBSERVER)
+    group = self->group; /* of what was listed */
+  base = base_directory (self, group);
+  folder = g_build_filename (base, config->name, NULL);
+  if (!place_enter (&place, base, config->name, group, FALSE, error))
     return FALSE;
-  if (!check_directory (base, place.directory_fd, config->group, error))
-    {
-      place_leave (&place);
-      return FALSE;
-    }
 
   /* An endpoint of this process knows them already. */
   known = ferry_memfd_service_find (folder, &control_fd, &data_fd);
@@ -629,13 +631,13 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
     }
   if (ok && config->role != FERRY_ROLE_OBSERVER)
     {
-      ok = serve_at (self, &place, folder, control_fd, data_fd, config->group, error);
+      ok = serve_at (self, &place, folder, control_fd, data_fd, group, error);
     }
   else if (ok)
     {
       g_free (self->folder);
       self->folder = g_strdup (folder);
-      self->group = config->group;
+      self->group = group;
     }
   place_leave (&place);
   return ok;
@@ -685,7 +687,7 @@ enter_own_place (FerryMemfdTransport *self, Place *place, char **name)
   g_autofree char *base = g_path_get_dirname (self->folder);
 
   *name = g_path_get_basename (self->folder);
-  return place_enter (place, base, *name, FALSE, NULL);
+  return place_enter (place, base, *name, self->group, FALSE, NULL);
 }
 
 static void
@@ -737,17 +739,33 @@ ferry_memfd_transport_list_names (FerrySegmentTransport *transport, GError **err
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autoptr (GStrvBuilder) names = g_strv_builder_new ();
-  g_autofree char *base = base_directory (self, -1);
-  g_autoptr (GDir) dir = g_dir_open (base, 0, NULL);
-  const char *entry;
+  g_autofree char *base = base_directory (self, self->group);
+  int fd = open (base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *dir;
+  struct dirent *entry;
 
-  while (dir != NULL && (entry = g_dir_read_name (dir)) != NULL)
-    if (g_str_has_suffix (entry, LOCK_SUFFIX))
+  if (fd < 0)
+    return g_strv_builder_end (names); /* nobody has met there */
+  if (!check_directory (base, fd, self->group, error))
+    {
+      close (fd);
+      return NULL;
+    }
+  dir = fdopendir (fd);
+  if (dir == NULL)
+    {
+      set_error (base, "can't list the run-time directory", errno, error);
+      close (fd);
+      return NULL;
+    }
+  while ((entry = readdir (dir)) != NULL)
+    if (g_str_has_suffix (entry->d_name, LOCK_SUFFIX))
       {
-        g_autofree char *name = g_strndup (entry, strlen (entry) - strlen (LOCK_SUFFIX));
+        g_autofree char *name = g_strndup (entry->d_name, strlen (entry->d_name) - strlen (LOCK_SUFFIX));
 
         g_strv_builder_add (names, name);
       }
+  closedir (dir);
   return g_strv_builder_end (names);
 }
 
@@ -756,11 +774,11 @@ static gboolean
 ferry_memfd_transport_sweep (FerrySegmentTransport *transport, const char *name, GError **error)
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
-  g_autofree char *base = base_directory (self, -1);
+  g_autofree char *base = base_directory (self, self->group);
   g_autoptr (GError) local = NULL;
   Place place;
 
-  if (!place_enter (&place, base, name, FALSE, &local))
+  if (!place_enter (&place, base, name, self->group, FALSE, &local))
     {
       if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         return TRUE;
@@ -794,6 +812,9 @@ ferry_memfd_transport_get_property (GObject *object, guint property_id, GValue *
                                   ? self->given_data_fd
                                   : ferry_segment_transport_get_data_fd (FERRY_SEGMENT_TRANSPORT (self)));
       break;
+    case PROP_LISTING_GROUP:
+      g_value_set_int64 (value, self->group);
+      break;
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID (object, property_id, pspec);
       break;
@@ -826,6 +847,14 @@ ferry_memfd_transport_set_property (GObject *object, guint property_id, const GV
       if (self->given_data_fd != g_value_get_int (value))
         {
           self->given_data_fd = g_value_get_int (value);
+          g_object_notify_by_pspec (object, pspec);
+        }
+      break;
+    case PROP_LISTING_GROUP:
+      /* in a channel it tells whose that is */
+      if (self->folder == NULL && self->group != g_value_get_int64 (value))
+        {
+          self->group = g_value_get_int64 (value);
           g_object_notify_by_pspec (object, pspec);
         }
       break;
@@ -896,6 +925,17 @@ ferry_memfd_transport_class_init (FerryMemfdTransportClass *klass)
    */
   properties[PROP_DATA_FD] = g_param_spec_int ("data-fd", NULL, NULL, -1, G_MAXINT, -1,
                                                G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+
+  /**
+   * FerryMemfdTransport:listing-group:
+   *
+   * Whose channels are listed, probed and swept: those that are open to the group of that id, which
+   * meet in a directory of their own, or with -1 those of the user alone. Who is in a channel looks where that
+   * one meets. Which channel a sender or receiver opens is up to [property@Channel:group] alone.
+   */
+  properties[PROP_LISTING_GROUP]
+      = g_param_spec_int64 ("listing-group", NULL, NULL, -1, (gint64) G_MAXUINT32 - 1, -1,
+                            G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
 
   g_object_class_install_properties (object_class, N_PROPERTIES, properties);
 }

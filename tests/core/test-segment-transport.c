@@ -836,6 +836,96 @@ START_TEST (test_group)
 }
 END_TEST
 
+#define LEFTOVER_GROUP 12346
+
+static const struct
+{
+  uid_t uid;
+  gid_t gid;
+  mode_t mode;
+} bad_directories[] = {
+  { NOBODY, LEFTOVER_GROUP, 02777 }, /* where anybody may put things */
+  { NOBODY, NOBODY, 02770 },         /* another group's */
+  { NOBODY, NOBODY, 0700 },          /* somebody's own */
+};
+
+/* What the dead left of a group's channel is found by its members, and only where the directory can be trusted. */
+START_TEST (test_group_leftovers)
+{
+  g_autofree char *folder = g_strdup_printf ("/tmp/ferry-1.0-group-%d", LEFTOVER_GROUP);
+  g_autofree char *lock = g_strconcat (folder, "/left.lock", NULL);
+  FerryTransport *transport;
+  g_autoptr (GError) error = NULL;
+  gboolean alive = TRUE;
+  g_auto (GStrv) names = NULL;
+
+  if (geteuid () != 0)
+    {
+      g_printerr ("skipped: only root can give a directory to any group\n");
+      return;
+    }
+  transport = ferry_registry_create_transport (ferry_registry_get_default (), "memfd", &error);
+  ferry_assert_no_error (error);
+  g_object_set (transport, "listing-group", (gint64) LEFTOVER_GROUP, NULL);
+
+  /* nobody has met there */
+  names = ferry_transport_list_channels (transport, &error);
+  ferry_assert_no_error (error);
+  ck_assert_ptr_null (names[0]);
+  g_clear_pointer (&names, g_strfreev);
+
+  ck_assert_int_eq (mkdir (folder, 0770), 0);
+  ck_assert (g_file_set_contents (lock, "", 0, NULL));
+  for (guint i = 0; i < G_N_ELEMENTS (bad_directories); i++)
+    {
+      ck_assert_int_eq (chown (folder, bad_directories[i].uid, bad_directories[i].gid), 0);
+      ck_assert_int_eq (chmod (folder, bad_directories[i].mode), 0);
+      ck_assert_ptr_null (ferry_transport_list_channels (transport, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+      ferry_assert_contains (error->message, folder);
+      g_clear_error (&error);
+      ck_assert (!ferry_transport_probe_channel (transport, "left", &alive, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+      g_clear_error (&error);
+      ck_assert (!ferry_transport_sweep_channel (transport, "left", &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+      g_clear_error (&error);
+      ck_assert (g_file_test (lock, G_FILE_TEST_EXISTS));
+    }
+
+  ck_assert_int_eq (chown (folder, NOBODY, LEFTOVER_GROUP), 0);
+  ck_assert_int_eq (chmod (folder, 02770), 0);
+  names = ferry_transport_list_channels (transport, &error);
+  ferry_assert_no_error (error);
+  ck_assert_str_eq (names[0], "left");
+  ck_assert_ptr_null (names[1]);
+  ck_assert (ferry_transport_probe_channel (transport, "left", &alive, &error));
+  ferry_assert_no_error (error);
+  ck_assert (!alive);
+  ck_assert (ferry_transport_sweep_channel (transport, "left", &error));
+  ferry_assert_no_error (error);
+  ck_assert (!g_file_test (lock, G_FILE_TEST_EXISTS));
+  ferry_assert_last_unref (transport);
+
+  /* Whoever made the directory was killed before it was the group's. */
+  ck_assert_int_eq (chown (folder, 0, 0), 0);
+  ck_assert_int_eq (chmod (folder, 0700), 0);
+  {
+    struct stat st;
+    FerryChannel *sender;
+
+    channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_NAME);
+    sender = channel_test_open (&test, FERRY_ROLE_SENDER, "group=" G_STRINGIFY (LEFTOVER_GROUP));
+    ck_assert_int_eq (stat (folder, &st), 0);
+    ck_assert_int_eq (st.st_gid, LEFTOVER_GROUP);
+    ck_assert_int_eq (st.st_mode & 07777, 02770);
+    channel_test_close (sender);
+    channel_test_end (&test);
+  }
+  ck_assert_int_eq (rmdir (folder), 0);
+}
+END_TEST
+
 /* ---- descriptors handed over ---- */
 
 static FerryChannel *
@@ -1052,7 +1142,8 @@ add (Suite *suite)
     test_other_version, test_garbage, test_truncated, test_scribbled_header, test_no_regular_file, NULL,
   };
   const TTest *const space[] = { test_full_tmpfs, test_tiny_tmpfs, NULL };
-  const TTest *const places[] = { test_anonymous_posix_shm, test_empty_directory, test_bad_directory, NULL };
+  const TTest *const places[]
+      = { test_anonymous_posix_shm, test_empty_directory, test_bad_directory, test_group_leftovers, NULL };
   const TTest *const descriptors[] = { test_bad_descriptors, test_seals, test_inherited_through_exec, NULL };
   const TTest *const users[] = { test_other_user, test_group, test_probe_and_sweep, test_sweep_what_died, NULL };
   TCase *tcase;

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """ferry-clean: removes what the dead left, and nothing else."""
 
+import glob
+import json
 import signal
 import subprocess
 import time
 import unittest
 
-from tooltest import Tool, ToolTestCase, for_each_transport
+from tooltest import GROUP, Tool, ToolTestCase, for_each_transport
 
 
 class CleanTest(ToolTestCase):
@@ -106,6 +108,33 @@ class CleanTest(ToolTestCase):
         self.kill(sender, receiver)
         self.assert_works(*self.start_pair(transport, name))
         self.assert_nothing_left(transport, name)
+
+    def test_group(self) -> None:
+        """What the dead left of a group's channel, beside a live one of the same name that is the user's own."""
+        name = self.make_name()
+        pair = self.start_pair("memfd", name)
+        description = f"memfd name={name} group={GROUP}"
+        tools = [self.start("ferry-cat", "--receive", description, stdin=subprocess.DEVNULL)]
+        tools.append(self.start("ferry-cat", "--send", description))
+
+        def list_groups() -> list[int | None]:
+            _, output, _ = self.run_tool("ferry-ls", "--all", "--json", name)
+            return [channel.get("group") for channel in json.loads(output)["channels"]]
+
+        self.wait_until(lambda: list_groups() == [None, GROUP], "both channels are there")
+        status, output, errors = self.run_tool("ferry-clean", "--remove", name)
+        self.assertEqual((status, output), (0, ""), errors)
+        self.assertEqual(list_groups(), [None, GROUP])
+
+        self.kill(*tools)
+        self.assertEqual(
+            self.run_tool("ferry-clean", "--quiet", "--check", name)[0], 3, "the socket of the dead is not seen"
+        )
+        status, output, errors = self.run_tool("ferry-clean", "--remove", name)
+        self.assertEqual((status, output), (0, f"removed memfd name={name} group={GROUP}\n"), errors)
+        self.assertEqual(list_groups(), [None])
+        self.assertEqual(glob.glob(f"/tmp/ferry-1.0-group-{GROUP}/{name}*"), [])
+        self.assert_works(*pair)
 
     def test_names(self) -> None:
         """Only what the patterns match."""

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from tooltest import Tool, ToolTestCase, for_each_transport
+from tooltest import GROUP, Tool, ToolTestCase, for_each_transport
 
 
 class LsTest(ToolTestCase):
@@ -52,6 +52,26 @@ class LsTest(ToolTestCase):
 
         self.finish(sender, receiver)
         self.assertNotIn((transport, name), self.list_channels())
+
+    def test_group(self) -> None:
+        """Channels of a group meet elsewhere and are listed too, beside one's own of the same name."""
+        name = self.make_name()
+        receiver = self.start("ferry-cat", "--receive", f"memfd name={name} group={GROUP}", stdin=subprocess.DEVNULL)
+        self.wait_for_participants("memfd", name, receivers=1)
+        self.assertEqual(self.list_channels()["memfd", name]["group"], GROUP)
+        own = self.start("ferry-cat", "--receive", f"memfd name={name}", stdin=subprocess.DEVNULL)
+
+        def list_groups() -> list[int | None]:
+            _, output, _ = self.run_tool("ferry-ls", "--json", name)
+            return [channel.get("group") for channel in json.loads(output)["channels"]]
+
+        self.wait_until(lambda: list_groups() == [None, GROUP], "both are listed")
+        _, output, _ = self.run_tool("ferry-ls", name)
+        self.assertEqual(len(output.splitlines()), 3)
+        self.assertIn(f"{name} group={GROUP}", output)
+        self.kill(own, receiver)
+        self.run_tool("ferry-clean", "--remove", name)
+        self.assertEqual(self.list_channels("--all", name), {})
 
     @for_each_transport
     def test_participants(self, transport: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -23,6 +24,11 @@ POLL_INTERVAL = 0.02  # seconds
 THOROUGH = "FERRY_TEST_THOROUGH" in os.environ
 
 _counter = itertools.count()
+
+# A group of ours: one that nobody else has, where we may give ourselves one.
+GROUP = 2**24 + os.getpid() if os.geteuid() == 0 else os.getegid()
+if os.geteuid() == 0:
+    os.setgroups([GROUP])
 
 # Directories of this program's own: whoever creates a channel sweeps what the dead left beside it, and other tests
 # run at the same time.
@@ -125,6 +131,8 @@ class ToolTestCase(unittest.TestCase):
         # What a failed test left; one that passed has left nothing.
         command = ("ferry-clean", "--remove", "--quiet", f"tooltest-{os.getpid()}-*")
         subprocess.run(command, timeout=TIME_LIMIT, env=make_environment())
+        with contextlib.suppress(OSError):  # never made, or not ours alone
+            os.rmdir(f"/tmp/ferry-1.0-group-{GROUP}")
 
     def start(self, *arguments: str, **options: int) -> Tool:
         tool = Tool(*arguments, **options)
