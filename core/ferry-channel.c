@@ -328,7 +328,8 @@ ferry_channel_renew_transport (FerryChannel *self)
  * @error: return location for an error
  *
  * Joins the channel, or creates it, as the property `open-mode` says. Blocks only as long
- * as other participants take to answer.
+ * as other participants take to answer: microseconds, or up to ten seconds when one of them was stopped while it
+ * joined, left or made the memory grow. Cancelling ends that at once, with %G_IO_ERROR_CANCELLED.
  *
  * Errors: %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_EXISTS, %FERRY_ERROR_MISMATCH,
  * %FERRY_ERROR_PERMISSION, %FERRY_ERROR_NO_SPACE, %FERRY_ERROR_VERSION,
@@ -437,6 +438,9 @@ ferry_channel_open_finish (FerryChannel *self, GAsyncResult *result, GError **er
  * Leaves the channel. Calls that wait in other threads fail with
  * %FERRY_ERROR_CLOSED. Buffers that are still held stay valid; their memory goes back when they
  * are released. Closing twice is fine. Dropping the last reference closes too.
+ *
+ * Closing takes microseconds, or up to ten seconds when a participant was stopped while it joined, left or made
+ * the memory grow; then this endpoint leaves as if it had died: the others clean up after it.
  *
  * Returns: %TRUE
  *

@@ -347,10 +347,13 @@ void ferry_segment_clear (FerrySegment *self);
 gboolean ferry_segment_measure (const FerryChannelConfig *config, guint64 *control_size, guint64 *data_size);
 gboolean ferry_segment_format (FerrySegment *self, const FerryChannelConfig *config, GError **error);
 gboolean ferry_segment_map (FerrySegment *self, GError **error);
-gboolean ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GError **error);
+gboolean ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCancellable *cancellable,
+                             GError **error);
 void ferry_segment_leave (FerrySegment *self, gboolean views_held);
 gboolean ferry_segment_lock (FerrySegment *self, GError **error);
 gboolean ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error);
+gboolean ferry_segment_lock_cancellable (FerrySegment *self, gint64 patience, GCancellable *cancellable,
+                                         GError **error);
 void ferry_segment_unlock (FerrySegment *self);
 gboolean ferry_segment_is_dead (FerrySegment *self, guint id);
 guint ferry_segment_repair_dead (FerrySegment *self, gint64 patience);

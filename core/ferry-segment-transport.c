@@ -366,16 +366,16 @@ ferry_segment_transport_set_data_access (FerrySegmentTransport *self, FerryRole 
 
 /* What a channel whose participants all died left is taken out of the way. TRUE when it was dead. */
 static gboolean
-ferry_segment_transport_withdraw_dead (FerrySegmentTransport *self)
+ferry_segment_transport_withdraw_dead (FerrySegmentTransport *self, GCancellable *cancellable)
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
   gboolean dead = TRUE;
   gboolean withdrawn;
 
-  if (!ferry_segment_join (segment, FERRY_ROLE_OBSERVER, &withdrawn, NULL))
+  if (!ferry_segment_join (segment, FERRY_ROLE_OBSERVER, &withdrawn, cancellable, NULL))
     return FALSE;
-  if (!ferry_segment_lock (segment, NULL))
+  if (!ferry_segment_lock_cancellable (segment, FERRY_LOCK_PATIENCE, cancellable, NULL))
     return FALSE;
   for (guint id = 0; id < ferry_segment_n_records (segment) && dead; id++)
     {
@@ -407,7 +407,7 @@ ferry_segment_transport_create (FerrySegmentTransport *self, const FerryChannelC
   if (!segment->klass->reserve (self, config, control_size, data_size, error)
       || !ferry_segment_format (segment, config, error)
       || !ferry_segment_transport_set_data_access (self, config->role, error)
-      || !ferry_segment_join (segment, config->role, &withdrawn, error))
+      || !ferry_segment_join (segment, config->role, &withdrawn, NULL, error))
     return FALSE;
   FERRY_STEP ("create-joined");
   if (config->name != NULL && !segment->klass->share (self, config, error))
@@ -435,13 +435,13 @@ ferry_segment_transport_attach (FerrySegmentTransport *self, const FerryChannelC
     return FALSE;
   if (config->open_mode == FERRY_OPEN_MODE_CREATE)
     {
-      *gone = ferry_segment_transport_withdraw_dead (self);
-      if (!*gone)
+      *gone = ferry_segment_transport_withdraw_dead (self, cancellable);
+      if (!*gone && !g_cancellable_set_error_if_cancelled (cancellable, error))
         g_set_error (error, FERRY_ERROR, FERRY_ERROR_EXISTS,
                      "%s exists already; choose another name, or join it with open-mode=join", segment->label);
       return FALSE;
     }
-  return ferry_segment_join (segment, config->role, gone, error);
+  return ferry_segment_join (segment, config->role, gone, cancellable, error);
 }
 
 static void ferry_segment_transport_sweep_others (FerrySegmentTransport *self, const char *own_name);
@@ -1877,7 +1877,7 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
     {
       gboolean withdrawn;
 
-      ok = ferry_segment_join (&priv->segment, FERRY_ROLE_OBSERVER, &withdrawn, &local);
+      ok = ferry_segment_join (&priv->segment, FERRY_ROLE_OBSERVER, &withdrawn, NULL, &local);
       for (guint id = 0; ok && !*alive && id < ferry_segment_n_records (&priv->segment); id++)
         *alive = ferry_record_state (atomic_load_explicit (&priv->segment.records[id].word, memory_order_acquire))
                      != FERRY_RECORD_FREE
@@ -1886,7 +1886,7 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
         {
           close (priv->segment.lock_fd);
           priv->segment.lock_fd = -1;
-          *alive = !ferry_segment_transport_withdraw_dead (other);
+          *alive = !ferry_segment_transport_withdraw_dead (other, NULL);
         }
     }
   else if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))

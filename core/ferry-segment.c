@@ -392,10 +392,10 @@ ferry_segment_map (FerrySegment *self, GError **error)
 
 /* ---- the lock ---- */
 
-/* Private: takes the lock of slow operations, unless that takes longer than @patience microseconds. Calls with a
- * time-out of their own must not wait for a stopped holder longer than that. */
+/* Private: takes the lock of slow operations, unless that takes longer than @patience microseconds or the caller gives
+ * up. */
 gboolean
-ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
+ferry_segment_lock_cancellable (FerrySegment *self, gint64 patience, GCancellable *cancellable, GError **error)
 {
   gint64 started = 0;
   gulong pause = LOCK_PAUSE_MIN_US;
@@ -417,6 +417,12 @@ ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
         }
       if (started == 0)
         started = g_get_monotonic_time ();
+      if (g_cancellable_set_error_if_cancelled (cancellable, error))
+        {
+          if (first)
+            g_mutex_unlock (&self->mutex);
+          return FALSE;
+        }
       if (g_get_monotonic_time () - started >= patience)
         {
           if (first)
@@ -432,6 +438,13 @@ ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
     }
   FERRY_STEP ("locked");
   return TRUE;
+}
+
+/* Private: likewise. Calls with a time-out of their own must not wait for a stopped holder longer than that. */
+gboolean
+ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
+{
+  return ferry_segment_lock_cancellable (self, patience, NULL, error);
 }
 
 /* Private: takes the lock of slow operations. */
@@ -799,7 +812,7 @@ unlock_and_close (FerrySegment *self)
 /* Private: becomes a participant. @withdrawn: the segment can't be joined any more, and the
  * name is free; no error is set then. */
 gboolean
-ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GError **error)
+ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCancellable *cancellable, GError **error)
 {
   const FerryProcess *here = process_self ();
   FerryParticipantRecord *record = NULL;
@@ -814,7 +827,7 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
     return FALSE;
   if (role == FERRY_ROLE_OBSERVER)
     return TRUE;
-  if (!ferry_segment_lock (self, error))
+  if (!ferry_segment_lock_cancellable (self, FERRY_LOCK_PATIENCE, cancellable, error))
     {
       close_fd (&self->lock_fd);
       return FALSE;
@@ -1006,7 +1019,7 @@ ferry_segment_refork (FerrySegment *self, GError **error)
       self->joined = FALSE;
       self->me = NULL;
       self->first_thread = NULL;
-      ok = ferry_segment_join (self, self->role, &withdrawn, error);
+      ok = ferry_segment_join (self, self->role, &withdrawn, NULL, error);
       if (ok)
         self->fork_generation = ferry_fork_generation;
       else if (withdrawn)

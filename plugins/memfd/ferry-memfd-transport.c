@@ -161,7 +161,8 @@ place_key (const char *name, char key[FERRY_MEMFD_KEY_LENGTH + 1])
 }
 
 static gboolean
-place_enter (Place *place, const char *directory, const char *name, gint64 group, gboolean create, GError **error)
+place_enter (Place *place, const char *directory, const char *name, gint64 group, gboolean create,
+             GCancellable *cancellable, GError **error)
 {
   gint64 started = g_get_monotonic_time ();
   g_autofree char *lock_name = g_strconcat (name, LOCK_SUFFIX, NULL);
@@ -212,6 +213,11 @@ place_enter (Place *place, const char *directory, const char *name, gint64 group
               g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
                            "channel '%s': another process has held %s/%s for too long; is it stopped?", name, directory,
                            lock_name);
+              place_leave (place);
+              return FALSE;
+            }
+          if (g_cancellable_set_error_if_cancelled (cancellable, error))
+            {
               place_leave (place);
               return FALSE;
             }
@@ -271,7 +277,8 @@ typedef enum
 } AskResult;
 
 static AskResult
-ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *control_fd, int *data_fd, int *status)
+ask (const Place *place, guint index, FerryRole role, int timeout_ms, GCancellable *cancellable, int *control_fd,
+     int *data_fd, int *status)
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   FerryMemfdRequest request = { FERRY_MEMFD_MAGIC, FERRY_MEMFD_VERSION, role, 0 };
@@ -284,7 +291,7 @@ ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *contr
   struct iovec iov = { &reply, sizeof reply };
   struct msghdr message
       = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buffer, .msg_controllen = sizeof control.buffer };
-  struct pollfd poll_fd = { .events = POLLIN };
+  struct pollfd poll_fds[] = { { .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
   struct cmsghdr *header;
   int fds[2] = { -1, -1 };
   int fd = socket (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -300,13 +307,14 @@ ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *contr
       close (fd);
       return result;
     }
-  poll_fd.fd = fd;
+  poll_fds[0].fd = fd;
+  poll_fds[1].fd = g_cancellable_get_fd (cancellable); /* -1, which poll() passes over, when there is none */
   if (send (fd, &request, sizeof request, MSG_NOSIGNAL) != (gssize) sizeof request)
     {
       if (errno == EPIPE || errno == ECONNRESET)
         result = ASK_DEAD; /* it left, or died, while we asked */
     }
-  else if (poll (&poll_fd, 1, timeout_ms) == 1)
+  else if (poll (poll_fds, G_N_ELEMENTS (poll_fds), timeout_ms) > 0 && poll_fds[0].revents != 0)
     {
       n = recvmsg (fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
       for (header = n > 0 ? CMSG_FIRSTHDR (&message) : NULL; header != NULL; header = CMSG_NXTHDR (&message, header))
@@ -330,6 +338,8 @@ ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *contr
           result = ASK_REFUSED;
         }
     }
+  if (poll_fds[1].fd >= 0)
+    g_cancellable_release_fd (cancellable);
   if (result != ASK_OK)
     for (guint i = 0; i < 2; i++)
       if (fds[i] >= 0)
@@ -350,7 +360,7 @@ place_unlink (const Place *place, guint index)
 /* Asks whoever serves here. ASK_DEAD: nobody is left. Sockets of the dead are removed, except for observers, who only
  * look. */
 static AskResult
-ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, int *status)
+ask_anybody (const Place *place, FerryRole role, GCancellable *cancellable, int *control_fd, int *data_fd, int *status)
 {
   const int timeouts_ms[]
       = { ANSWER_TIMEOUT_MS, MAX (ANSWER_LONG_TIMEOUT_MS / (int) MAX (place->n_sockets, 1), ANSWER_TIMEOUT_MS) };
@@ -361,7 +371,11 @@ ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, 
       result = ASK_DEAD;
       for (guint i = 0; i < place->n_sockets && result != ASK_OK; i++)
         {
-          AskResult one = ask (place, i, role, timeouts_ms[round], control_fd, data_fd, status);
+          AskResult one;
+
+          if (g_cancellable_is_cancelled (cancellable))
+            return ASK_SILENT;
+          one = ask (place, i, role, timeouts_ms[round], cancellable, control_fd, data_fd, status);
 
           if (one == ASK_DEAD && role != FERRY_ROLE_OBSERVER)
             place_unlink (place, i);
@@ -412,7 +426,7 @@ serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int contr
           int theirs_data = -1;
           int status;
 
-          if (ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, &theirs, &theirs_data, &status) == ASK_DEAD)
+          if (ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, NULL, &theirs, &theirs_data, &status) == ASK_DEAD)
             {
               place_unlink (place, i);
               i--;
@@ -486,7 +500,7 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
   AskResult result;
   gboolean ok = FALSE;
 
-  if (!place_enter (&place, base, config->name, config->group, TRUE, &local))
+  if (!place_enter (&place, base, config->name, config->group, TRUE, NULL, &local))
     {
       if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         {
@@ -494,10 +508,10 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
           return FALSE;
         }
       /* the first channel ever: make the directory */
-      if (!make_directory (base, error) || !place_enter (&place, base, config->name, config->group, TRUE, error))
+      if (!make_directory (base, error) || !place_enter (&place, base, config->name, config->group, TRUE, NULL, error))
         return FALSE;
     }
-  result = ask_anybody (&place, config->role, &control_fd, &data_fd, &status);
+  result = ask_anybody (&place, config->role, NULL, &control_fd, &data_fd, &status);
   if (result == ASK_DEAD)
     {
       if (config->group >= 0
@@ -591,12 +605,12 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
     group = self->group; /* of what was listed */
   base = base_directory (self, group);
   folder = g_build_filename (base, config->name, NULL);
-  if (!place_enter (&place, base, config->name, group, FALSE, error))
+  if (!place_enter (&place, base, config->name, group, FALSE, cancellable, error))
     return FALSE;
 
   /* An endpoint of this process knows them already. */
   known = ferry_memfd_service_find (folder, &control_fd, &data_fd);
-  result = known ? ASK_OK : ask_anybody (&place, config->role, &control_fd, &data_fd, &status);
+  result = known ? ASK_OK : ask_anybody (&place, config->role, cancellable, &control_fd, &data_fd, &status);
 
   switch (result)
     {
@@ -622,10 +636,12 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
       break;
     case ASK_SILENT:
     default:
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
-                   "channel '%s' exists, but no participant answers: all that could hand its memory over are stopped; "
-                   "continue or end them",
-                   config->name);
+      if (!g_cancellable_set_error_if_cancelled (cancellable, error))
+        g_set_error (
+            error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
+            "channel '%s' exists, but no participant answers: all that could hand its memory over are stopped; "
+            "continue or end them",
+            config->name);
       ok = FALSE;
       break;
     }
@@ -665,7 +681,7 @@ clean_place (Place *place, const char *name, int control_fd)
       int theirs = -1;
       int data_fd = -1;
       int status = 0;
-      AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, &theirs, &data_fd, &status);
+      AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, NULL, &theirs, &data_fd, &status);
 
       if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && same_file (theirs, control_fd)))
         place_unlink (place, i);
@@ -687,7 +703,7 @@ enter_own_place (FerryMemfdTransport *self, Place *place, char **name)
   g_autofree char *base = g_path_get_dirname (self->folder);
 
   *name = g_path_get_basename (self->folder);
-  return place_enter (place, base, *name, self->group, FALSE, NULL);
+  return place_enter (place, base, *name, self->group, FALSE, NULL, NULL);
 }
 
 static void
@@ -778,7 +794,7 @@ ferry_memfd_transport_sweep (FerrySegmentTransport *transport, const char *name,
   g_autoptr (GError) local = NULL;
   Place place;
 
-  if (!place_enter (&place, base, name, self->group, FALSE, &local))
+  if (!place_enter (&place, base, name, self->group, FALSE, NULL, &local))
     {
       if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         return TRUE;

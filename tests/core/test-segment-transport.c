@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -1062,6 +1064,98 @@ program_receives (int argc, char **argv)
     }
 }
 
+/* ---- a lock that somebody keeps ---- */
+
+static void
+child_dies_open (ChannelTest *self, gpointer data)
+{
+  FerryChannel *sender = channel_test_open (self, FERRY_ROLE_SENDER, NULL);
+
+  channel_test_send (sender, 0, 100000);
+  channel_test_gate_open (data);
+  g_usleep (20 * G_USEC_PER_SEC);
+}
+
+#define CANCEL_AFTER (100 * 1000) /* microseconds */
+
+static gpointer
+cancel_later (gpointer cancellable)
+{
+  g_usleep (CANCEL_AFTER);
+  g_cancellable_cancel (cancellable);
+  return NULL;
+}
+
+static void
+assert_open_is_cancelled (ChannelTest *self, FerryRole role, const char *properties)
+{
+  g_autoptr (GCancellable) cancellable = g_cancellable_new ();
+  g_autoptr (GError) error = NULL;
+  FerryChannel *channel = channel_test_make (self, role, properties);
+  GThread *thread = g_thread_new ("cancel", cancel_later, cancellable);
+  gint64 began = g_get_monotonic_time ();
+
+  ck_assert (!ferry_channel_open (channel, cancellable, &error));
+  ferry_assert_error (error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  ck_assert_int_ge (g_get_monotonic_time () - began, CANCEL_AFTER / 2);
+  ck_assert_int_lt (g_get_monotonic_time () - began, 2 * G_USEC_PER_SEC);
+  g_thread_join (thread);
+  ferry_assert_last_unref (channel);
+}
+
+/* As when its holder is stopped, or sits in a debugger. */
+START_TEST (test_open_cancelled_at_the_lock)
+{
+  g_autofree char *control = NULL;
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  int control_fd;
+  int fd;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  control_fd
+      = ferry_segment_transport_get_control_fd (FERRY_SEGMENT_TRANSPORT (ferry_channel_get_transport_object (sender)));
+  control = g_strdup_printf ("/proc/self/fd/%d", control_fd);
+  fd = open (control, O_RDWR | O_CLOEXEC);
+  ck_assert_int_ge (fd, 0);
+  ck_assert_int_eq (flock (fd, LOCK_EX), 0);
+  assert_open_is_cancelled (&test, FERRY_ROLE_RECEIVER, NULL);
+  assert_open_is_cancelled (&test, FERRY_ROLE_SENDER, "open-mode=create");
+  channel_test_send (sender, 0, 10);
+  close (fd);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  channel_test_expect (receiver, 0, 10);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* The only one that could hand the memory over is stopped. */
+START_TEST (test_open_cancelled_while_asking)
+{
+  ChannelTestGate gate;
+  FerryChannel *receiver;
+  pid_t pid;
+
+  channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_NAME);
+  channel_test_gate_init (&gate);
+  pid = channel_test_fork (child_dies_open, &test, &gate);
+  channel_test_gate_wait (&gate);
+  ck_assert_int_eq (kill (pid, SIGSTOP), 0);
+  assert_open_is_cancelled (&test, FERRY_ROLE_RECEIVER, NULL);
+  ck_assert_int_eq (kill (pid, SIGCONT), 0);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  channel_test_expect (receiver, 0, 100000);
+  channel_test_kill_child (pid);
+  channel_test_close (receiver);
+  channel_test_gate_clear (&gate);
+  channel_test_end (&test);
+}
+END_TEST
+
 /* ---- looking without joining ---- */
 
 START_TEST (test_probe_and_sweep)
@@ -1094,16 +1188,6 @@ START_TEST (test_probe_and_sweep)
   channel_test_end (&test);
 }
 END_TEST
-
-static void
-child_dies_open (ChannelTest *self, gpointer data)
-{
-  FerryChannel *sender = channel_test_open (self, FERRY_ROLE_SENDER, NULL);
-
-  channel_test_send (sender, 0, 100000);
-  channel_test_gate_open (data);
-  g_usleep (20 * G_USEC_PER_SEC);
-}
 
 START_TEST (test_sweep_what_died)
 {
@@ -1142,10 +1226,15 @@ add (Suite *suite)
     test_other_version, test_garbage, test_truncated, test_scribbled_header, test_no_regular_file, NULL,
   };
   const TTest *const space[] = { test_full_tmpfs, test_tiny_tmpfs, NULL };
-  const TTest *const places[]
-      = { test_anonymous_posix_shm, test_empty_directory, test_bad_directory, test_group_leftovers, NULL };
+  const TTest *const places[] = { test_anonymous_posix_shm,
+                                  test_empty_directory,
+                                  test_bad_directory,
+                                  test_group_leftovers,
+                                  test_open_cancelled_while_asking,
+                                  NULL };
   const TTest *const descriptors[] = { test_bad_descriptors, test_seals, test_inherited_through_exec, NULL };
-  const TTest *const users[] = { test_other_user, test_group, test_probe_and_sweep, test_sweep_what_died, NULL };
+  const TTest *const users[] = { test_other_user,      test_group,           test_open_cancelled_at_the_lock,
+                                 test_probe_and_sweep, test_sweep_what_died, NULL };
   TCase *tcase;
 
   ferry_test_add_case (suite, "subclass", 20, subclass);
