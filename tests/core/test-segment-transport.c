@@ -14,6 +14,7 @@
 
 #define KIB ((gsize) 1024)
 #define MIB (KIB * KIB)
+#define PAGE (4096)
 
 /* Where docs/memory-model.md says they are: magic, then major and minor version. */
 #define OFFSET_MAGIC (0)
@@ -52,6 +53,7 @@ static struct
   guint n_writable_data_maps;
   gboolean refuse_commit;
   gboolean refuse_map;
+  GHashTable *real[2]; /* by area, the numbers of the committed pages; NULL: nobody watches */
 } world = { .control_fd = -1, .data_fd = -1 };
 
 G_DEFINE_FINAL_TYPE (TestTransport, test_transport, FERRY_TYPE_SEGMENT_TRANSPORT)
@@ -122,6 +124,30 @@ test_transport_left (FerrySegmentTransport *self)
   world.n_left++;
 }
 
+/* Reading a hole through a mapping makes it a page too, so this tells whether anybody has touched one. */
+static void
+assert_only_real_pages_touched (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size)
+{
+  int fd = area == FERRY_SEGMENT_AREA_CONTROL ? ferry_segment_transport_get_control_fd (self)
+                                              : ferry_segment_transport_get_data_fd (self);
+  off_t end = (off_t) (offset + size);
+
+  for (off_t at = lseek (fd, (off_t) offset, SEEK_DATA); at >= 0 && at < end; at = lseek (fd, at, SEEK_DATA))
+    for (off_t hole = lseek (fd, at, SEEK_HOLE); at < MIN (hole, end); at += PAGE)
+      ck_assert_msg (g_hash_table_contains (world.real[area], GSIZE_TO_POINTER ((gsize) at / PAGE)),
+                     "page %" G_GUINT64_FORMAT " of area %d was touched before it was committed", (guint64) at / PAGE,
+                     area);
+}
+
+static gboolean
+lies_within (gpointer key, gpointer value, gpointer data)
+{
+  const guint64 *range = data;
+  guint64 offset = (guint64) GPOINTER_TO_SIZE (key) * PAGE;
+
+  return offset >= range[0] && offset < range[1];
+}
+
 static gboolean
 test_transport_commit_pages (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
                              GError **error)
@@ -136,6 +162,12 @@ test_transport_commit_pages (FerrySegmentTransport *self, FerrySegmentArea area,
       world.n_commits++;
       world.bytes_committed += size;
     }
+  if (world.real[area] != NULL)
+    {
+      assert_only_real_pages_touched (self, area, offset, size);
+      for (guint64 page = offset / PAGE; page <= (offset + size - 1) / PAGE; page++)
+        g_hash_table_add (world.real[area], GSIZE_TO_POINTER ((gsize) page));
+    }
   return parent_class->commit_pages (self, area, offset, size, error);
 }
 
@@ -143,6 +175,8 @@ static gboolean
 test_transport_decommit_pages (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
                                GError **error)
 {
+  if (world.real[area] != NULL)
+    g_hash_table_foreach_remove (world.real[area], lies_within, (guint64[]){ offset, offset + size });
   world.n_decommits++;
   world.bytes_committed -= size;
   return parent_class->decommit_pages (self, area, offset, size, error);
@@ -291,6 +325,60 @@ START_TEST (test_subclass_refuses)
   channel_test_close (sender);
   channel_test_close (receiver);
   ck_assert_uint_eq (world.n_maps, world.n_unmaps);
+}
+END_TEST
+
+/* A full tmpfs must be an error of a call and never SIGBUS: so nobody, whatever he does, touches a page that was not
+ * committed before. */
+START_TEST (test_subclass_touches_real_pages_only)
+{
+  FerryMode mode = _i == 0 ? FERRY_MODE_WORK_QUEUE : FERRY_MODE_BROADCAST;
+  FerryChannel *sender;
+  FerryChannel *observer;
+  FerryChannel *receivers[40]; /* the records of 16 participants are a page */
+  FerrySegmentTransport *transport;
+  g_autoptr (GPtrArray) participants = NULL;
+  guint n_sent = 0;
+
+  for (guint i = 0; i < 2; i++)
+    world.real[i] = g_hash_table_new (NULL, NULL);
+  sender = open_own (FERRY_ROLE_SENDER, mode, 0);
+  transport = FERRY_SEGMENT_TRANSPORT (ferry_channel_get_transport_object (sender));
+  for (guint i = 0; i < G_N_ELEMENTS (receivers); i++)
+    receivers[i] = open_own (FERRY_ROLE_RECEIVER, mode, 0);
+  observer = open_own (FERRY_ROLE_OBSERVER, mode, 0);
+
+  /* the descriptors of 64 blocks of a class are a page */
+  for (; n_sent < 150; n_sent++)
+    channel_test_send (sender, n_sent, 300 + n_sent);
+  for (gsize size = 5000; size <= 9 * MIB; size = size * 3 / 2)
+    channel_test_send (sender, n_sent++, size);
+  channel_test_verify (sender);
+  for (guint i = 0; i < n_sent; i++)
+    for (guint r = 0; r < (mode == FERRY_MODE_BROADCAST ? G_N_ELEMENTS (receivers) : 1); r++)
+      {
+        g_autoptr (FerryBuffer) buffer = channel_test_take (receivers[mode == FERRY_MODE_BROADCAST ? r : i % 40]);
+        gsize size;
+        const guint8 *data = ferry_buffer_get_data (buffer, &size);
+
+        ck_assert (channel_test_is_filled (data, size, i));
+      }
+  participants = ferry_channel_list_participants (observer, NULL);
+  ck_assert_uint_eq (participants->len, 1 + G_N_ELEMENTS (receivers));
+  channel_test_assert_statistic (observer, in_flight, 0);
+  ck_assert_uint_gt (ferry_channel_trim (sender), 0);
+  channel_test_send (sender, 0, 3 * MIB);
+  channel_test_expect (receivers[1], 0, 3 * MIB);
+  channel_test_verify (sender);
+  for (guint area = 0; area < 2; area++)
+    assert_only_real_pages_touched (transport, (FerrySegmentArea) area, 0, G_MAXINT64);
+  channel_test_close (observer);
+  for (guint i = 0; i < G_N_ELEMENTS (receivers); i++)
+    channel_test_close (receivers[i]);
+  assert_only_real_pages_touched (transport, FERRY_SEGMENT_AREA_CONTROL, 0, G_MAXINT64);
+  channel_test_close (sender);
+  for (guint i = 0; i < 2; i++)
+    g_clear_pointer (&world.real[i], g_hash_table_unref);
 }
 END_TEST
 
@@ -1237,7 +1325,8 @@ add (Suite *suite)
                                  test_probe_and_sweep, test_sweep_what_died, NULL };
   TCase *tcase;
 
-  ferry_test_add_case (suite, "subclass", 20, subclass);
+  tcase = ferry_test_add_case (suite, "subclass", 20, subclass);
+  tcase_add_loop_test (tcase, test_subclass_touches_real_pages_only, 0, 2);
   tcase = ferry_test_add_case (suite, "leftovers", 30, shm);
   tcase_add_checked_fixture (tcase, set_up_shm, tear_down_shm);
   ferry_test_add_case (suite, "space", 20, space);
