@@ -366,8 +366,9 @@ find_export (const char *directory)
   return NULL;
 }
 
-static gboolean
-same_file (int a, int b)
+/* Private: */
+gboolean
+ferry_memfd_same_file (int a, int b)
 {
   struct stat stat_a;
   struct stat stat_b;
@@ -392,7 +393,7 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
       return NULL;
     }
   export = find_export (directory);
-  if (export != NULL && same_file (export->control_fd, control_fd))
+  if (export != NULL && ferry_memfd_same_file (export->control_fd, control_fd))
     {
       export->ref_count++;
       /* the first endpoint may have been one that only reads */

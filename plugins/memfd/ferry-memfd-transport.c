@@ -659,16 +659,6 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
   return ok;
 }
 
-static gboolean
-same_file (int a, int b)
-{
-  struct stat stat_a;
-  struct stat stat_b;
-
-  return fstat (a, &stat_a) == 0 && fstat (b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev
-         && stat_a.st_ino == stat_b.st_ino;
-}
-
 /* Removes the sockets of the dead and, when @control_fd is given, of those who serve that segment; then the place
  * itself if nobody is left. A new channel of that name may live there already. */
 static void
@@ -683,7 +673,7 @@ clean_place (Place *place, const char *name, int control_fd)
       int status = 0;
       AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, NULL, &theirs, &data_fd, &status);
 
-      if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && same_file (theirs, control_fd)))
+      if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && ferry_memfd_same_file (theirs, control_fd)))
         place_unlink (place, i);
       else
         any_left = TRUE;

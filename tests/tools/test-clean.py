@@ -3,7 +3,6 @@
 """ferry-clean: removes what the dead left, and nothing else."""
 
 import glob
-import json
 import signal
 import subprocess
 import time
@@ -13,13 +12,6 @@ from tooltest import GROUP, Tool, ToolTestCase, for_each_transport
 
 
 class CleanTest(ToolTestCase):
-    def start_pair(self, transport: str, name: str) -> tuple[Tool, Tool]:
-        """Start a sender with its input open and a receiver."""
-        receiver = self.start("ferry-cat", "--receive", f"{transport} name={name}", stdin=subprocess.DEVNULL)
-        sender = self.start("ferry-cat", "--send", f"{transport} name={name}")
-        self.wait_for_participants(transport, name, senders=1, receivers=1)
-        return sender, receiver
-
     def assert_works(self, sender: Tool, receiver: Tool) -> None:
         """The channel still carries data to its end."""
         sender.feed(b"still here")
@@ -116,15 +108,10 @@ class CleanTest(ToolTestCase):
         description = f"memfd name={name} group={GROUP}"
         tools = [self.start("ferry-cat", "--receive", description, stdin=subprocess.DEVNULL)]
         tools.append(self.start("ferry-cat", "--send", description))
-
-        def list_groups() -> list[int | None]:
-            _, output, _ = self.run_tool("ferry-ls", "--all", "--json", name)
-            return [channel.get("group") for channel in json.loads(output)["channels"]]
-
-        self.wait_until(lambda: list_groups() == [None, GROUP], "both channels are there")
+        self.wait_until(lambda: self.list_groups(name, "--all") == [None, GROUP], "both channels are there")
         status, output, errors = self.run_tool("ferry-clean", "--remove", name)
         self.assertEqual((status, output), (0, ""), errors)
-        self.assertEqual(list_groups(), [None, GROUP])
+        self.assertEqual(self.list_groups(name, "--all"), [None, GROUP])
 
         self.kill(*tools)
         self.assertEqual(
@@ -132,7 +119,7 @@ class CleanTest(ToolTestCase):
         )
         status, output, errors = self.run_tool("ferry-clean", "--remove", name)
         self.assertEqual((status, output), (0, f"removed memfd name={name} group={GROUP}\n"), errors)
-        self.assertEqual(list_groups(), [None])
+        self.assertEqual(self.list_groups(name, "--all"), [None])
         self.assertEqual(glob.glob(f"/tmp/ferry-1.0-group-{GROUP}/{name}*"), [])
         self.assert_works(*pair)
 

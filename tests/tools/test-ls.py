@@ -12,14 +12,6 @@ from tooltest import GROUP, Tool, ToolTestCase, for_each_transport
 
 
 class LsTest(ToolTestCase):
-    def start_pair(self, transport: str, name: str, settings: str = "") -> tuple[Tool, Tool]:
-        """Start a sender with its input open and a receiver."""
-        description = f"{transport} name={name} {settings}"
-        receiver = self.start("ferry-cat", "--receive", description, stdin=subprocess.DEVNULL)
-        sender = self.start("ferry-cat", "--send", description)
-        self.wait_for_participants(transport, name, senders=1, receivers=1)
-        return sender, receiver
-
     def finish(self, sender: Tool, receiver: Tool) -> None:
         sender.end_input()
         self.assertEqual(sender.wait(), 0, sender.message)
@@ -60,12 +52,7 @@ class LsTest(ToolTestCase):
         self.wait_for_participants("memfd", name, receivers=1)
         self.assertEqual(self.list_channels()["memfd", name]["group"], GROUP)
         own = self.start("ferry-cat", "--receive", f"memfd name={name}", stdin=subprocess.DEVNULL)
-
-        def list_groups() -> list[int | None]:
-            _, output, _ = self.run_tool("ferry-ls", "--json", name)
-            return [channel.get("group") for channel in json.loads(output)["channels"]]
-
-        self.wait_until(lambda: list_groups() == [None, GROUP], "both are listed")
+        self.wait_until(lambda: self.list_groups(name) == [None, GROUP], "both are listed")
         _, output, _ = self.run_tool("ferry-ls", name)
         self.assertEqual(len(output.splitlines()), 3)
         self.assertIn(f"{name} group={GROUP}", output)

@@ -178,6 +178,19 @@ class ToolTestCase(unittest.TestCase):
         self.assertEqual(status, 0, errors)
         return {(item["transport"], item["name"]): item for item in json.loads(output)["channels"]}
 
+    def list_groups(self, name: str, *options: str) -> list[int | None]:
+        """The groups of all channels of that name."""
+        _, output, _ = self.run_tool("ferry-ls", "--json", *options, name)
+        return [channel.get("group") for channel in json.loads(output)["channels"]]
+
+    def start_pair(self, transport: str, name: str, settings: str = "") -> tuple[Tool, Tool]:
+        """Start a sender with its input open and a receiver."""
+        description = f"{transport} name={name} {settings}"
+        receiver = self.start("ferry-cat", "--receive", description, stdin=subprocess.DEVNULL)
+        sender = self.start("ferry-cat", "--send", description)
+        self.wait_for_participants(transport, name, senders=1, receivers=1)
+        return sender, receiver
+
     def wait_for_participants(self, transport: str, name: str, senders: int = 0, receivers: int = 0) -> None:
         """Wait until ferry-ls shows at least so many participants."""
 
