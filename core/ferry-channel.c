@@ -1276,7 +1276,8 @@ ferry_channel_wait (FerryChannel *self, GIOCondition condition, gint64 timeout, 
  *
  * A descriptor for poll(), select(), epoll or asyncio. Before each poll call
  * [method@Channel.check]: it says what is ready already and arms the descriptor for the rest. When
- * the descriptor is readable, check again; it may be a false alarm (at most two a second).
+ * the descriptor is readable, check again; it may be a false alarm (at most two a second). Between
+ * participants in different network namespaces it becomes readable up to half a second late.
  *
  * Returns: a descriptor that belongs to @self, or -1
  *

@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define KIB ((gsize) 1024)
@@ -1244,6 +1247,90 @@ START_TEST (test_open_cancelled_while_asking)
 }
 END_TEST
 
+/* ---- another network namespace ---- */
+
+/* The timer of the descriptor, see section 6 of docs/memory-model.md, and what a busy machine adds. Microseconds. */
+#define POLL_AT_LATEST ((500 + 400) * 1000)
+/* Sooner than the longest sleep between two looks. */
+#define WOKEN_AT_LATEST (150 * 1000)
+#define ROUNDS (5)
+#define NO_NAMESPACE (77)
+
+typedef struct
+{
+  ChannelTestGate gates[ROUNDS + 1];
+} Elsewhere;
+
+static void
+child_sends_from_elsewhere (ChannelTest *self, gpointer data)
+{
+  Elsewhere *elsewhere = data;
+  FerryChannel *sender;
+
+  if (unshare (CLONE_NEWNET) != 0)
+    _exit (NO_NAMESPACE);
+  sender = channel_test_open (self, FERRY_ROLE_SENDER, NULL);
+  for (guint i = 0; i <= ROUNDS; i++)
+    {
+      channel_test_gate_wait (&elsewhere->gates[i]);
+      g_usleep (10 * 1000);
+      channel_test_send (sender, i, 10);
+    }
+  ck_assert (ferry_channel_flush (sender, 10 * G_USEC_PER_SEC, NULL, NULL));
+  channel_test_close (sender);
+}
+
+/* As in a container: blocking calls are woken as ever, and a poll is late but never stuck. */
+START_TEST (test_other_network_namespace)
+{
+  Elsewhere elsewhere;
+  FerryChannel *receiver;
+  struct pollfd poll_fd = { .events = POLLIN };
+  gint64 soonest = G_MAXINT64;
+  gint64 began;
+  pid_t pid;
+  int status;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  for (guint i = 0; i <= ROUNDS; i++)
+    channel_test_gate_init (&elsewhere.gates[i]);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, "wait-strategy=sleep");
+  pid = channel_test_fork (child_sends_from_elsewhere, &test, &elsewhere);
+  for (guint i = 0; i < ROUNDS; i++)
+    {
+      channel_test_gate_open (&elsewhere.gates[i]);
+      began = g_get_monotonic_time ();
+      if (!ferry_channel_wait (receiver, G_IO_IN, 2 * G_USEC_PER_SEC, NULL, NULL))
+        {
+          ck_assert_int_eq (waitpid (pid, &status, 0), pid);
+          ck_assert (WIFEXITED (status) && WEXITSTATUS (status) == NO_NAMESPACE);
+          g_printerr ("skipped: may not make a network namespace\n");
+          goto out;
+        }
+      soonest = MIN (soonest, g_get_monotonic_time () - began);
+      channel_test_expect (receiver, i, 10);
+    }
+  ck_assert_int_lt (soonest, WOKEN_AT_LATEST);
+
+  poll_fd.fd = ferry_channel_get_fd (receiver, NULL);
+  ck_assert_int_ge (poll_fd.fd, 0);
+  ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN), 0);
+  channel_test_gate_open (&elsewhere.gates[ROUNDS]);
+  began = g_get_monotonic_time ();
+  ck_assert_int_eq (poll (&poll_fd, 1, 5000), 1);
+  ck_assert_int_lt (g_get_monotonic_time () - began, POLL_AT_LATEST);
+  ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN), G_IO_IN);
+  channel_test_expect (receiver, ROUNDS, 10);
+  channel_test_wait_child (pid);
+
+out:
+  for (guint i = 0; i <= ROUNDS; i++)
+    channel_test_gate_clear (&elsewhere.gates[i]);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
 /* ---- looking without joining ---- */
 
 START_TEST (test_probe_and_sweep)
@@ -1321,8 +1408,13 @@ add (Suite *suite)
                                   test_open_cancelled_while_asking,
                                   NULL };
   const TTest *const descriptors[] = { test_bad_descriptors, test_seals, test_inherited_through_exec, NULL };
-  const TTest *const users[] = { test_other_user,      test_group,           test_open_cancelled_at_the_lock,
-                                 test_probe_and_sweep, test_sweep_what_died, NULL };
+  const TTest *const users[] = { test_other_user,
+                                 test_group,
+                                 test_open_cancelled_at_the_lock,
+                                 test_other_network_namespace,
+                                 test_probe_and_sweep,
+                                 test_sweep_what_died,
+                                 NULL };
   TCase *tcase;
 
   tcase = ferry_test_add_case (suite, "subclass", 20, subclass);
