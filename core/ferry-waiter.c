@@ -431,7 +431,9 @@ ferry_waiter_get_fd (FerrySegment *self, GError **error)
       door = socket (AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
       timer = timerfd_create (CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
       epoll = epoll_create1 (EPOLL_CLOEXEC);
-      if (door < 0 || timer < 0 || epoll < 0 || bind (door, (struct sockaddr *) &address, length) < 0
+      /* Anybody in this network namespace may have taken the name: then the timer has to do. */
+      if (door < 0 || timer < 0 || epoll < 0
+          || (bind (door, (struct sockaddr *) &address, length) < 0 && errno != EADDRINUSE)
           || epoll_ctl (epoll, EPOLL_CTL_ADD, door, &event) < 0 || epoll_ctl (epoll, EPOLL_CTL_ADD, timer, &event) < 0)
         {
           g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED,
