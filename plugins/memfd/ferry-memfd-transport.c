@@ -189,7 +189,6 @@ place_enter (Place *place, const char *directory, const char *name, gint64 group
   for (;;)
     {
       struct stat here;
-      struct stat named;
 
       place->lock_fd = openat (place->directory_fd, lock_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0),
                                MODE_LOCK);
@@ -224,9 +223,7 @@ place_enter (Place *place, const char *directory, const char *name, gint64 group
           g_usleep (LOCK_PAUSE_US);
         }
       /* The last one to leave may have removed it meanwhile. */
-      if (fstat (place->lock_fd, &here) == 0
-          && fstatat (place->directory_fd, lock_name, &named, AT_SYMLINK_NOFOLLOW) == 0 && here.st_ino == named.st_ino
-          && here.st_dev == named.st_dev)
+      if (fstat (place->lock_fd, &here) == 0 && here.st_nlink > 0)
         {
           place->n_sockets = (guint) MIN (here.st_size, SOCKETS_MAX);
           return TRUE;
