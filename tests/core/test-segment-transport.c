@@ -1231,12 +1231,16 @@ START_TEST (test_open_cancelled_while_asking)
   ChannelTestGate gate;
   FerryChannel *receiver;
   pid_t pid;
+  int status;
 
   channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_NAME);
   channel_test_gate_init (&gate);
   pid = channel_test_fork (child_dies_open, &test, &gate);
   channel_test_gate_wait (&gate);
   ck_assert_int_eq (kill (pid, SIGSTOP), 0);
+  /* kill() returns before each thread has stopped */
+  ck_assert_int_eq (waitpid (pid, &status, WUNTRACED), pid);
+  ck_assert (WIFSTOPPED (status));
   assert_open_is_cancelled (&test, FERRY_ROLE_RECEIVER, NULL);
   ck_assert_int_eq (kill (pid, SIGCONT), 0);
   receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
