@@ -14,6 +14,14 @@
 #define REUSE_PATIENCE_NS (3000)
 #define REUSE_LOOKS (8)
 #define REUSE_SKIP_MAX (1023)
+/* How fast memory is copied, for want of better knowledge, and how long a copy is waited for at most. */
+#define COPY_BYTES_PER_NS (8)
+#define GROW_PATIENCE_MAX_NS (100 * 1000 * 1000)
+/* Waiting for longer than this is done in naps. */
+#define NAP_AFTER_NS (20 * 1000)
+#define NAP_US (20)
+/* So many blocks are looked at. */
+#define WARM_LOOKS (16)
 
 guint64
 ferry_arena_class_size (guint klass)
@@ -321,14 +329,35 @@ ferry_arena_grow (FerrySegment *self, guint klass, gint64 patience, guint32 *blo
   return FERRY_ARENA_OK;
 }
 
+/* Whether a block of the class could be had whose pages are there already. The first few tell enough. */
+static gboolean
+ferry_arena_has_warm (FerrySegment *self, guint klass, guint64 size)
+{
+  guint n = MIN (ferry_arena_n_used (self, klass), WARM_LOOKS);
+
+  for (guint i = 0; i < n; i++)
+    {
+      FerryBlock *block = &self->classes[klass].blocks[i];
+
+      if (ferry_word_state (atomic_load_explicit (&block->word, memory_order_acquire)) == FERRY_BLOCK_FREE
+          && atomic_load_explicit (&block->committed, memory_order_relaxed) >= size)
+        return TRUE;
+    }
+  return FALSE;
+}
+
 /* Large blocks: a receiver that keeps up gives the last one back within a microsecond, still hot in the cache; taking
- * another one instead costs more than waiting for it. Where that turns out vain (views are held), it is tried ever
- * less often. */
+ * another one instead costs more than waiting for it. And pages that are touched for the first time cost several times
+ * the copy: before a work queue grows, it waits for what it has for as long as a copy takes. Where that turns out vain
+ * (views are held), it is tried ever less often. */
 static void
-ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass)
+ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass, guint64 size)
 {
   FerryBlock *first = &self->classes[klass].blocks[0];
+  gint64 patience = REUSE_PATIENCE_NS;
+  gboolean grows = FALSE;
   gint64 started;
+  gint64 waited;
   guint skip;
 
   if (ferry_arena_class_size (klass) < REUSE_MIN_SIZE || ferry_arena_n_used (self, klass) == 0
@@ -340,20 +369,30 @@ ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass)
       atomic_store_explicit (&self->no_reuse, skip - 1, memory_order_relaxed);
       return;
     }
+  if (self->mode == FERRY_MODE_WORK_QUEUE && !ferry_arena_has_warm (self, klass, size)
+      && ferry_segment_count_role (self, FERRY_ROLE_RECEIVER) > 0)
+    {
+      grows = TRUE;
+      patience = MIN ((gint64) (size / COPY_BYTES_PER_NS), GROW_PATIENCE_MAX_NS);
+    }
   started = ferry_waiter_now ();
   do
     {
       for (guint i = 0; i < REUSE_LOOKS; i++)
         {
-          if (ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
+          if (ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE
+              || (grows && ferry_arena_has_warm (self, klass, size)))
             {
               atomic_store_explicit (&self->no_reuse_next, 0, memory_order_relaxed);
               return;
             }
           ferry_waiter_relax ();
         }
+      waited = ferry_waiter_now () - started;
+      if (waited > NAP_AFTER_NS)
+        g_usleep (NAP_US);
     }
-  while (ferry_waiter_now () - started < REUSE_PATIENCE_NS);
+  while (waited < patience);
   skip = atomic_load_explicit (&self->no_reuse_next, memory_order_relaxed);
   skip = MIN (2 * skip + 1, REUSE_SKIP_MAX);
   atomic_store_explicit (&self->no_reuse_next, skip, memory_order_relaxed);
@@ -379,7 +418,7 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *b
 
   if (ferry_arena_class_size (klass) >= REUSE_MIN_SIZE || !ferry_arena_claim_recent (self, klass, block))
     {
-      ferry_arena_wait_for_hot_block (self, klass);
+      ferry_arena_wait_for_hot_block (self, klass, size);
       if (G_UNLIKELY (!ferry_arena_claim_free (self, klass, block)))
         {
           result = ferry_arena_grow (self, klass, patience, block, error);
