@@ -14,6 +14,14 @@
 #define REUSE_PATIENCE_NS (3000)
 #define REUSE_LOOKS (8)
 #define REUSE_SKIP_MAX (1023)
+/* How fast memory is copied, for want of better knowledge, and how long a copy is waited for at most. */
+#define COPY_BYTES_PER_NS (8)
+#define GROW_PATIENCE_MAX_NS (100 * 1000 * 1000)
+/* Waiting for longer than this is done in naps. */
+#define NAP_AFTER_NS (20 * 1000)
+#define NAP_US (20)
+/* So many blocks are looked at. */
+#define WARM_LOOKS (16)
 
 guint64
 ferry_arena_class_size (guint klass)
@@ -53,11 +61,16 @@ ferry_arena_n_used (FerrySegment *self, guint klass)
   return MIN (atomic_load_explicit (&self->class_used[klass], memory_order_acquire), self->classes[klass].n_blocks);
 }
 
+/* After the word became FREE. A bit that is set already stays as it is, and its cache line where it is; who clears it
+ * looks at the word afterwards, both seq_cst, so that either we see it cleared or that one sees FREE (B2). */
 static inline void
 ferry_arena_set_bit (FerrySegment *self, guint klass, guint index)
 {
-  atomic_fetch_or_explicit (&self->classes[klass].bitmap[index / 64], G_GUINT64_CONSTANT (1) << (index % 64),
-                            memory_order_release);
+  _Atomic guint64 *word = &self->classes[klass].bitmap[index / 64];
+  guint64 bit = G_GUINT64_CONSTANT (1) << (index % 64);
+
+  if (!(atomic_load_explicit (word, memory_order_seq_cst) & bit))
+    atomic_fetch_or_explicit (word, bit, memory_order_seq_cst);
 }
 
 /* Private: whether the number names a block that is in use and large enough. Every block
@@ -122,6 +135,46 @@ ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error)
   return (guint8 *) address + (guint64) (index % per_chunk) * size;
 }
 
+/* Makes a block ours when it is free. */
+static inline gboolean
+ferry_arena_claim_word (FerrySegment *self, guint32 block)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint64 w = atomic_load_explicit (&descriptor->word, memory_order_seq_cst);
+
+  if (ferry_word_state (w) != FERRY_BLOCK_FREE
+      || !atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                                   ferry_word (ferry_word_lap (w) + 1, self->id, FERRY_BLOCK_OWNED),
+                                                   memory_order_seq_cst, memory_order_relaxed))
+    return FALSE;
+  FERRY_TSAN_ACQUIRE (descriptor);
+  FERRY_STEP ("alloc-owned");
+  return TRUE;
+}
+
+/* Takes the block that was allocated before the last one, when it is free again: the last one the receiver has just got.
+ * Its bit stays set, so that neither we nor the receiver, who frees it, writes the bitmap. */
+static gboolean
+ferry_arena_claim_recent (FerrySegment *self, guint klass, guint32 *block)
+{
+  guint32 recent = atomic_load_explicit (&self->recent[1], memory_order_relaxed);
+
+  if (recent == FERRY_NO_BLOCK || FERRY_BLOCK_CLASS (recent) != klass
+      || FERRY_BLOCK_INDEX (recent) >= ferry_arena_n_used (self, klass) || !ferry_arena_claim_word (self, recent))
+    return FALSE;
+  *block = recent;
+  return TRUE;
+}
+
+static inline void
+ferry_arena_remember (FerrySegment *self, guint32 block)
+{
+  /* only hints: threads that get in each other's way lose one */
+  atomic_store_explicit (&self->recent[1], atomic_load_explicit (&self->recent[0], memory_order_relaxed),
+                         memory_order_relaxed);
+  atomic_store_explicit (&self->recent[0], block, memory_order_relaxed);
+}
+
 /* Takes the free block of lowest index: it is the most likely to be warm, and the high ones can be given back. */
 static gboolean
 ferry_arena_claim_free (FerrySegment *self, guint klass, guint32 *block)
@@ -137,28 +190,16 @@ ferry_arena_claim_free (FerrySegment *self, guint klass, guint32 *block)
         {
           guint index = i * 64 + __builtin_ctzll (bits);
           guint64 bit = bits & -bits;
-          FerryBlock *descriptor;
-          guint64 w;
 
           bits &= bits - 1;
           if (index >= n_used)
             break;
-          if (!(atomic_fetch_and_explicit (word, ~bit, memory_order_acq_rel) & bit))
+          if (!(atomic_fetch_and_explicit (word, ~bit, memory_order_seq_cst) & bit))
             continue;
           FERRY_STEP ("alloc-bit");
-          descriptor = &self->classes[klass].blocks[index];
-          w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
-          if (ferry_word_state (w) != FERRY_BLOCK_FREE)
-            continue;
-          if (atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
-                                                       ferry_word (ferry_word_lap (w) + 1, self->id, FERRY_BLOCK_OWNED),
-                                                       memory_order_acq_rel, memory_order_relaxed))
-            {
-              FERRY_TSAN_ACQUIRE (descriptor);
-              FERRY_STEP ("alloc-owned");
-              *block = FERRY_BLOCK_REF (klass, index);
-              return TRUE;
-            }
+          *block = FERRY_BLOCK_REF (klass, index);
+          if (ferry_arena_claim_word (self, *block))
+            return TRUE;
         }
     }
   return FALSE;
@@ -288,14 +329,35 @@ ferry_arena_grow (FerrySegment *self, guint klass, gint64 patience, guint32 *blo
   return FERRY_ARENA_OK;
 }
 
+/* Whether a block of the class could be had whose pages are there already. The first few tell enough. */
+static gboolean
+ferry_arena_has_warm (FerrySegment *self, guint klass, guint64 size)
+{
+  guint n = MIN (ferry_arena_n_used (self, klass), WARM_LOOKS);
+
+  for (guint i = 0; i < n; i++)
+    {
+      FerryBlock *block = &self->classes[klass].blocks[i];
+
+      if (ferry_word_state (atomic_load_explicit (&block->word, memory_order_acquire)) == FERRY_BLOCK_FREE
+          && atomic_load_explicit (&block->committed, memory_order_relaxed) >= size)
+        return TRUE;
+    }
+  return FALSE;
+}
+
 /* Large blocks: a receiver that keeps up gives the last one back within a microsecond, still hot in the cache; taking
- * another one instead costs more than waiting for it. Where that turns out vain (views are held), it is tried ever
- * less often. */
+ * another one instead costs more than waiting for it. And pages that are touched for the first time cost several times
+ * the copy: before a work queue grows, it waits for what it has for as long as a copy takes. Where that turns out vain
+ * (views are held), it is tried ever less often. */
 static void
-ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass)
+ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass, guint64 size)
 {
   FerryBlock *first = &self->classes[klass].blocks[0];
+  gint64 patience = REUSE_PATIENCE_NS;
+  gboolean grows = FALSE;
   gint64 started;
+  gint64 waited;
   guint skip;
 
   if (ferry_arena_class_size (klass) < REUSE_MIN_SIZE || ferry_arena_n_used (self, klass) == 0
@@ -307,20 +369,30 @@ ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass)
       atomic_store_explicit (&self->no_reuse, skip - 1, memory_order_relaxed);
       return;
     }
+  if (self->mode == FERRY_MODE_WORK_QUEUE && !ferry_arena_has_warm (self, klass, size)
+      && ferry_segment_count_role (self, FERRY_ROLE_RECEIVER) > 0)
+    {
+      grows = TRUE;
+      patience = MIN ((gint64) (size / COPY_BYTES_PER_NS), GROW_PATIENCE_MAX_NS);
+    }
   started = ferry_waiter_now ();
   do
     {
       for (guint i = 0; i < REUSE_LOOKS; i++)
         {
-          if (ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE)
+          if (ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) == FERRY_BLOCK_FREE
+              || (grows && ferry_arena_has_warm (self, klass, size)))
             {
               atomic_store_explicit (&self->no_reuse_next, 0, memory_order_relaxed);
               return;
             }
           ferry_waiter_relax ();
         }
+      waited = ferry_waiter_now () - started;
+      if (waited > NAP_AFTER_NS)
+        g_usleep (NAP_US);
     }
-  while (ferry_waiter_now () - started < REUSE_PATIENCE_NS);
+  while (waited < patience);
   skip = atomic_load_explicit (&self->no_reuse_next, memory_order_relaxed);
   skip = MIN (2 * skip + 1, REUSE_SKIP_MAX);
   atomic_store_explicit (&self->no_reuse_next, skip, memory_order_relaxed);
@@ -344,13 +416,17 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *b
       return FERRY_ARENA_ERROR;
     }
 
-  ferry_arena_wait_for_hot_block (self, klass);
-  if (G_UNLIKELY (!ferry_arena_claim_free (self, klass, block)))
+  if (ferry_arena_class_size (klass) >= REUSE_MIN_SIZE || !ferry_arena_claim_recent (self, klass, block))
     {
-      result = ferry_arena_grow (self, klass, patience, block, error);
-      if (result != FERRY_ARENA_OK)
-        return result;
+      ferry_arena_wait_for_hot_block (self, klass, size);
+      if (G_UNLIKELY (!ferry_arena_claim_free (self, klass, block)))
+        {
+          result = ferry_arena_grow (self, klass, patience, block, error);
+          if (result != FERRY_ARENA_OK)
+            return result;
+        }
     }
+  ferry_arena_remember (self, *block);
   result = ferry_arena_ensure_committed (self, *block, size, patience, error);
   if (G_UNLIKELY (result != FERRY_ARENA_OK))
     {
@@ -364,6 +440,16 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *b
       return FERRY_ARENA_ERROR;
     }
   return FERRY_ARENA_OK;
+}
+
+/* Private: asks for the cache line that the next ferry_arena_claim_recent() will write. */
+void
+ferry_arena_prefetch_recent (FerrySegment *self)
+{
+  guint32 block = atomic_load_explicit (&self->recent[1], memory_order_relaxed);
+
+  if (block != FERRY_NO_BLOCK)
+    ferry_prefetch_for_writing (ferry_arena_block (self, block));
 }
 
 /* Private: a taker makes the block of a slot that it has TAKEN its own (B3). */

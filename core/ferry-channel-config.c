@@ -1,21 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-channel-config.h"
 
+#include "ferry-channel-config-private.h"
 #include "ferry-error.h"
 
 #include <string.h>
-
-/* The ranges that FerryChannelConfig documents. */
-#define NAME_MAX_BYTES (200)
-#define CAPACITY_MAX (1048576)
-#define CAPACITY_DEFAULT (256)
-#define HISTORY_MAX (65536)
-#define INLINE_SIZE_MIN (64)
-#define INLINE_SIZE_MAX (4040)
-#define INLINE_SIZE_DEFAULT (200)
-
-/* gid_t has 32 bits, and its largest value means "no group". */
-#define GROUP_MAX (G_MAXUINT32 - 1)
 
 G_DEFINE_BOXED_TYPE (FerryChannelConfig, ferry_channel_config, ferry_channel_config_copy, ferry_channel_config_free)
 
@@ -92,16 +81,16 @@ check_name (const char *name, GError **error)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
                    "the channel's name is empty; give it 1 to %d bytes, or none at all for an anonymous channel",
-                   NAME_MAX_BYTES);
+                   FERRY_MAX_NAME);
       return FALSE;
     }
-  if (length > NAME_MAX_BYTES)
+  if (length > FERRY_MAX_NAME)
     {
-      g_autofree char *valid = g_utf8_make_valid (name, NAME_MAX_BYTES / 8);
+      g_autofree char *valid = g_utf8_make_valid (name, FERRY_MAX_NAME / 8);
 
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
                    "the channel's name \"%s...\" has %" G_GSIZE_FORMAT " bytes; at most %d are allowed", valid, length,
-                   NAME_MAX_BYTES);
+                   FERRY_MAX_NAME);
       return FALSE;
     }
   if (!g_utf8_validate_len (name, length, NULL))
@@ -204,16 +193,17 @@ ferry_channel_config_validate (const FerryChannelConfig *self, GError **error)
       || !check_enum (self, "open-mode", self->open_mode, FERRY_OPEN_MODE_JOIN, error))
     return FALSE;
 
-  if (!check_range (self, "capacity", self->capacity, 1, CAPACITY_MAX, CAPACITY_DEFAULT, error)
-      || !check_range (self, "inline-size", self->inline_size, INLINE_SIZE_MIN, INLINE_SIZE_MAX, INLINE_SIZE_DEFAULT,
+  if (!check_range (self, "capacity", self->capacity, FERRY_MIN_CAPACITY, FERRY_MAX_CAPACITY, FERRY_DEFAULT_CAPACITY,
+                    error)
+      || !check_range (self, "inline-size", self->inline_size, FERRY_MIN_INLINE, FERRY_MAX_INLINE, FERRY_DEFAULT_INLINE,
                        error))
     return FALSE;
 
-  if (self->history > HISTORY_MAX)
+  if (self->history > FERRY_MAX_HISTORY)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
                    "channel '%s': history is %u; it must be 0 to %d messages", display_name (self), self->history,
-                   HISTORY_MAX);
+                   FERRY_MAX_HISTORY);
       return FALSE;
     }
   /* Who only joins with join-settings takes mode and history from the channel. */
@@ -225,12 +215,12 @@ ferry_channel_config_validate (const FerryChannelConfig *self, GError **error)
                    display_name (self), self->history);
       return FALSE;
     }
-  if (self->group < -1 || self->group > (gint64) GROUP_MAX)
+  if (self->group < -1 || self->group > (gint64) FERRY_MAX_GROUP)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
                    "channel '%s': group is %" G_GINT64_FORMAT "; it must be a group id (0 to %" G_GINT64_FORMAT
                    "), or -1 for the owner only",
-                   display_name (self), self->group, (gint64) GROUP_MAX);
+                   display_name (self), self->group, (gint64) FERRY_MAX_GROUP);
       return FALSE;
     }
   return TRUE;

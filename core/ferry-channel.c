@@ -37,7 +37,7 @@
  * [const@WAIT_FOREVER] and [const@NO_WAIT].
  *
  * Signals are emitted by the thread that is inside a sending or receiving call of this endpoint
- * (after every 250 ms of waiting, and with every sixteenth call that succeeds),
+ * (after every 400 ms of waiting, and with every sixteenth call that succeeds),
  * that dispatches its [method@Channel.create_source], or that calls
  * [method@Channel.dispatch_events].
  *
@@ -45,7 +45,7 @@
  */
 
 /* Blocking calls come up for life-cycle events this often, when somebody listens. Microseconds. */
-#define EVENT_SLICE_US (250 * 1000)
+#define EVENT_SLICE_US (400 * 1000)
 /* Calls that need not wait so long do after so many. */
 #define EVENT_CALLS (16)
 /* A caller may use one codec after the other: so many are remembered. */
@@ -346,7 +346,8 @@ ferry_channel_renew_transport (FerryChannel *self)
  * @error: return location for an error
  *
  * Joins the channel, or creates it, as the property `open-mode` says. Blocks only as long
- * as other participants take to answer.
+ * as other participants take to answer: microseconds, or up to ten seconds when one of them was stopped while it
+ * joined, left or made the memory grow. Cancelling ends that at once, with %G_IO_ERROR_CANCELLED.
  *
  * Errors: %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_EXISTS, %FERRY_ERROR_MISMATCH,
  * %FERRY_ERROR_PERMISSION, %FERRY_ERROR_NO_SPACE, %FERRY_ERROR_VERSION,
@@ -455,6 +456,9 @@ ferry_channel_open_finish (FerryChannel *self, GAsyncResult *result, GError **er
  * Leaves the channel. Calls that wait in other threads fail with
  * %FERRY_ERROR_CLOSED. Buffers that are still held stay valid; their memory goes back when they
  * are released. Closing twice is fine. Dropping the last reference closes too.
+ *
+ * Closing takes microseconds, or up to ten seconds when a participant was stopped while it joined, left or made
+ * the memory grow; then this endpoint leaves as if it had died: the others clean up after it.
  *
  * Returns: %TRUE
  *
@@ -1502,7 +1506,8 @@ ferry_channel_wait (FerryChannel *self, GIOCondition condition, gint64 timeout, 
  *
  * A descriptor for poll(), select(), epoll or asyncio. Before each poll call
  * [method@Channel.check]: it says what is ready already and arms the descriptor for the rest. When
- * the descriptor is readable, check again; it may be a false alarm (at most two a second).
+ * the descriptor is readable, check again; it may be a false alarm (at most two a second). Between
+ * participants in different network namespaces it becomes readable up to half a second late.
  *
  * Returns: a descriptor that belongs to @self, or -1
  *
@@ -2365,7 +2370,7 @@ ferry_channel_class_init (FerryChannelClass *klass)
    *
    * Since: 1.0
    */
-  properties[PROP_GROUP] = g_param_spec_int64 ("group", NULL, NULL, -1, G_MAXUINT32, -1, FLAGS);
+  properties[PROP_GROUP] = g_param_spec_int64 ("group", NULL, NULL, -1, FERRY_MAX_GROUP, -1, FLAGS);
 
   g_object_class_install_properties (object_class, N_PROPERTIES, properties);
 

@@ -10,7 +10,13 @@
  *
  * Since: 1.0
  */
-/* The macro makes a string of its first argument, spaces and all. */
-/* clang-format off */
-G_DEFINE_QUARK (ferry-error-quark, ferry_error)
-/* clang-format on */
+GQuark
+ferry_error_quark (void)
+{
+  /* G_DEFINE_QUARK() writes its variable without any synchronisation */
+  static gsize quark = 0;
+
+  if (g_once_init_enter (&quark))
+    g_once_init_leave (&quark, g_quark_from_static_string ("ferry-error-quark"));
+  return (GQuark) quark;
+}

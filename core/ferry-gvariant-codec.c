@@ -455,10 +455,11 @@ ferry_gvariant_codec_class_init (FerryGVariantCodecClass *klass)
   object_class->set_property = ferry_gvariant_codec_set_property;
 
   /*
-   * FerryGVariantCodec:copy: whether decoded values are copies. They hold no message then,
-   * and a sender that still writes into messages it has sent can't change them.
+   * FerryGVariantCodec:copy: whether decoded values are copies. Without, they are views on the
+   * message, which is right only when every sender is trusted not to write into what it has sent:
+   * GLib checks a variant once and then believes the lengths in it.
    */
-  properties[PROP_COPY] = g_param_spec_boolean ("copy", NULL, NULL, FALSE,
+  properties[PROP_COPY] = g_param_spec_boolean ("copy", NULL, NULL, TRUE,
                                                 G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
   g_object_class_install_properties (object_class, G_N_ELEMENTS (properties), properties);
 }
@@ -466,4 +467,5 @@ ferry_gvariant_codec_class_init (FerryGVariantCodecClass *klass)
 static void
 ferry_gvariant_codec_init (FerryGVariantCodec *self)
 {
+  self->copy = TRUE;
 }

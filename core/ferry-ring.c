@@ -18,18 +18,6 @@
 /* The second cache line of a slot, in bytes from its start. */
 #define CACHE_LINE (64)
 
-/* Fetches a cache line in order to write it. For x86 the compiler's builtin would only fetch it for reading unless
- * told of a newer CPU; PREFETCHW is a no-operation where it is not implemented (Intel SDM, vol. 2). */
-static inline void
-prefetch_for_writing (gconstpointer address)
-{
-#if defined(__x86_64__)
-  __asm__ volatile("prefetchw %0" ::"m"(*(const char *) address));
-#else
-  __builtin_prefetch (address, 1);
-#endif
-}
-
 static inline guint64
 ferry_ring_walk_limit (FerrySegment *self)
 {
@@ -229,9 +217,20 @@ ferry_ring_note_peak (FerrySegment *self, guint64 t)
   guint64 peak = atomic_load_explicit (&self->shared->in_flight_peak, memory_order_relaxed);
   guint64 depth = t + 1 - atomic_load_explicit (&self->cached_head, memory_order_relaxed);
 
-  /* The cached head may be old, so the depth is at most this: look closer only when it would be a new peak. */
+  /* The cached head may be old, so the depth is at most this: look closer, and yet closer, only when it would be a new
+   * peak. */
   if (G_LIKELY (depth <= peak))
     return;
+  if (self->mode == FERRY_MODE_WORK_QUEUE)
+    {
+      guint64 hint = atomic_load_explicit (self->head, memory_order_acquire);
+
+      if (t + 1 - hint <= peak)
+        {
+          atomic_store_explicit (&self->cached_head, hint, memory_order_release);
+          return;
+        }
+    }
   guint64 h = ferry_ring_refresh_head (self, t);
   depth = t + 1 - h;
   if (h == G_MAXUINT64 || depth > self->ring_slots)
@@ -242,11 +241,35 @@ ferry_ring_note_peak (FerrySegment *self, guint64 t)
     ;
 }
 
+/* Private: asks for the cache lines that the next ferry_ring_send() writes. */
+void
+ferry_ring_prefetch_tail (FerrySegment *self)
+{
+  guint64 t = atomic_load_explicit (&self->own_tail, memory_order_relaxed);
+
+  ferry_prefetch_for_writing (ferry_segment_slot (self, t));
+  ferry_prefetch_for_writing (self->tail);
+  __builtin_prefetch (self->head);
+}
+
+/* Where to begin to look for the tail. Receivers read the shared hint while they wait, so a sender that is alone does
+ * better with what it remembers; where others were here since, the shared hint is ahead of that. */
+static inline guint64
+ferry_ring_guess_tail (FerrySegment *self)
+{
+  guint64 t = atomic_load_explicit (&self->own_tail, memory_order_acquire);
+  guint64 w = atomic_load_explicit (&ferry_segment_slot (self, t)->word, memory_order_acquire);
+
+  if (G_LIKELY (w == ferry_word (t >> self->lap_shift, 0, FERRY_SLOT_EMPTY)))
+    return t;
+  return atomic_load_explicit (self->tail, memory_order_acquire);
+}
+
 /* Private: one message into the ring. FERRY_RING_FULL when there is no room now. */
 FerryRingResult
 ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *payload)
 {
-  guint64 t = atomic_load_explicit (self->tail, memory_order_acquire);
+  guint64 t = ferry_ring_guess_tail (self);
   FerrySlot *slot;
   guint64 start = t;
   guint64 lap;
@@ -339,6 +362,7 @@ again:
   atomic_exchange_explicit (&slot->word, ferry_word (lap, self->id, FERRY_SLOT_COMMITTED), memory_order_seq_cst);
   FERRY_STEP ("send-committed");
   atomic_store_explicit (self->tail, t + 1, memory_order_release);
+  atomic_store_explicit (&self->own_tail, t + 1, memory_order_release);
   FERRY_STEP ("send-tail");
   ferry_waiter_notify_receivers (self);
   FERRY_STEP ("send-woken");
@@ -350,8 +374,8 @@ again:
     {
       FerrySlot *next = ferry_segment_slot (self, t + PREFETCH_DISTANCE);
 
-      prefetch_for_writing (next);
-      prefetch_for_writing ((guint8 *) next + CACHE_LINE);
+      ferry_prefetch_for_writing (next);
+      ferry_prefetch_for_writing ((guint8 *) next + CACHE_LINE);
     }
   return FERRY_RING_OK;
 }
@@ -401,7 +425,7 @@ ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
     }
   FerrySlot *ahead = ferry_segment_slot (self, position + PREFETCH_DISTANCE);
   /* In broadcast too, though it is only read: a line that two caches share is dearer to take for the sender. */
-  prefetch_for_writing (ahead);
+  ferry_prefetch_for_writing (ahead);
   __builtin_prefetch ((guint8 *) ahead + CACHE_LINE, 0);
 }
 
@@ -751,9 +775,15 @@ ferry_ring_has_message (FerrySegment *self)
 gboolean
 ferry_ring_has_room (FerrySegment *self)
 {
-  guint64 t = ferry_ring_find_tail (self);
+  guint64 t = atomic_load_explicit (&self->own_tail, memory_order_acquire);
   guint64 h;
-  guint64 w;
+  guint64 w = atomic_load_explicit (&ferry_segment_slot (self, t)->word, memory_order_acquire);
+
+  /* The usual case: the slot behind our last message is free. */
+  if (G_LIKELY (w == ferry_word (t >> self->lap_shift, 0, FERRY_SLOT_EMPTY)
+                && t - atomic_load_explicit (&self->cached_head, memory_order_acquire) < self->capacity))
+    return TRUE;
+  t = ferry_ring_find_tail (self);
 
   if (t == G_MAXUINT64)
     return TRUE; /* let the call find out and say so */

@@ -6,6 +6,7 @@
 
 #include "ferry-segment-transport.h"
 
+#include "ferry-channel-config-private.h"
 #include "ferry-config.h"
 
 #include <stdatomic.h>
@@ -26,17 +27,11 @@ G_BEGIN_DECLS
 #define FERRY_MIN_BLOCKS (16)
 #define FERRY_CLASS_RANGE_SHIFT (36)                    /* a class has blocks for 64 GiB, within those two bounds */
 #define FERRY_CHUNK_SIZE (G_GUINT64_CONSTANT (4) << 20) /* small blocks are mapped by 4 MiB */
-#define FERRY_MAX_CAPACITY (1 << 20)
-#define FERRY_MAX_HISTORY (1 << 16)
-#define FERRY_DEFAULT_CAPACITY (256)
-#define FERRY_DEFAULT_INLINE (200)
-#define FERRY_MIN_INLINE (64)
 /* When to give up waiting for the lock, in microseconds. The holder works for microseconds; who holds it for seconds is
  * stopped. */
 #define FERRY_LOCK_PATIENCE (10 * G_USEC_PER_SEC)
 /* Of calls whose own time-out is shorter than that. */
 #define FERRY_LOCK_PATIENCE_MIN (20 * 1000)
-#define FERRY_MAX_INLINE (4040)
 
 #define FERRY_OFFSET_TAIL (1024)
 #define FERRY_OFFSET_HEAD (1152)
@@ -215,6 +210,7 @@ typedef struct
 
 #define FERRY_SLOT_HEADER (56)
 G_STATIC_ASSERT (sizeof (FerrySlot) == FERRY_SLOT_HEADER);
+G_STATIC_ASSERT (FERRY_SLOT_HEADER + FERRY_MAX_INLINE == 4096);
 
 typedef struct
 {
@@ -308,6 +304,7 @@ typedef struct
 
   /* private hints */
   _Atomic guint64 cached_head; /* senders: head, or the smallest cursor in broadcast */
+  _Atomic guint64 own_tail;    /* senders: positions below this are known to be claimed */
   _Atomic guint64 cached_tail; /* receivers: positions below this are known to be claimed */
   _Atomic guint64 cursor;      /* broadcast receivers: the truth of which the record has a copy */
   GMutex cursor_mutex;         /* threads of one broadcast receiver take turns */
@@ -316,14 +313,13 @@ typedef struct
   GMutex sleep_mutex;
   guint n_sleepers[3]; /* by FerrySide */
   FerryWaitStrategy wait_strategy;
-  _Atomic gint64 mean_wait; /* ns, moving average */
-  _Atomic guint32 backoff;  /* pauses before the first look while spinning */
-  _Atomic guint32 probe;    /* counts waits that were too long to spin for */
-  _Atomic guint32 no_reuse; /* allocations that shall not wait for a hot block */
+  _Atomic gint64 mean_wait;  /* ns, moving average */
+  _Atomic guint32 backoff;   /* pauses before the first look while spinning */
+  _Atomic guint32 probe;     /* counts waits that were too long to spin for */
+  _Atomic guint32 recent[2]; /* senders: the blocks allocated last and before; FERRY_NO_BLOCK: none */
+  _Atomic guint32 no_reuse;  /* allocations that shall not wait for a hot block */
   _Atomic guint32 no_reuse_next;
   _Atomic gint64 last_upkeep;
-  _Atomic guint32 n_upkeeps;
-  _Atomic guint32 cursory; /* this upkeep looks at liveness locks only, not at processes */
   _Atomic guint32 closed;  /* this endpoint was closed */
   int doorbell_fd;
   int timer_fd;
@@ -351,10 +347,13 @@ void ferry_segment_clear (FerrySegment *self);
 gboolean ferry_segment_measure (const FerryChannelConfig *config, guint64 *control_size, guint64 *data_size);
 gboolean ferry_segment_format (FerrySegment *self, const FerryChannelConfig *config, GError **error);
 gboolean ferry_segment_map (FerrySegment *self, GError **error);
-gboolean ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GError **error);
+gboolean ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCancellable *cancellable,
+                             GError **error);
 void ferry_segment_leave (FerrySegment *self, gboolean views_held);
 gboolean ferry_segment_lock (FerrySegment *self, GError **error);
 gboolean ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error);
+gboolean ferry_segment_lock_cancellable (FerrySegment *self, gint64 patience, GCancellable *cancellable,
+                                         GError **error);
 void ferry_segment_unlock (FerrySegment *self);
 gboolean ferry_segment_is_dead (FerrySegment *self, guint id);
 guint ferry_segment_repair_dead (FerrySegment *self, gint64 patience);
@@ -424,6 +423,7 @@ ferry_slot_block (const FerrySlot *slot)
 /* ---- ferry-ring.c ---- */
 
 FerryRingResult ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *payload);
+void ferry_ring_prefetch_tail (FerrySegment *self);
 FerryRingResult ferry_ring_take (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped);
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
@@ -450,6 +450,7 @@ guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
 FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data,
                                     GError **error);
+void ferry_arena_prefetch_recent (FerrySegment *self);
 guint64 ferry_arena_generation (FerrySegment *self, guint32 block);
 gboolean ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size);
 guint8 *ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error);
@@ -496,6 +497,18 @@ void ferry_waiter_arm (FerrySegment *self, FerrySide side);
 void ferry_waiter_disarm (FerrySegment *self, FerrySide side);
 void ferry_waiter_drain (FerrySegment *self);
 void ferry_waiter_wake_everybody (FerrySegment *self);
+
+/* Fetches a cache line in order to write it. For x86 the compiler's builtin would only fetch it for reading unless
+ * told of a newer CPU; PREFETCHW is a no-operation where it is not implemented (Intel SDM, vol. 2). */
+static inline void
+ferry_prefetch_for_writing (gconstpointer address)
+{
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" ::"m"(*(const char *) address));
+#else
+  __builtin_prefetch (address, 1);
+#endif
+}
 
 /* A pause between two looks: tens of nanoseconds that leave a sibling thread the core. */
 static inline void

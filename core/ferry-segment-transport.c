@@ -40,6 +40,10 @@
 #define SWEEP_AT_ONCE (16)
 /* A flush is told when the ring is empty; this often it looks by itself. */
 #define FLUSH_SLICE_NS (5 * 1000 * 1000)
+/* Copies from this size on ask, so many bytes before their end, for what comes next. That is 100 ns, as a cache miss
+ * takes. Bytes. */
+#define COPY_PREFETCH_MIN (32 * 1024)
+#define COPY_PREFETCH_BEFORE (4 * 1024)
 /* A sender that drops the oldest gives up after so many tries in a row without room. */
 #define DROP_TRIES (1000)
 
@@ -362,16 +366,16 @@ ferry_segment_transport_set_data_access (FerrySegmentTransport *self, FerryRole 
 
 /* What a channel whose participants all died left is taken out of the way. TRUE when it was dead. */
 static gboolean
-ferry_segment_transport_withdraw_dead (FerrySegmentTransport *self)
+ferry_segment_transport_withdraw_dead (FerrySegmentTransport *self, GCancellable *cancellable)
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
   gboolean dead = TRUE;
   gboolean withdrawn;
 
-  if (!ferry_segment_join (segment, FERRY_ROLE_OBSERVER, &withdrawn, NULL))
+  if (!ferry_segment_join (segment, FERRY_ROLE_OBSERVER, &withdrawn, cancellable, NULL))
     return FALSE;
-  if (!ferry_segment_lock (segment, NULL))
+  if (!ferry_segment_lock_cancellable (segment, FERRY_LOCK_PATIENCE, cancellable, NULL))
     return FALSE;
   for (guint id = 0; id < ferry_segment_n_records (segment) && dead; id++)
     {
@@ -403,7 +407,7 @@ ferry_segment_transport_create (FerrySegmentTransport *self, const FerryChannelC
   if (!segment->klass->reserve (self, config, control_size, data_size, error)
       || !ferry_segment_format (segment, config, error)
       || !ferry_segment_transport_set_data_access (self, config->role, error)
-      || !ferry_segment_join (segment, config->role, &withdrawn, error))
+      || !ferry_segment_join (segment, config->role, &withdrawn, NULL, error))
     return FALSE;
   FERRY_STEP ("create-joined");
   if (config->name != NULL && !segment->klass->share (self, config, error))
@@ -431,13 +435,13 @@ ferry_segment_transport_attach (FerrySegmentTransport *self, const FerryChannelC
     return FALSE;
   if (config->open_mode == FERRY_OPEN_MODE_CREATE)
     {
-      *gone = ferry_segment_transport_withdraw_dead (self);
-      if (!*gone)
+      *gone = ferry_segment_transport_withdraw_dead (self, cancellable);
+      if (!*gone && !g_cancellable_set_error_if_cancelled (cancellable, error))
         g_set_error (error, FERRY_ERROR, FERRY_ERROR_EXISTS,
                      "%s exists already; choose another name, or join it with open-mode=join", segment->label);
       return FALSE;
     }
-  return ferry_segment_join (segment, config->role, gone, error);
+  return ferry_segment_join (segment, config->role, gone, cancellable, error);
 }
 
 static void ferry_segment_transport_sweep_others (FerrySegmentTransport *self, const char *own_name);
@@ -1126,6 +1130,22 @@ ferry_segment_transport_alloc (FerrySegmentTransport *self, gsize size, gint64 t
   return result == FERRY_ARENA_OK;
 }
 
+/* Copies a payload. Shortly before the end it asks for the cache lines that the hand-over and the next allocation will
+ * write: others wrote them last, and the misses, some 80 ns each, pass while the rest is copied. */
+static void
+ferry_segment_transport_copy (FerrySegment *segment, guint8 *to, const guint8 *data, gsize size)
+{
+  gsize first = size >= COPY_PREFETCH_MIN ? size - COPY_PREFETCH_BEFORE : 0;
+
+  if (first > 0)
+    {
+      memcpy (to, data, first);
+      ferry_ring_prefetch_tail (segment);
+      ferry_arena_prefetch_recent (segment);
+    }
+  memcpy (to + first, data + first, size - first);
+}
+
 static gboolean
 do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version,
          gint64 timeout, GCancellable *cancellable, GError **error)
@@ -1163,7 +1183,7 @@ do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire
     }
   if (!ferry_segment_transport_alloc (self, size, timeout, cancellable, &message.block, &to, &dropped, error))
     return dropped;
-  memcpy (to, data, size);
+  ferry_segment_transport_copy (segment, to, data, size);
   message.generation = ferry_arena_generation (segment, message.block);
   FERRY_STEP ("send-copied");
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))
@@ -1871,7 +1891,7 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
     {
       gboolean withdrawn;
 
-      ok = ferry_segment_join (&priv->segment, FERRY_ROLE_OBSERVER, &withdrawn, &local);
+      ok = ferry_segment_join (&priv->segment, FERRY_ROLE_OBSERVER, &withdrawn, NULL, &local);
       for (guint id = 0; ok && !*alive && id < ferry_segment_n_records (&priv->segment); id++)
         *alive = ferry_record_state (atomic_load_explicit (&priv->segment.records[id].word, memory_order_acquire))
                      != FERRY_RECORD_FREE
@@ -1880,7 +1900,7 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
         {
           close (priv->segment.lock_fd);
           priv->segment.lock_fd = -1;
-          *alive = !ferry_segment_transport_withdraw_dead (other);
+          *alive = !ferry_segment_transport_withdraw_dead (other, NULL);
         }
     }
   else if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))

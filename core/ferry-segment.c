@@ -211,6 +211,7 @@ ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport)
   self->transport = transport;
   self->klass = FERRY_SEGMENT_TRANSPORT_GET_CLASS (transport);
   self->lock_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
+  self->recent[0] = self->recent[1] = FERRY_NO_BLOCK;
   self->fork_generation = ferry_fork_generation;
   g_mutex_init (&self->mutex);
   g_mutex_init (&self->cursor_mutex);
@@ -337,7 +338,8 @@ header_is_sane (const FerrySegmentHeader *header)
 
   if (header->mode != FERRY_MODE_WORK_QUEUE && header->mode != FERRY_MODE_BROADCAST)
     return FALSE;
-  if (header->capacity < 1 || header->capacity > FERRY_MAX_CAPACITY || header->history > FERRY_MAX_HISTORY)
+  if (header->capacity < FERRY_MIN_CAPACITY || header->capacity > FERRY_MAX_CAPACITY
+      || header->history > FERRY_MAX_HISTORY)
     return FALSE;
   if (header->ring_slots != ring_slots_for (header->capacity, header->history))
     return FALSE;
@@ -390,10 +392,10 @@ ferry_segment_map (FerrySegment *self, GError **error)
 
 /* ---- the lock ---- */
 
-/* Private: takes the lock of slow operations, unless that takes longer than @patience microseconds. Calls with a
- * time-out of their own must not wait for a stopped holder longer than that. */
+/* Private: takes the lock of slow operations, unless that takes longer than @patience microseconds or the caller gives
+ * up. */
 gboolean
-ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
+ferry_segment_lock_cancellable (FerrySegment *self, gint64 patience, GCancellable *cancellable, GError **error)
 {
   gint64 started = 0;
   gulong pause = LOCK_PAUSE_MIN_US;
@@ -415,6 +417,12 @@ ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
         }
       if (started == 0)
         started = g_get_monotonic_time ();
+      if (g_cancellable_set_error_if_cancelled (cancellable, error))
+        {
+          if (first)
+            g_mutex_unlock (&self->mutex);
+          return FALSE;
+        }
       if (g_get_monotonic_time () - started >= patience)
         {
           if (first)
@@ -430,6 +438,13 @@ ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
     }
   FERRY_STEP ("locked");
   return TRUE;
+}
+
+/* Private: likewise. Calls with a time-out of their own must not wait for a stopped holder longer than that. */
+gboolean
+ferry_segment_lock_within (FerrySegment *self, gint64 patience, GError **error)
+{
+  return ferry_segment_lock_cancellable (self, patience, NULL, error);
 }
 
 /* Private: takes the lock of slow operations. */
@@ -552,9 +567,6 @@ ferry_segment_is_dead (FerrySegment *self, guint id)
     return FALSE; /* not known */
   if (lock.l_type == F_UNLCK)
     return TRUE;
-
-  if (atomic_load_explicit (&self->cursory, memory_order_relaxed))
-    return FALSE;
 
   /* The lock may have outlived its process in a child made by a bare clone(). */
   here = process_self ();
@@ -800,7 +812,7 @@ unlock_and_close (FerrySegment *self)
 /* Private: becomes a participant. @withdrawn: the segment can't be joined any more, and the
  * name is free; no error is set then. */
 gboolean
-ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GError **error)
+ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCancellable *cancellable, GError **error)
 {
   const FerryProcess *here = process_self ();
   FerryParticipantRecord *record = NULL;
@@ -815,7 +827,7 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GEr
     return FALSE;
   if (role == FERRY_ROLE_OBSERVER)
     return TRUE;
-  if (!ferry_segment_lock (self, error))
+  if (!ferry_segment_lock_cancellable (self, FERRY_LOCK_PATIENCE, cancellable, error))
     {
       close_fd (&self->lock_fd);
       return FALSE;
@@ -972,7 +984,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
           self->klass->withdraw (self->transport);
           FERRY_STEP ("leave-withdrawn");
           /* This process may keep the mapping for a while; the pages need not stay. */
-          if (self->data_writable)
+          if (self->data_writable && atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed) > 0)
             self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, 0, self->data_size, NULL);
         }
       release_record (self, self->id, FALSE);
@@ -1007,7 +1019,7 @@ ferry_segment_refork (FerrySegment *self, GError **error)
       self->joined = FALSE;
       self->me = NULL;
       self->first_thread = NULL;
-      ok = ferry_segment_join (self, self->role, &withdrawn, error);
+      ok = ferry_segment_join (self, self->role, &withdrawn, NULL, error);
       if (ok)
         self->fork_generation = ferry_fork_generation;
       else if (withdrawn)

@@ -37,6 +37,11 @@
 #define YIELD_AFTER_NS (4000)
 /* Looks at the ring between two looks at the clock. */
 #define SPIN_BATCH (16)
+/* Who waits for longer than a quick answer takes looks less often, every 1 / 5 of the mean wait or so: each look takes cache
+ * lines away from the peer that prepares the message. A pause takes some 50 ns; their number is the mean wait >> SHIFT. */
+#define QUICK_WAIT_NS (1000)
+#define PAUSES_SHIFT (8)
+#define PAUSES_MAX (16)
 /* A spinner that finds what it waits for at the first looks is on the heels of a stream: each of its looks takes the
  * cache line away from the peer that is writing it. It then holds back for up to so many pauses (of some 50 ns), in
  * which the peer gets ahead by a few messages; a peer that answers, as in request and reply, takes longer
@@ -45,15 +50,14 @@
 #define FEW_LOOKS (2)
 #define MANY_LOOKS (6)
 
-/* The longest sleep in one piece; then upkeep is done. Microseconds. */
-#define SLEEP_MAX_US (200 * 1000)
+/* The longest sleep in one piece; then upkeep is done. With the interval it makes 0.7 s in which a death is noticed for
+ * sure, and little work for who only waits. Microseconds. */
+#define SLEEP_MAX_US (400 * 1000)
 /* Waiting for a flush looks more often: the wake-up comes only when the ring is empty. */
 #define FLUSH_SLEEP_MAX_US (5 * 1000)
-#define UPKEEP_INTERVAL_US (150 * 1000)
+#define UPKEEP_INTERVAL_US (300 * 1000)
 /* Who has the lock for longer is probably at the same work, or stopped; our caller's time-out goes on. */
 #define UPKEEP_PATIENCE_US (10 * 1000)
-/* Every so many times upkeep looks at processes, not only at locks: within a second. */
-#define DEEP_INTERVAL (4)
 /* Blocks idle for longer are given back. */
 #define IDLE_US (2 * G_USEC_PER_SEC)
 /* The pollable descriptor's timer, for upkeep. */
@@ -96,6 +100,7 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
 {
   gint64 mean = atomic_load_explicit (&self->mean_wait, memory_order_relaxed);
   gint64 limit;
+  guint pauses = mean < QUICK_WAIT_NS ? 1 : (guint) MIN (mean >> PAUSES_SHIFT, PAUSES_MAX);
   gboolean forever = self->wait_strategy == FERRY_WAIT_STRATEGY_SPIN;
   guint backoff = atomic_load_explicit (&self->backoff, memory_order_relaxed);
   guint looks = 0;
@@ -140,7 +145,8 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
               return TRUE;
             }
           looks++;
-          ferry_waiter_relax ();
+          for (guint p = 0; p < pauses; p++)
+            ferry_waiter_relax ();
         }
       now = ferry_waiter_now ();
       if (now - started > limit || (deadline >= 0 && now >= deadline))
@@ -375,13 +381,7 @@ ferry_waiter_upkeep (FerrySegment *self, gboolean now)
   if (!atomic_compare_exchange_strong_explicit (&self->last_upkeep, &last, time, memory_order_relaxed,
                                                 memory_order_relaxed))
     return;
-  /* The locks tell nearly all; /proc is for the rest, and dearer. */
-  atomic_store_explicit (
-      &self->cursory,
-      !now && atomic_fetch_add_explicit (&self->n_upkeeps, 1, memory_order_relaxed) % DEEP_INTERVAL != 0,
-      memory_order_relaxed);
   ferry_segment_repair_dead (self, UPKEEP_PATIENCE_US);
-  atomic_store_explicit (&self->cursory, FALSE, memory_order_relaxed);
   /* Two reclaimers may each have left the last step to the other. */
   if (self->mode == FERRY_MODE_BROADCAST)
     ferry_ring_reclaim (self);
@@ -431,7 +431,9 @@ ferry_waiter_get_fd (FerrySegment *self, GError **error)
       door = socket (AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
       timer = timerfd_create (CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
       epoll = epoll_create1 (EPOLL_CLOEXEC);
-      if (door < 0 || timer < 0 || epoll < 0 || bind (door, (struct sockaddr *) &address, length) < 0
+      /* Anybody in this network namespace may have taken the name: then the timer has to do. */
+      if (door < 0 || timer < 0 || epoll < 0
+          || (bind (door, (struct sockaddr *) &address, length) < 0 && errno != EADDRINUSE)
           || epoll_ctl (epoll, EPOLL_CTL_ADD, door, &event) < 0 || epoll_ctl (epoll, EPOLL_CTL_ADD, timer, &event) < 0)
         {
           g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED,

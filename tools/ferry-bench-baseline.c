@@ -36,15 +36,6 @@ bench_load_init_run (const BenchLoad *self, BenchRun *run)
 }
 
 static gboolean
-fail (GError **error, const char *what)
-{
-  int saved = errno;
-
-  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (saved), "%s: %s", what, g_strerror (saved));
-  return FALSE;
-}
-
-static gboolean
 write_all (int fd, const guint8 *data, gsize size, GError **error)
 {
   while (size > 0)
@@ -54,7 +45,7 @@ write_all (int fd, const guint8 *data, gsize size, GError **error)
       if (n < 0 && errno == EINTR)
         continue;
       if (n < 0)
-        return fail (error, "write");
+        return bench_fail (error, "write");
       data += n;
       size -= (gsize) n;
     }
@@ -72,7 +63,7 @@ read_all (int fd, guint8 *data, gsize size, GError **error)
       if (n < 0 && errno == EINTR)
         continue;
       if (n < 0)
-        return fail (error, "read");
+        return bench_fail (error, "read");
       if (n == 0)
         return FALSE;
       data += n;
@@ -131,7 +122,7 @@ pairs_send (Pairs *self, BenchArena *arena, GError **error)
   guint8 *data = bench_alloc_warm (size);
 
   if (data == NULL)
-    return fail (error, "mmap");
+    return bench_fail (error, "mmap");
   pairs_close (self, TRUE, FALSE);
   bench_ready (arena);
   while (bench_arena_get_phase (arena) < BENCH_PHASE_STOP)
@@ -156,7 +147,7 @@ pairs_receive (Pairs *self, BenchArena *arena, guint index, GError **error)
   BenchMeter meter;
 
   if (data == NULL)
-    return fail (error, "mmap");
+    return bench_fail (error, "mmap");
   bench_meter_init (&meter, arena, index, self->load->messages);
   pairs_close (self, FALSE, TRUE);
   bench_ready (arena);
@@ -197,7 +188,7 @@ pairs_throughput (const BenchLoad *load, MakePairFunc make_pair, double *rate, G
     {
       if (!make_pair (pairs.pairs[i]))
         {
-          fail (error, "can't make a pair of descriptors");
+          bench_fail (error, "can't make a pair of descriptors");
           pairs_close (&pairs, TRUE, TRUE);
           return FALSE;
         }
@@ -238,7 +229,7 @@ memcpy_work (BenchArena *arena, guint index, gpointer data, GError **error)
   BenchMeter meter;
 
   if (source == NULL || target == NULL)
-    return fail (error, "mmap");
+    return bench_fail (error, "mmap");
   memset (target, 0, load->size);
 
   bench_meter_init (&meter, arena, index, load->messages);
@@ -303,7 +294,7 @@ game_work (BenchArena *arena, guint index, gpointer data, GError **error)
 
   self->message = bench_alloc_warm (MAX (self->load->size, sizeof (guint64)));
   if (self->message == NULL)
-    return fail (error, "mmap");
+    return bench_fail (error, "mmap");
   bench_ready (arena);
   return index == 0 ? self->ask (arena, self, error) : self->answer (arena, self, error);
 }
@@ -334,7 +325,7 @@ game_run_lines (Game *self, double values[BENCH_MAX_VALUES], GError **error)
 
   self->lines = bench_map_shared (sizeof *self->lines);
   if (self->lines == NULL)
-    return fail (error, "mmap");
+    return bench_fail (error, "mmap");
   done = game_run (self, NULL, values, error);
   munmap (self->lines, sizeof *self->lines);
   return done;
@@ -490,7 +481,7 @@ game_run_pairs (Game *self, MakePairFunc make_pair, double values[BENCH_MAX_VALU
   for (guint i = 0; i < 2; i++)
     {
       if (!make_pair (self->pairs[i]))
-        return fail (error, "can't make a pair of descriptors");
+        return bench_fail (error, "can't make a pair of descriptors");
     }
   return game_run (self, game_forked, values, error);
 }
@@ -509,9 +500,9 @@ eventfd_trip (gpointer data, GError **error)
   guint64 count = 1;
 
   if (write (self->pairs[0][1], &count, sizeof count) != sizeof count)
-    return fail (error, "write");
+    return bench_fail (error, "write");
   if (read (self->pairs[1][0], &count, sizeof count) != sizeof count)
-    return fail (error, "read");
+    return bench_fail (error, "read");
   return TRUE;
 }
 
@@ -523,7 +514,7 @@ eventfd_ask (BenchArena *arena, gpointer data, GError **error)
 
   if (!bench_trips_measure (&arena->slots[0], self->load->duration, self->load->pause, eventfd_trip, self, error))
     return FALSE;
-  return write (self->pairs[0][1], &last, sizeof last) == sizeof last || fail (error, "write");
+  return write (self->pairs[0][1], &last, sizeof last) == sizeof last || bench_fail (error, "write");
 }
 
 static gboolean
@@ -537,9 +528,9 @@ eventfd_answer (BenchArena *arena, gpointer data, GError **error)
       if (count >= LAST_WORD)
         return TRUE;
       if (write (self->pairs[1][1], &count, sizeof count) != sizeof count)
-        return fail (error, "write");
+        return bench_fail (error, "write");
     }
-  return fail (error, "read");
+  return bench_fail (error, "read");
 }
 
 static gboolean
@@ -660,16 +651,16 @@ connect_once (const char *path, GError **error)
   listener = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   client = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (listener < 0 || client < 0)
-    return fail (error, "socket");
+    return bench_fail (error, "socket");
   if (bind (listener, (struct sockaddr *) &address, sizeof address) != 0)
-    return fail (error, "bind");
+    return bench_fail (error, "bind");
   if (listen (listener, 1) != 0)
-    return fail (error, "listen");
+    return bench_fail (error, "listen");
   if (connect (client, (struct sockaddr *) &address, sizeof address) != 0)
-    return fail (error, "connect");
+    return bench_fail (error, "connect");
   server = accept4 (listener, NULL, NULL, SOCK_CLOEXEC);
   if (server < 0)
-    return fail (error, "accept");
+    return bench_fail (error, "accept");
   if (!write_all (client, message, sizeof message, error))
     return FALSE;
   if (!read_all (server, message, sizeof message, error))
@@ -677,7 +668,7 @@ connect_once (const char *path, GError **error)
   close (client);
   close (server);
   close (listener);
-  return unlink (path) == 0 || fail (error, "unlink");
+  return unlink (path) == 0 || bench_fail (error, "unlink");
 }
 
 typedef struct

@@ -5,7 +5,6 @@
 
 #include "ferry-bench-channel.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -50,15 +49,6 @@ open_channel (const BenchChannel *self, const char *name, FerryRole role, GError
   if (!ferry_channel_open (channel, NULL, error))
     return NULL;
   return g_steal_pointer (&channel);
-}
-
-static gboolean
-fail (GError **error, const char *what)
-{
-  int saved = errno;
-
-  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (saved), "%s: %s", what, g_strerror (saved));
-  return FALSE;
 }
 
 static gboolean
@@ -160,7 +150,7 @@ stream_send (Stream *self, BenchArena *arena, GError **error)
   guint8 *data = bench_alloc_warm (load->size);
 
   if (data == NULL)
-    return fail (error, "mmap");
+    return bench_fail (error, "mmap");
   channel = open_channel (self->channel, self->name, FERRY_ROLE_SENDER, error);
   if (channel == NULL)
     return FALSE;
@@ -310,7 +300,7 @@ talk_work (BenchArena *arena, guint index, gpointer data, GError **error)
 
   self->message = bench_alloc_warm (self->channel->load.size);
   if (self->message == NULL)
-    return fail (error, "mmap");
+    return bench_fail (error, "mmap");
   self->ask = open_channel (self->channel, self->ask_name, asks ? FERRY_ROLE_SENDER : FERRY_ROLE_RECEIVER, error);
   if (self->ask == NULL)
     return FALSE;
@@ -745,7 +735,7 @@ bench_channel_list_transports (GError **error)
 
   if (list == NULL)
     {
-      fail (error, "mmap");
+      bench_fail (error, "mmap");
       return NULL;
     }
   arena = bench_run (&run, error);

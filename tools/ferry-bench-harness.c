@@ -30,6 +30,16 @@ signal_cb (int number)
   caught_signal = number;
 }
 
+/* Tells of errno. Always FALSE. */
+gboolean
+bench_fail (GError **error, const char *what)
+{
+  int saved = errno;
+
+  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (saved), "%s: %s", what, g_strerror (saved));
+  return FALSE;
+}
+
 void
 bench_catch_signals (void)
 {

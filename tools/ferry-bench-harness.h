@@ -72,6 +72,7 @@ double bench_arena_get_rate (BenchArena *self);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (BenchArena, bench_arena_free)
 
+gboolean bench_fail (GError **error, const char *what);
 void bench_catch_signals (void);
 int bench_get_signal (void);
 guint bench_count_cpus (void);

@@ -19,7 +19,6 @@
 #define QUICK_SIZES "64,64K,1M"
 #define MAX_DURATION 3600.0 /* seconds */
 #define MAX_REPEATS 1000
-#define MAX_CAPACITY 1048576 /* messages */
 #define DEFAULT_LATENCY_SIZE "64"
 #define MAX_LATENCY_SIZE (G_GUINT64_CONSTANT (1) << 30) /* bytes */
 #define MAX_SIZE (G_GUINT64_CONSTANT (1) << 40)         /* bytes */
@@ -156,6 +155,15 @@ parse_sizes (const char *list, GArray *sizes, GError **error)
   return sizes->len > 0 || usage_error (error, "--sizes is empty");
 }
 
+/* What the library says, so that there is one number. */
+static guint
+max_capacity (void)
+{
+  g_autoptr (FerryChannelClass) klass = g_type_class_ref (FERRY_TYPE_CHANNEL);
+
+  return G_PARAM_SPEC_UINT (g_object_class_find_property (G_OBJECT_CLASS (klass), "capacity"))->maximum;
+}
+
 static gboolean
 parse_settings (Settings *settings, GError **error)
 {
@@ -170,8 +178,8 @@ parse_settings (Settings *settings, GError **error)
       || opt_senders + opt_receivers > BENCH_MAX_PROCESSES)
     return usage_error (error, "--senders and --receivers must be at least 1 each and at most %d together",
                         BENCH_MAX_PROCESSES);
-  if (opt_capacity < 0 || opt_capacity > MAX_CAPACITY)
-    return usage_error (error, "--capacity must be from 1 to %d messages", MAX_CAPACITY);
+  if (opt_capacity < 0 || (guint) opt_capacity > max_capacity ())
+    return usage_error (error, "--capacity must be from 1 to %u messages", max_capacity ());
   if (opt_messages < 0)
     return usage_error (error, "--messages must not be negative");
   if (opt_pin && opt_no_pin)

@@ -35,23 +35,14 @@ typedef struct
   guint n_failed;
 } Tally;
 
-static gboolean
-is_wanted (const char *name)
-{
-  if (opt_names == NULL)
-    return TRUE;
-  for (guint i = 0; opt_names[i] != NULL; i++)
-    {
-      if (g_pattern_match_simple (opt_names[i], name))
-        return TRUE;
-    }
-  return FALSE;
-}
-
 static void
-clean_channel (FerryTransport *transport, const char *transport_name, const char *name, Tally *tally)
+clean_channel (const ToolListing *listing, const char *transport_name, const char *name, Tally *tally)
 {
-  g_autofree char *printable = tool_make_printable (name);
+  FerryTransport *transport = listing->transport;
+  g_autofree char *name_only = tool_make_printable (name);
+  g_autofree char *printable = listing->group >= 0
+                                   ? g_strdup_printf ("%s group=%" G_GINT64_FORMAT, name_only, listing->group)
+                                   : g_steal_pointer (&name_only);
   g_autoptr (GError) error = NULL;
   gboolean alive = TRUE;
 
@@ -104,13 +95,9 @@ static void
 clean_transport (const char *transport_name, Tally *tally)
 {
   g_autoptr (GError) error = NULL;
-  g_autoptr (FerryTransport) transport
-      = ferry_registry_create_transport (ferry_registry_get_default (), transport_name, &error);
-  g_auto (GStrv) names = NULL;
+  g_autoptr (GPtrArray) listings = tool_list_channels (transport_name, &error);
 
-  if (transport != NULL)
-    names = ferry_transport_list_channels (transport, &error);
-  if (names == NULL)
+  if (listings == NULL)
     {
       if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED) && opt_transports == NULL)
         return;
@@ -118,10 +105,15 @@ clean_transport (const char *transport_name, Tally *tally)
       tally->n_failed++;
       return;
     }
-  for (guint i = 0; names[i] != NULL; i++)
+  for (guint i = 0; i < listings->len; i++)
     {
-      if (is_wanted (names[i]))
-        clean_channel (transport, transport_name, names[i], tally);
+      const ToolListing *listing = g_ptr_array_index (listings, i);
+
+      for (guint j = 0; listing->names[j] != NULL; j++)
+        {
+          if (tool_matches ((const char *const *) opt_names, listing->names[j]))
+            clean_channel (listing, transport_name, listing->names[j], tally);
+        }
     }
 }
 

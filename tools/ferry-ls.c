@@ -40,7 +40,8 @@ static const GOptionEntry entries[] = {
 typedef struct
 {
   char *transport;
-  char *name; /* printable */
+  char *name;   /* printable */
+  gint64 group; /* whose members may join; -1: the user alone, or the transport does not tell */
   gboolean alive;
   gboolean unknown; /* nobody can tell whether it is alive */
   FerryMode mode;
@@ -69,7 +70,9 @@ compare_entries (gconstpointer a, gconstpointer b)
   const Entry *y = *(Entry *const *) b;
   int order = strcmp (x->name, y->name);
 
-  return order != 0 ? order : strcmp (x->transport, y->transport);
+  if (order == 0)
+    order = strcmp (x->transport, y->transport);
+  return order != 0 ? order : (x->group > y->group) - (x->group < y->group);
 }
 
 static const char *
@@ -81,19 +84,6 @@ get_nick (GType type, int value)
   return found != NULL ? found->value_nick : "?";
 }
 
-static gboolean
-is_wanted (const char *name)
-{
-  if (opt_names == NULL)
-    return TRUE;
-  for (guint i = 0; opt_names[i] != NULL; i++)
-    {
-      if (g_pattern_match_simple (opt_names[i], name))
-        return TRUE;
-    }
-  return FALSE;
-}
-
 /* Looks into a live channel. Returns FALSE when it vanished meanwhile. */
 static gboolean
 look (Entry *entry, const char *name)
@@ -101,7 +91,7 @@ look (Entry *entry, const char *name)
   g_autoptr (FerryChannel) channel = ferry_channel_new (entry->transport, name, FERRY_ROLE_OBSERVER);
   g_autoptr (GError) error = NULL;
 
-  g_object_set (channel, "open-mode", FERRY_OPEN_MODE_JOIN, NULL);
+  g_object_set (channel, "open-mode", FERRY_OPEN_MODE_JOIN, "group", entry->group, NULL);
   if (!ferry_channel_open (channel, NULL, &error))
     {
       if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
@@ -120,30 +110,21 @@ look (Entry *entry, const char *name)
   return TRUE;
 }
 
-static gboolean
-collect_from (const char *transport_name, GPtrArray *list, GError **error)
+static void
+collect_from (const char *transport_name, const ToolListing *listing, GPtrArray *list)
 {
-  g_autoptr (FerryTransport) transport
-      = ferry_registry_create_transport (ferry_registry_get_default (), transport_name, error);
-  g_auto (GStrv) names = NULL;
-
-  if (transport == NULL)
-    return FALSE;
-  names = ferry_transport_list_channels (transport, error);
-  if (names == NULL)
-    return FALSE;
-
-  for (guint i = 0; names[i] != NULL; i++)
+  for (guint i = 0; listing->names[i] != NULL; i++)
     {
-      g_autoptr (GError) probe_error = NULL;
+      const char *name = listing->names[i];
+      g_autoptr (GError) error = NULL;
       gboolean alive = FALSE;
       Entry *entry;
 
-      if (!is_wanted (names[i]))
+      if (!tool_matches ((const char *const *) opt_names, name))
         continue;
-      if (!ferry_transport_probe_channel (transport, names[i], &alive, &probe_error))
+      if (!ferry_transport_probe_channel (listing->transport, name, &alive, &error))
         {
-          if (g_error_matches (probe_error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
+          if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
             continue;
         }
       else if (!alive && !opt_all)
@@ -151,19 +132,19 @@ collect_from (const char *transport_name, GPtrArray *list, GError **error)
 
       entry = g_new0 (Entry, 1);
       entry->transport = g_strdup (transport_name);
-      entry->name = tool_make_printable (names[i]);
+      entry->name = tool_make_printable (name);
+      entry->group = listing->group;
       entry->alive = alive;
-      if (probe_error != NULL)
+      if (error != NULL)
         {
           entry->unknown = TRUE;
-          entry->error = g_strdup (probe_error->message);
+          entry->error = g_strdup (error->message);
         }
-      if (alive && !look (entry, names[i]))
+      if (alive && !look (entry, name))
         entry_free (entry);
       else
         g_ptr_array_add (list, entry);
     }
-  return TRUE;
 }
 
 /* A transport that can't be asked is told of and left out. */
@@ -176,8 +157,11 @@ collect (GPtrArray *transports, gboolean *complete)
     {
       const char *transport = g_ptr_array_index (transports, i);
       g_autoptr (GError) error = NULL;
+      g_autoptr (GPtrArray) listings = tool_list_channels (transport, &error);
 
-      if (collect_from (transport, list, &error))
+      for (guint j = 0; listings != NULL && j < listings->len; j++)
+        collect_from (transport, g_ptr_array_index (listings, j), list);
+      if (listings != NULL)
         continue;
       if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED) && opt_transports == NULL)
         continue;
@@ -223,8 +207,10 @@ make_channel_cells (Entry *entry)
 {
   g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
   FerryStatistics *statistics = entry->statistics;
+  g_autofree char *name = entry->group < 0 ? g_strdup (entry->name)
+                                           : g_strdup_printf ("%s group=%" G_GINT64_FORMAT, entry->name, entry->group);
 
-  g_strv_builder_add (builder, entry->name);
+  g_strv_builder_add (builder, name);
   g_strv_builder_add (builder, entry->transport);
   if (statistics == NULL)
     {
@@ -391,6 +377,8 @@ print_json (GPtrArray *list, gboolean pretty)
       json_builder_begin_object (builder);
       add_string (builder, "name", entry->name);
       add_string (builder, "transport", entry->transport);
+      if (entry->group >= 0)
+        add_int (builder, "group", (guint64) entry->group);
       if (entry->unknown)
         {
           json_builder_set_member_name (builder, "alive");

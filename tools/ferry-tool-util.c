@@ -20,6 +20,7 @@
 #define NUDGE_SIGNAL SIGURG /* ignored by default, so that a late one does no harm */
 #define OUTPUT_INTERVAL 50  /* ms between looks at whether the stream has ended after its reader left */
 #define OUTPUT_PATIENCE (1 * G_TIME_SPAN_SECOND) /* from its reader's leaving to giving up */
+#define LISTING_GROUP "listing-group"            /* the property of transports whose group channels meet elsewhere */
 #define IMPATIENCE 500 /* ms from which on a second signal is a second one: timeout(1) sends each twice */
 
 static const char *tool_name = "ferry";
@@ -166,6 +167,84 @@ tool_list_transports (const char *const *wanted, FerryTransportCapabilities capa
         g_ptr_array_add (names, g_strdup (ferry_feature_get_name (feature)));
     }
   return g_steal_pointer (&names);
+}
+
+/* Whether one of the patterns matches; without patterns every name does. */
+gboolean
+tool_matches (const char *const *patterns, const char *name)
+{
+  for (guint i = 0; patterns != NULL && patterns[i] != NULL; i++)
+    {
+      if (g_pattern_match_simple (patterns[i], name))
+        return TRUE;
+    }
+  return patterns == NULL;
+}
+
+static void
+listing_free (gpointer data)
+{
+  ToolListing *self = data;
+
+  g_clear_object (&self->transport);
+  g_strfreev (self->names);
+  g_free (self);
+}
+
+static gboolean
+add_listing (GPtrArray *listings, const char *transport_name, gint64 group, gboolean *has_groups, GError **error)
+{
+  ToolListing *listing = g_new0 (ToolListing, 1);
+
+  g_ptr_array_add (listings, listing);
+  listing->group = group;
+  listing->transport = ferry_registry_create_transport (ferry_registry_get_default (), transport_name, error);
+  if (listing->transport == NULL)
+    return FALSE;
+  *has_groups = g_object_class_find_property (G_OBJECT_GET_CLASS (listing->transport), LISTING_GROUP) != NULL;
+  if (group >= 0)
+    g_object_set (listing->transport, LISTING_GROUP, group, NULL);
+  listing->names = ferry_transport_list_channels (listing->transport, error);
+  return listing->names != NULL;
+}
+
+/* The channels of a transport, as an array of ToolListing: for one whose group channels meet elsewhere
+ * also those of every group of the user. */
+GPtrArray *
+tool_list_channels (const char *transport_name, GError **error)
+{
+  g_autoptr (GPtrArray) listings = g_ptr_array_new_with_free_func (listing_free);
+  int room = MAX (getgroups (0, NULL), 0);
+  g_autofree gid_t *groups = g_new (gid_t, (gsize) room + 1);
+  int n_groups = room > 0 ? getgroups (room, groups) : 0;
+  gboolean has_groups;
+
+  if (!add_listing (listings, transport_name, -1, &has_groups, error))
+    return NULL;
+  if (!has_groups)
+    return g_steal_pointer (&listings);
+
+  /* getegid() may be among them or not: see getgroups(2). */
+  n_groups = MAX (n_groups, 0);
+  groups[n_groups++] = getegid ();
+  for (int i = 0; i < n_groups; i++)
+    {
+      g_autoptr (GError) local = NULL;
+      gboolean known = FALSE;
+
+      for (int j = 0; j < i; j++)
+        known |= groups[j] == groups[i];
+      if (known || add_listing (listings, transport_name, groups[i], &has_groups, &local))
+        continue;
+      g_ptr_array_remove_index (listings, listings->len - 1);
+      /* Anybody may have made a directory of that name: then no channel of the group is there. */
+      if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_PERMISSION))
+        {
+          g_propagate_error (error, g_steal_pointer (&local));
+          return NULL;
+        }
+    }
+  return g_steal_pointer (&listings);
 }
 
 struct _ToolSignals

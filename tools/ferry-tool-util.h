@@ -15,7 +15,19 @@ int tool_fail_usage (const char *format, ...) G_GNUC_PRINTF (1, 2);
 char *tool_make_printable (const char *text);
 char *tool_format_bytes (guint64 bytes);
 gboolean tool_parse_size (const char *text, guint64 max, guint64 *size, GError **error);
+gboolean tool_matches (const char *const *patterns, const char *name);
 GPtrArray *tool_list_transports (const char *const *wanted, FerryTransportCapabilities capabilities, GError **error);
+
+/* One set of named channels: those of a transport that belong to the user alone, or those that are open to one of the
+ * user's groups and meet elsewhere. */
+typedef struct
+{
+  FerryTransport *transport;
+  gint64 group; /* -1: none */
+  char **names;
+} ToolListing;
+
+GPtrArray *tool_list_channels (const char *transport_name, GError **error);
 
 /* Turns the first SIGINT, SIGTERM or SIGHUP into a cancelled GCancellable; another one
  * a moment later ends the process at once. */

@@ -29,7 +29,10 @@ struct _FerryMemfdExport
   char *directory;
   char *socket_path;
   int control_fd;
+  dev_t device; /* of the control area's memfd, with its inode */
+  ino_t inode;
   int data_fd;
+  gboolean writable; /* data_fd */
   int listen_fd;
   guint index;
   gint64 group;
@@ -366,8 +369,9 @@ find_export (const char *directory)
   return NULL;
 }
 
-static gboolean
-same_file (int a, int b)
+/* Private: */
+gboolean
+ferry_memfd_same_file (int a, int b)
 {
   struct stat stat_a;
   struct stat stat_b;
@@ -384,7 +388,9 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
   FerryMemfdExport *export;
   int flags = fcntl (data_fd, F_GETFL);
   gboolean writable = flags >= 0 && (flags & O_ACCMODE) == O_RDWR;
+  struct stat control_stat = { 0 };
 
+  fstat (control_fd, &control_stat);
   pthread_mutex_lock (&mutex);
   if (!ensure_running (error))
     {
@@ -392,14 +398,15 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
       return NULL;
     }
   export = find_export (directory);
-  if (export != NULL && same_file (export->control_fd, control_fd))
+  if (export != NULL && export->device == control_stat.st_dev && export->inode == control_stat.st_ino)
     {
       export->ref_count++;
       /* the first endpoint may have been one that only reads */
-      if (writable && (fcntl (export->data_fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+      if (writable && !export->writable)
         {
           close (export->data_fd);
           export->data_fd = fcntl (data_fd, F_DUPFD_CLOEXEC, 0);
+          export->writable = TRUE;
         }
       pthread_mutex_unlock (&mutex);
       return export;
@@ -410,6 +417,9 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
   export->group = group;
   export->control_fd = fcntl (control_fd, F_DUPFD_CLOEXEC, 0);
   export->data_fd = fcntl (data_fd, F_DUPFD_CLOEXEC, 0);
+  export->device = control_stat.st_dev;
+  export->inode = control_stat.st_ino;
+  export->writable = writable;
   export->listen_fd = -1;
   if (export->control_fd < 0 || export->data_fd < 0)
     {

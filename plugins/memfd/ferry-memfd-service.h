@@ -40,6 +40,7 @@ gboolean ferry_memfd_service_is_listening (FerryMemfdExport *export);
 guint ferry_memfd_service_get_index (FerryMemfdExport *export);
 void ferry_memfd_service_unexport (FerryMemfdExport *export);
 gboolean ferry_memfd_service_find (const char *directory, int *control_fd, int *data_fd);
+gboolean ferry_memfd_same_file (int a, int b);
 gboolean ferry_memfd_uid_is_welcome (int socket_fd, gint64 group);
 
 G_END_DECLS

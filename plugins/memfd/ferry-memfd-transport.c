@@ -3,6 +3,7 @@
 
 #include "ferry-memfd-service.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -49,7 +50,7 @@ struct _FerryMemfdTransport
   char *directory; /* NULL: the default */
   int given_control_fd;
   int given_data_fd;
-  gint64 group;
+  gint64 group; /* whose channels are looked at; once we are in a channel, the group that meets there */
   char *folder; /* directory and name of the channel that we are in */
   FerryMemfdExport *export;
 };
@@ -59,6 +60,7 @@ enum
   PROP_DIRECTORY = 1,
   PROP_CONTROL_FD,
   PROP_DATA_FD,
+  PROP_LISTING_GROUP,
   N_PROPERTIES,
 };
 
@@ -95,15 +97,11 @@ set_error (const char *place, const char *what, int saved_errno, GError **error)
 }
 
 static gboolean
-make_directory (const char *path, gint64 group, GError **error)
+make_directory (const char *path, GError **error)
 {
-  if (mkdir (path, MODE_OWNER) != 0)
-    return errno == EEXIST
-           || set_error (path, "can't make the run-time directory; set XDG_RUNTIME_DIR to a directory of yours", errno,
-                         error);
-  if (group >= 0 && (chown (path, (uid_t) -1, (gid_t) group) != 0 || chmod (path, MODE_GROUP) != 0))
-    return set_error (path, "can't give the run-time directory to the group", errno, error);
-  return TRUE;
+  return mkdir (path, MODE_OWNER) == 0 || errno == EEXIST
+         || set_error (path, "can't make the run-time directory; set XDG_RUNTIME_DIR to a directory of yours", errno,
+                       error);
 }
 
 /* In /tmp somebody else may have been there first. */
@@ -119,6 +117,19 @@ check_directory (const char *path, int fd, gint64 group, GError **error)
                "%s is not a directory of ours (owner %u, mode %o); set XDG_RUNTIME_DIR to a directory of yours", path,
                (guint) st.st_uid, (guint) st.st_mode & 07777);
   return FALSE;
+}
+
+/* Not only when it is made: whoever made it may have been killed before this step. */
+static gboolean
+give_directory_to_group (const char *path, int fd, gint64 group, GError **error)
+{
+  struct stat st;
+
+  if (fstat (fd, &st) != 0 || st.st_uid != geteuid ()
+      || ((gint64) st.st_gid == group && (st.st_mode & 07777) == MODE_GROUP))
+    return TRUE;
+  return (fchown (fd, (uid_t) -1, (gid_t) group) == 0 && fchmod (fd, MODE_GROUP) == 0)
+         || set_error (path, "can't give the run-time directory to the group", errno, error);
 }
 
 /* A place in the run-time directory, locked: meeting and leaving happen one at a time. */
@@ -150,7 +161,8 @@ place_key (const char *name, char key[FERRY_MEMFD_KEY_LENGTH + 1])
 }
 
 static gboolean
-place_enter (Place *place, const char *directory, const char *name, gboolean create, GError **error)
+place_enter (Place *place, const char *directory, const char *name, gint64 group, gboolean create,
+             GCancellable *cancellable, GError **error)
 {
   gint64 started = g_get_monotonic_time ();
   g_autofree char *lock_name = g_strconcat (name, LOCK_SUFFIX, NULL);
@@ -166,12 +178,17 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
                         saved_errno == ENOENT ? "no channel of that name" : "can't open the run-time directory",
                         saved_errno, error);
     }
+  if (!check_directory (directory, place->directory_fd, group, error)
+      || (create && group >= 0 && !give_directory_to_group (directory, place->directory_fd, group, error)))
+    {
+      place_leave (place);
+      return FALSE;
+    }
   place_key (name, place->key);
 
   for (;;)
     {
       struct stat here;
-      struct stat named;
 
       place->lock_fd = openat (place->directory_fd, lock_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0),
                                MODE_LOCK);
@@ -198,12 +215,15 @@ place_enter (Place *place, const char *directory, const char *name, gboolean cre
               place_leave (place);
               return FALSE;
             }
+          if (g_cancellable_set_error_if_cancelled (cancellable, error))
+            {
+              place_leave (place);
+              return FALSE;
+            }
           g_usleep (LOCK_PAUSE_US);
         }
       /* The last one to leave may have removed it meanwhile. */
-      if (fstat (place->lock_fd, &here) == 0
-          && fstatat (place->directory_fd, lock_name, &named, AT_SYMLINK_NOFOLLOW) == 0 && here.st_ino == named.st_ino
-          && here.st_dev == named.st_dev)
+      if (fstat (place->lock_fd, &here) == 0 && here.st_nlink > 0)
         {
           place->n_sockets = (guint) MIN (here.st_size, SOCKETS_MAX);
           return TRUE;
@@ -254,7 +274,8 @@ typedef enum
 } AskResult;
 
 static AskResult
-ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *control_fd, int *data_fd, int *status)
+ask (const Place *place, guint index, FerryRole role, int timeout_ms, GCancellable *cancellable, int *control_fd,
+     int *data_fd, int *status)
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   FerryMemfdRequest request = { FERRY_MEMFD_MAGIC, FERRY_MEMFD_VERSION, role, 0 };
@@ -267,7 +288,7 @@ ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *contr
   struct iovec iov = { &reply, sizeof reply };
   struct msghdr message
       = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buffer, .msg_controllen = sizeof control.buffer };
-  struct pollfd poll_fd = { .events = POLLIN };
+  struct pollfd poll_fds[] = { { .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
   struct cmsghdr *header;
   int fds[2] = { -1, -1 };
   int fd = socket (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -283,13 +304,14 @@ ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *contr
       close (fd);
       return result;
     }
-  poll_fd.fd = fd;
+  poll_fds[0].fd = fd;
+  poll_fds[1].fd = g_cancellable_get_fd (cancellable); /* -1, which poll() passes over, when there is none */
   if (send (fd, &request, sizeof request, MSG_NOSIGNAL) != (gssize) sizeof request)
     {
       if (errno == EPIPE || errno == ECONNRESET)
         result = ASK_DEAD; /* it left, or died, while we asked */
     }
-  else if (poll (&poll_fd, 1, timeout_ms) == 1)
+  else if (poll (poll_fds, G_N_ELEMENTS (poll_fds), timeout_ms) > 0 && poll_fds[0].revents != 0)
     {
       n = recvmsg (fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
       for (header = n > 0 ? CMSG_FIRSTHDR (&message) : NULL; header != NULL; header = CMSG_NXTHDR (&message, header))
@@ -313,6 +335,8 @@ ask (const Place *place, guint index, FerryRole role, int timeout_ms, int *contr
           result = ASK_REFUSED;
         }
     }
+  if (poll_fds[1].fd >= 0)
+    g_cancellable_release_fd (cancellable);
   if (result != ASK_OK)
     for (guint i = 0; i < 2; i++)
       if (fds[i] >= 0)
@@ -333,7 +357,7 @@ place_unlink (const Place *place, guint index)
 /* Asks whoever serves here. ASK_DEAD: nobody is left. Sockets of the dead are removed, except for observers, who only
  * look. */
 static AskResult
-ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, int *status)
+ask_anybody (const Place *place, FerryRole role, GCancellable *cancellable, int *control_fd, int *data_fd, int *status)
 {
   const int timeouts_ms[]
       = { ANSWER_TIMEOUT_MS, MAX (ANSWER_LONG_TIMEOUT_MS / (int) MAX (place->n_sockets, 1), ANSWER_TIMEOUT_MS) };
@@ -344,7 +368,11 @@ ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, 
       result = ASK_DEAD;
       for (guint i = 0; i < place->n_sockets && result != ASK_OK; i++)
         {
-          AskResult one = ask (place, i, role, timeouts_ms[round], control_fd, data_fd, status);
+          AskResult one;
+
+          if (g_cancellable_is_cancelled (cancellable))
+            return ASK_SILENT;
+          one = ask (place, i, role, timeouts_ms[round], cancellable, control_fd, data_fd, status);
 
           if (one == ASK_DEAD && role != FERRY_ROLE_OBSERVER)
             place_unlink (place, i);
@@ -355,14 +383,6 @@ ask_anybody (const Place *place, FerryRole role, int *control_fd, int *data_fd, 
         break;
     }
   return result;
-}
-
-static char *
-label_for (FerryMemfdTransport *self, const FerryChannelConfig *config)
-{
-  g_autofree char *base = base_directory (self, config->group);
-
-  return g_build_filename (base, config->name, NULL);
 }
 
 /* From now on joiners find us. The place is locked. */
@@ -403,7 +423,7 @@ serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int contr
           int theirs_data = -1;
           int status;
 
-          if (ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, &theirs, &theirs_data, &status) == ASK_DEAD)
+          if (ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, NULL, &theirs, &theirs_data, &status) == ASK_DEAD)
             {
               place_unlink (place, i);
               i--;
@@ -468,7 +488,7 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autofree char *base = base_directory (self, config->group);
-  g_autofree char *folder = label_for (self, config);
+  g_autofree char *folder = g_build_filename (base, config->name, NULL);
   g_autoptr (GError) local = NULL;
   Place place;
   int control_fd = -1;
@@ -477,7 +497,7 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
   AskResult result;
   gboolean ok = FALSE;
 
-  if (!place_enter (&place, base, config->name, TRUE, &local))
+  if (!place_enter (&place, base, config->name, config->group, TRUE, NULL, &local))
     {
       if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         {
@@ -485,15 +505,10 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
           return FALSE;
         }
       /* the first channel ever: make the directory */
-      if (!make_directory (base, config->group, error) || !place_enter (&place, base, config->name, TRUE, error))
+      if (!make_directory (base, error) || !place_enter (&place, base, config->name, config->group, TRUE, NULL, error))
         return FALSE;
     }
-  else if (!check_directory (base, place.directory_fd, config->group, error))
-    {
-      place_leave (&place);
-      return FALSE;
-    }
-  result = ask_anybody (&place, config->role, &control_fd, &data_fd, &status);
+  result = ask_anybody (&place, config->role, NULL, &control_fd, &data_fd, &status);
   if (result == ASK_DEAD)
     {
       if (config->group >= 0
@@ -575,6 +590,7 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
   int control_fd = -1;
   int data_fd = -1;
   int status = 0;
+  gint64 group = config->group;
   AskResult result;
   gboolean known;
   gboolean ok;
@@ -582,19 +598,16 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
   if (config->name == NULL)
     return ferry_memfd_transport_attach_given (self, error);
 
-  base = base_directory (self, config->group);
-  folder = label_for (self, config);
-  if (!place_enter (&place, base, config->name, FALSE, error))
+  if (group < 0 && config->role == FERRY_ROLE_OBSERVER)
+    group = self->group; /* of what was listed */
+  base = base_directory (self, group);
+  folder = g_build_filename (base, config->name, NULL);
+  if (!place_enter (&place, base, config->name, group, FALSE, cancellable, error))
     return FALSE;
-  if (!check_directory (base, place.directory_fd, config->group, error))
-    {
-      place_leave (&place);
-      return FALSE;
-    }
 
   /* An endpoint of this process knows them already. */
   known = ferry_memfd_service_find (folder, &control_fd, &data_fd);
-  result = known ? ASK_OK : ask_anybody (&place, config->role, &control_fd, &data_fd, &status);
+  result = known ? ASK_OK : ask_anybody (&place, config->role, cancellable, &control_fd, &data_fd, &status);
 
   switch (result)
     {
@@ -620,35 +633,27 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
       break;
     case ASK_SILENT:
     default:
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
-                   "channel '%s' exists, but no participant answers: all that could hand its memory over are stopped; "
-                   "continue or end them",
-                   config->name);
+      if (!g_cancellable_set_error_if_cancelled (cancellable, error))
+        g_set_error (
+            error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
+            "channel '%s' exists, but no participant answers: all that could hand its memory over are stopped; "
+            "continue or end them",
+            config->name);
       ok = FALSE;
       break;
     }
   if (ok && config->role != FERRY_ROLE_OBSERVER)
     {
-      ok = serve_at (self, &place, folder, control_fd, data_fd, config->group, error);
+      ok = serve_at (self, &place, folder, control_fd, data_fd, group, error);
     }
   else if (ok)
     {
       g_free (self->folder);
       self->folder = g_strdup (folder);
-      self->group = config->group;
+      self->group = group;
     }
   place_leave (&place);
   return ok;
-}
-
-static gboolean
-same_file (int a, int b)
-{
-  struct stat stat_a;
-  struct stat stat_b;
-
-  return fstat (a, &stat_a) == 0 && fstat (b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev
-         && stat_a.st_ino == stat_b.st_ino;
 }
 
 /* Removes the sockets of the dead and, when @control_fd is given, of those who serve that segment; then the place
@@ -663,9 +668,9 @@ clean_place (Place *place, const char *name, int control_fd)
       int theirs = -1;
       int data_fd = -1;
       int status = 0;
-      AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, &theirs, &data_fd, &status);
+      AskResult result = ask (place, i, FERRY_ROLE_OBSERVER, ANSWER_TIMEOUT_MS, NULL, &theirs, &data_fd, &status);
 
-      if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && same_file (theirs, control_fd)))
+      if (result == ASK_DEAD || (result == ASK_OK && control_fd >= 0 && ferry_memfd_same_file (theirs, control_fd)))
         place_unlink (place, i);
       else
         any_left = TRUE;
@@ -685,7 +690,7 @@ enter_own_place (FerryMemfdTransport *self, Place *place, char **name)
   g_autofree char *base = g_path_get_dirname (self->folder);
 
   *name = g_path_get_basename (self->folder);
-  return place_enter (place, base, *name, FALSE, NULL);
+  return place_enter (place, base, *name, self->group, FALSE, NULL, NULL);
 }
 
 static void
@@ -737,17 +742,33 @@ ferry_memfd_transport_list_names (FerrySegmentTransport *transport, GError **err
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autoptr (GStrvBuilder) names = g_strv_builder_new ();
-  g_autofree char *base = base_directory (self, -1);
-  g_autoptr (GDir) dir = g_dir_open (base, 0, NULL);
-  const char *entry;
+  g_autofree char *base = base_directory (self, self->group);
+  int fd = open (base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *dir;
+  struct dirent *entry;
 
-  while (dir != NULL && (entry = g_dir_read_name (dir)) != NULL)
-    if (g_str_has_suffix (entry, LOCK_SUFFIX))
+  if (fd < 0)
+    return g_strv_builder_end (names); /* nobody has met there */
+  if (!check_directory (base, fd, self->group, error))
+    {
+      close (fd);
+      return NULL;
+    }
+  dir = fdopendir (fd);
+  if (dir == NULL)
+    {
+      set_error (base, "can't list the run-time directory", errno, error);
+      close (fd);
+      return NULL;
+    }
+  while ((entry = readdir (dir)) != NULL)
+    if (g_str_has_suffix (entry->d_name, LOCK_SUFFIX))
       {
-        g_autofree char *name = g_strndup (entry, strlen (entry) - strlen (LOCK_SUFFIX));
+        g_autofree char *name = g_strndup (entry->d_name, strlen (entry->d_name) - strlen (LOCK_SUFFIX));
 
         g_strv_builder_add (names, name);
       }
+  closedir (dir);
   return g_strv_builder_end (names);
 }
 
@@ -756,11 +777,11 @@ static gboolean
 ferry_memfd_transport_sweep (FerrySegmentTransport *transport, const char *name, GError **error)
 {
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
-  g_autofree char *base = base_directory (self, -1);
+  g_autofree char *base = base_directory (self, self->group);
   g_autoptr (GError) local = NULL;
   Place place;
 
-  if (!place_enter (&place, base, name, FALSE, &local))
+  if (!place_enter (&place, base, name, self->group, FALSE, NULL, &local))
     {
       if (g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         return TRUE;
@@ -794,6 +815,9 @@ ferry_memfd_transport_get_property (GObject *object, guint property_id, GValue *
                                   ? self->given_data_fd
                                   : ferry_segment_transport_get_data_fd (FERRY_SEGMENT_TRANSPORT (self)));
       break;
+    case PROP_LISTING_GROUP:
+      g_value_set_int64 (value, self->group);
+      break;
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID (object, property_id, pspec);
       break;
@@ -826,6 +850,14 @@ ferry_memfd_transport_set_property (GObject *object, guint property_id, const GV
       if (self->given_data_fd != g_value_get_int (value))
         {
           self->given_data_fd = g_value_get_int (value);
+          g_object_notify_by_pspec (object, pspec);
+        }
+      break;
+    case PROP_LISTING_GROUP:
+      /* in a channel it tells whose that is */
+      if (self->folder == NULL && self->group != g_value_get_int64 (value))
+        {
+          self->group = g_value_get_int64 (value);
           g_object_notify_by_pspec (object, pspec);
         }
       break;
@@ -896,6 +928,17 @@ ferry_memfd_transport_class_init (FerryMemfdTransportClass *klass)
    */
   properties[PROP_DATA_FD] = g_param_spec_int ("data-fd", NULL, NULL, -1, G_MAXINT, -1,
                                                G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+
+  /**
+   * FerryMemfdTransport:listing-group:
+   *
+   * Whose channels are listed, probed and swept: those that are open to the group of that id, which
+   * meet in a directory of their own, or with -1 those of the user alone. Who is in a channel looks where that
+   * one meets. Which channel a sender or receiver opens is up to [property@Channel:group] alone.
+   */
+  properties[PROP_LISTING_GROUP]
+      = g_param_spec_int64 ("listing-group", NULL, NULL, -1, (gint64) G_MAXUINT32 - 1, -1,
+                            G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
 
   g_object_class_install_properties (object_class, N_PROPERTIES, properties);
 }

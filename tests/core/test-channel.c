@@ -37,7 +37,7 @@ static const struct
   { "wait-strategy", G_TYPE_ENUM, 0, 2 },  { "open-mode", G_TYPE_ENUM, 0, 2 },
   { "capacity", G_TYPE_UINT, 0, 1048576 }, { "max-bytes", G_TYPE_UINT64, 0, G_MAXUINT64 },
   { "history", G_TYPE_UINT, 0, 65536 },    { "inline-size", G_TYPE_UINT, 0, 4040 },
-  { "timestamps", G_TYPE_BOOLEAN, 0, 1 },  { "group", G_TYPE_INT64, -1, G_MAXUINT32 },
+  { "timestamps", G_TYPE_BOOLEAN, 0, 1 },  { "group", G_TYPE_INT64, -1, G_MAXUINT32 - 1 },
 };
 
 START_TEST (test_properties)

@@ -358,10 +358,10 @@ START_TEST (test_copy)
   FerryCodec *codec = make_codec ();
   g_autoptr (GError) error = NULL;
   guint8 message[19] = { NATIVE_ORDER, 0, 0, 0, 1, 0, 0, 0, 's', 0, 0, 0, 0, 0, 0, 0, 'a', 0, 0 };
-  gboolean copy = TRUE;
+  gboolean copy = FALSE;
 
   g_object_get (codec, "copy", &copy, NULL);
-  ck_assert (!copy);
+  ck_assert (copy);
 
   for (int round = 0; round < 2; round++)
     {

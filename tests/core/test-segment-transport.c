@@ -4,14 +4,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define KIB ((gsize) 1024)
 #define MIB (KIB * KIB)
+#define PAGE (4096)
 
 /* Where docs/memory-model.md says they are: magic, then major and minor version. */
 #define OFFSET_MAGIC (0)
@@ -50,6 +56,7 @@ static struct
   guint n_writable_data_maps;
   gboolean refuse_commit;
   gboolean refuse_map;
+  GHashTable *real[2]; /* by area, the numbers of the committed pages; NULL: nobody watches */
 } world = { .control_fd = -1, .data_fd = -1 };
 
 G_DEFINE_FINAL_TYPE (TestTransport, test_transport, FERRY_TYPE_SEGMENT_TRANSPORT)
@@ -120,6 +127,30 @@ test_transport_left (FerrySegmentTransport *self)
   world.n_left++;
 }
 
+/* Reading a hole through a mapping makes it a page too, so this tells whether anybody has touched one. */
+static void
+assert_only_real_pages_touched (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size)
+{
+  int fd = area == FERRY_SEGMENT_AREA_CONTROL ? ferry_segment_transport_get_control_fd (self)
+                                              : ferry_segment_transport_get_data_fd (self);
+  off_t end = (off_t) (offset + size);
+
+  for (off_t at = lseek (fd, (off_t) offset, SEEK_DATA); at >= 0 && at < end; at = lseek (fd, at, SEEK_DATA))
+    for (off_t hole = lseek (fd, at, SEEK_HOLE); at < MIN (hole, end); at += PAGE)
+      ck_assert_msg (g_hash_table_contains (world.real[area], GSIZE_TO_POINTER ((gsize) at / PAGE)),
+                     "page %" G_GUINT64_FORMAT " of area %d was touched before it was committed", (guint64) at / PAGE,
+                     area);
+}
+
+static gboolean
+lies_within (gpointer key, gpointer value, gpointer data)
+{
+  const guint64 *range = data;
+  guint64 offset = (guint64) GPOINTER_TO_SIZE (key) * PAGE;
+
+  return offset >= range[0] && offset < range[1];
+}
+
 static gboolean
 test_transport_commit_pages (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
                              GError **error)
@@ -134,6 +165,12 @@ test_transport_commit_pages (FerrySegmentTransport *self, FerrySegmentArea area,
       world.n_commits++;
       world.bytes_committed += size;
     }
+  if (world.real[area] != NULL)
+    {
+      assert_only_real_pages_touched (self, area, offset, size);
+      for (guint64 page = offset / PAGE; page <= (offset + size - 1) / PAGE; page++)
+        g_hash_table_add (world.real[area], GSIZE_TO_POINTER ((gsize) page));
+    }
   return parent_class->commit_pages (self, area, offset, size, error);
 }
 
@@ -141,6 +178,8 @@ static gboolean
 test_transport_decommit_pages (FerrySegmentTransport *self, FerrySegmentArea area, guint64 offset, guint64 size,
                                GError **error)
 {
+  if (world.real[area] != NULL)
+    g_hash_table_foreach_remove (world.real[area], lies_within, (guint64[]){ offset, offset + size });
   world.n_decommits++;
   world.bytes_committed -= size;
   return parent_class->decommit_pages (self, area, offset, size, error);
@@ -289,6 +328,61 @@ START_TEST (test_subclass_refuses)
   channel_test_close (sender);
   channel_test_close (receiver);
   ck_assert_uint_eq (world.n_maps, world.n_unmaps);
+}
+END_TEST
+
+/* A full tmpfs must be an error of a call and never SIGBUS: so nobody, whatever he does, touches a page that was not
+ * committed before. */
+START_TEST (test_subclass_touches_real_pages_only)
+{
+  FerryMode mode = _i == 0 ? FERRY_MODE_WORK_QUEUE : FERRY_MODE_BROADCAST;
+  FerryChannel *sender;
+  FerryChannel *observer;
+  FerryChannel *receivers[40]; /* the records of 16 participants are a page */
+  FerrySegmentTransport *transport;
+  g_autoptr (GPtrArray) participants = NULL;
+  guint n_sent = 0;
+
+  for (guint i = 0; i < 2; i++)
+    world.real[i] = g_hash_table_new (NULL, NULL);
+  sender = open_own (FERRY_ROLE_SENDER, mode, 0);
+  transport = FERRY_SEGMENT_TRANSPORT (ferry_channel_get_transport_object (sender));
+  for (guint i = 0; i < G_N_ELEMENTS (receivers); i++)
+    receivers[i] = open_own (FERRY_ROLE_RECEIVER, mode, 0);
+  observer = open_own (FERRY_ROLE_OBSERVER, mode, 0);
+
+  /* the descriptors of 64 blocks of a class are a page */
+  for (; n_sent < 150; n_sent++)
+    channel_test_send (sender, n_sent, 300 + n_sent);
+  for (gsize size = 5000; size <= 9 * MIB; size = size * 3 / 2)
+    channel_test_send (sender, n_sent++, size);
+  channel_test_verify (sender);
+  for (guint i = 0; i < n_sent; i++)
+    for (guint r = 0; r < (mode == FERRY_MODE_BROADCAST ? G_N_ELEMENTS (receivers) : 1); r++)
+      {
+        g_autoptr (FerryBuffer) buffer = channel_test_take (receivers[mode == FERRY_MODE_BROADCAST ? r : i % 40]);
+        gsize size;
+        const guint8 *data = ferry_buffer_get_data (buffer, &size);
+
+        /* one of the forty looks at every byte; with a sanitizer that takes long enough */
+        ck_assert (r > 0 || channel_test_is_filled (data, size, i));
+      }
+  participants = ferry_channel_list_participants (observer, NULL);
+  ck_assert_uint_eq (participants->len, 1 + G_N_ELEMENTS (receivers));
+  channel_test_assert_statistic (observer, in_flight, 0);
+  ck_assert_uint_gt (ferry_channel_trim (sender), 0);
+  channel_test_send (sender, 0, 3 * MIB);
+  channel_test_expect (receivers[1], 0, 3 * MIB);
+  channel_test_verify (sender);
+  for (guint area = 0; area < 2; area++)
+    assert_only_real_pages_touched (transport, (FerrySegmentArea) area, 0, G_MAXINT64);
+  channel_test_close (observer);
+  for (guint i = 0; i < G_N_ELEMENTS (receivers); i++)
+    channel_test_close (receivers[i]);
+  assert_only_real_pages_touched (transport, FERRY_SEGMENT_AREA_CONTROL, 0, G_MAXINT64);
+  channel_test_close (sender);
+  for (guint i = 0; i < 2; i++)
+    g_clear_pointer (&world.real[i], g_hash_table_unref);
 }
 END_TEST
 
@@ -836,6 +930,96 @@ START_TEST (test_group)
 }
 END_TEST
 
+#define LEFTOVER_GROUP 12346
+
+static const struct
+{
+  uid_t uid;
+  gid_t gid;
+  mode_t mode;
+} bad_directories[] = {
+  { NOBODY, LEFTOVER_GROUP, 02777 }, /* where anybody may put things */
+  { NOBODY, NOBODY, 02770 },         /* another group's */
+  { NOBODY, NOBODY, 0700 },          /* somebody's own */
+};
+
+/* What the dead left of a group's channel is found by its members, and only where the directory can be trusted. */
+START_TEST (test_group_leftovers)
+{
+  g_autofree char *folder = g_strdup_printf ("/tmp/ferry-1.0-group-%d", LEFTOVER_GROUP);
+  g_autofree char *lock = g_strconcat (folder, "/left.lock", NULL);
+  FerryTransport *transport;
+  g_autoptr (GError) error = NULL;
+  gboolean alive = TRUE;
+  g_auto (GStrv) names = NULL;
+
+  if (geteuid () != 0)
+    {
+      g_printerr ("skipped: only root can give a directory to any group\n");
+      return;
+    }
+  transport = ferry_registry_create_transport (ferry_registry_get_default (), "memfd", &error);
+  ferry_assert_no_error (error);
+  g_object_set (transport, "listing-group", (gint64) LEFTOVER_GROUP, NULL);
+
+  /* nobody has met there */
+  names = ferry_transport_list_channels (transport, &error);
+  ferry_assert_no_error (error);
+  ck_assert_ptr_null (names[0]);
+  g_clear_pointer (&names, g_strfreev);
+
+  ck_assert_int_eq (mkdir (folder, 0770), 0);
+  ck_assert (g_file_set_contents (lock, "", 0, NULL));
+  for (guint i = 0; i < G_N_ELEMENTS (bad_directories); i++)
+    {
+      ck_assert_int_eq (chown (folder, bad_directories[i].uid, bad_directories[i].gid), 0);
+      ck_assert_int_eq (chmod (folder, bad_directories[i].mode), 0);
+      ck_assert_ptr_null (ferry_transport_list_channels (transport, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+      ferry_assert_contains (error->message, folder);
+      g_clear_error (&error);
+      ck_assert (!ferry_transport_probe_channel (transport, "left", &alive, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+      g_clear_error (&error);
+      ck_assert (!ferry_transport_sweep_channel (transport, "left", &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_PERMISSION);
+      g_clear_error (&error);
+      ck_assert (g_file_test (lock, G_FILE_TEST_EXISTS));
+    }
+
+  ck_assert_int_eq (chown (folder, NOBODY, LEFTOVER_GROUP), 0);
+  ck_assert_int_eq (chmod (folder, 02770), 0);
+  names = ferry_transport_list_channels (transport, &error);
+  ferry_assert_no_error (error);
+  ck_assert_str_eq (names[0], "left");
+  ck_assert_ptr_null (names[1]);
+  ck_assert (ferry_transport_probe_channel (transport, "left", &alive, &error));
+  ferry_assert_no_error (error);
+  ck_assert (!alive);
+  ck_assert (ferry_transport_sweep_channel (transport, "left", &error));
+  ferry_assert_no_error (error);
+  ck_assert (!g_file_test (lock, G_FILE_TEST_EXISTS));
+  ferry_assert_last_unref (transport);
+
+  /* Whoever made the directory was killed before it was the group's. */
+  ck_assert_int_eq (chown (folder, 0, 0), 0);
+  ck_assert_int_eq (chmod (folder, 0700), 0);
+  {
+    struct stat st;
+    FerryChannel *sender;
+
+    channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_NAME);
+    sender = channel_test_open (&test, FERRY_ROLE_SENDER, "group=" G_STRINGIFY (LEFTOVER_GROUP));
+    ck_assert_int_eq (stat (folder, &st), 0);
+    ck_assert_int_eq (st.st_gid, LEFTOVER_GROUP);
+    ck_assert_int_eq (st.st_mode & 07777, 02770);
+    channel_test_close (sender);
+    channel_test_end (&test);
+  }
+  ck_assert_int_eq (rmdir (folder), 0);
+}
+END_TEST
+
 /* ---- descriptors handed over ---- */
 
 static FerryChannel *
@@ -972,6 +1156,186 @@ program_receives (int argc, char **argv)
     }
 }
 
+/* ---- a lock that somebody keeps ---- */
+
+static void
+child_dies_open (ChannelTest *self, gpointer data)
+{
+  FerryChannel *sender = channel_test_open (self, FERRY_ROLE_SENDER, NULL);
+
+  channel_test_send (sender, 0, 100000);
+  channel_test_gate_open (data);
+  g_usleep (20 * G_USEC_PER_SEC);
+}
+
+#define CANCEL_AFTER (100 * 1000) /* microseconds */
+
+static gpointer
+cancel_later (gpointer cancellable)
+{
+  g_usleep (CANCEL_AFTER);
+  g_cancellable_cancel (cancellable);
+  return NULL;
+}
+
+static void
+assert_open_is_cancelled (ChannelTest *self, FerryRole role, const char *properties)
+{
+  g_autoptr (GCancellable) cancellable = g_cancellable_new ();
+  g_autoptr (GError) error = NULL;
+  FerryChannel *channel = channel_test_make (self, role, properties);
+  GThread *thread = g_thread_new ("cancel", cancel_later, cancellable);
+  gint64 began = g_get_monotonic_time ();
+
+  ck_assert (!ferry_channel_open (channel, cancellable, &error));
+  ferry_assert_error (error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  ck_assert_int_ge (g_get_monotonic_time () - began, CANCEL_AFTER / 2);
+  ck_assert_int_lt (g_get_monotonic_time () - began, 2 * G_USEC_PER_SEC);
+  g_thread_join (thread);
+  ferry_assert_last_unref (channel);
+}
+
+/* As when its holder is stopped, or sits in a debugger. */
+START_TEST (test_open_cancelled_at_the_lock)
+{
+  g_autofree char *control = NULL;
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  int control_fd;
+  int fd;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  control_fd
+      = ferry_segment_transport_get_control_fd (FERRY_SEGMENT_TRANSPORT (ferry_channel_get_transport_object (sender)));
+  control = g_strdup_printf ("/proc/self/fd/%d", control_fd);
+  fd = open (control, O_RDWR | O_CLOEXEC);
+  ck_assert_int_ge (fd, 0);
+  ck_assert_int_eq (flock (fd, LOCK_EX), 0);
+  assert_open_is_cancelled (&test, FERRY_ROLE_RECEIVER, NULL);
+  assert_open_is_cancelled (&test, FERRY_ROLE_SENDER, "open-mode=create");
+  channel_test_send (sender, 0, 10);
+  close (fd);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  channel_test_expect (receiver, 0, 10);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* The only one that could hand the memory over is stopped. */
+START_TEST (test_open_cancelled_while_asking)
+{
+  ChannelTestGate gate;
+  FerryChannel *receiver;
+  pid_t pid;
+  int status;
+
+  channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_NAME);
+  channel_test_gate_init (&gate);
+  pid = channel_test_fork (child_dies_open, &test, &gate);
+  channel_test_gate_wait (&gate);
+  ck_assert_int_eq (kill (pid, SIGSTOP), 0);
+  /* kill() returns before each thread has stopped */
+  ck_assert_int_eq (waitpid (pid, &status, WUNTRACED), pid);
+  ck_assert (WIFSTOPPED (status));
+  assert_open_is_cancelled (&test, FERRY_ROLE_RECEIVER, NULL);
+  ck_assert_int_eq (kill (pid, SIGCONT), 0);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  channel_test_expect (receiver, 0, 100000);
+  channel_test_kill_child (pid);
+  channel_test_close (receiver);
+  channel_test_gate_clear (&gate);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* ---- another network namespace ---- */
+
+/* The timer of the descriptor, see section 6 of docs/memory-model.md, and what a busy machine adds. Microseconds. */
+#define POLL_AT_LATEST ((500 + 400) * 1000)
+/* Sooner than the longest sleep between two looks. */
+#define WOKEN_AT_LATEST (150 * 1000)
+#define ROUNDS (5)
+#define NO_NAMESPACE (77)
+
+typedef struct
+{
+  ChannelTestGate gates[ROUNDS + 1];
+} Elsewhere;
+
+static void
+child_sends_from_elsewhere (ChannelTest *self, gpointer data)
+{
+  Elsewhere *elsewhere = data;
+  FerryChannel *sender;
+
+  if (unshare (CLONE_NEWNET) != 0)
+    _exit (NO_NAMESPACE);
+  sender = channel_test_open (self, FERRY_ROLE_SENDER, NULL);
+  for (guint i = 0; i <= ROUNDS; i++)
+    {
+      channel_test_gate_wait (&elsewhere->gates[i]);
+      g_usleep (10 * 1000);
+      channel_test_send (sender, i, 10);
+    }
+  ck_assert (ferry_channel_flush (sender, 10 * G_USEC_PER_SEC, NULL, NULL));
+  channel_test_close (sender);
+}
+
+/* As in a container: blocking calls are woken as ever, and a poll is late but never stuck. */
+START_TEST (test_other_network_namespace)
+{
+  Elsewhere elsewhere;
+  FerryChannel *receiver;
+  struct pollfd poll_fd = { .events = POLLIN };
+  gint64 soonest = G_MAXINT64;
+  gint64 began;
+  pid_t pid;
+  int status;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  for (guint i = 0; i <= ROUNDS; i++)
+    channel_test_gate_init (&elsewhere.gates[i]);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, "wait-strategy=sleep");
+  pid = channel_test_fork (child_sends_from_elsewhere, &test, &elsewhere);
+  for (guint i = 0; i < ROUNDS; i++)
+    {
+      channel_test_gate_open (&elsewhere.gates[i]);
+      began = g_get_monotonic_time ();
+      if (!ferry_channel_wait (receiver, G_IO_IN, 2 * G_USEC_PER_SEC, NULL, NULL))
+        {
+          ck_assert_int_eq (waitpid (pid, &status, 0), pid);
+          ck_assert (WIFEXITED (status) && WEXITSTATUS (status) == NO_NAMESPACE);
+          g_printerr ("skipped: may not make a network namespace\n");
+          goto out;
+        }
+      soonest = MIN (soonest, g_get_monotonic_time () - began);
+      channel_test_expect (receiver, i, 10);
+    }
+  ck_assert_int_lt (soonest, WOKEN_AT_LATEST);
+
+  poll_fd.fd = ferry_channel_get_fd (receiver, NULL);
+  ck_assert_int_ge (poll_fd.fd, 0);
+  ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN), 0);
+  channel_test_gate_open (&elsewhere.gates[ROUNDS]);
+  began = g_get_monotonic_time ();
+  ck_assert_int_eq (poll (&poll_fd, 1, 5000), 1);
+  ck_assert_int_lt (g_get_monotonic_time () - began, POLL_AT_LATEST);
+  ck_assert_uint_eq (ferry_channel_check (receiver, G_IO_IN), G_IO_IN);
+  channel_test_expect (receiver, ROUNDS, 10);
+  channel_test_wait_child (pid);
+
+out:
+  for (guint i = 0; i <= ROUNDS; i++)
+    channel_test_gate_clear (&elsewhere.gates[i]);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
 /* ---- looking without joining ---- */
 
 START_TEST (test_probe_and_sweep)
@@ -1004,16 +1368,6 @@ START_TEST (test_probe_and_sweep)
   channel_test_end (&test);
 }
 END_TEST
-
-static void
-child_dies_open (ChannelTest *self, gpointer data)
-{
-  FerryChannel *sender = channel_test_open (self, FERRY_ROLE_SENDER, NULL);
-
-  channel_test_send (sender, 0, 100000);
-  channel_test_gate_open (data);
-  g_usleep (20 * G_USEC_PER_SEC);
-}
 
 START_TEST (test_sweep_what_died)
 {
@@ -1052,12 +1406,24 @@ add (Suite *suite)
     test_other_version, test_garbage, test_truncated, test_scribbled_header, test_no_regular_file, NULL,
   };
   const TTest *const space[] = { test_full_tmpfs, test_tiny_tmpfs, NULL };
-  const TTest *const places[] = { test_anonymous_posix_shm, test_empty_directory, test_bad_directory, NULL };
+  const TTest *const places[] = { test_anonymous_posix_shm,
+                                  test_empty_directory,
+                                  test_bad_directory,
+                                  test_group_leftovers,
+                                  test_open_cancelled_while_asking,
+                                  NULL };
   const TTest *const descriptors[] = { test_bad_descriptors, test_seals, test_inherited_through_exec, NULL };
-  const TTest *const users[] = { test_other_user, test_group, test_probe_and_sweep, test_sweep_what_died, NULL };
+  const TTest *const users[] = { test_other_user,
+                                 test_group,
+                                 test_open_cancelled_at_the_lock,
+                                 test_other_network_namespace,
+                                 test_probe_and_sweep,
+                                 test_sweep_what_died,
+                                 NULL };
   TCase *tcase;
 
-  ferry_test_add_case (suite, "subclass", 20, subclass);
+  tcase = ferry_test_add_case (suite, "subclass", 20, subclass);
+  tcase_add_loop_test (tcase, test_subclass_touches_real_pages_only, 0, 2);
   tcase = ferry_test_add_case (suite, "leftovers", 30, shm);
   tcase_add_checked_fixture (tcase, set_up_shm, tear_down_shm);
   ferry_test_add_case (suite, "space", 20, space);

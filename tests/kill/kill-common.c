@@ -460,3 +460,91 @@ kill_end (KillLedger *ledger, const KillChannel *channel, const pid_t *pids, gui
   if (n_names > 0)
     g_string_append_printf (trouble, "; names are left:%s", names->str);
 }
+
+/* Survivors that kill_end() has not seen off. */
+void
+kill_abandon (const pid_t *pids)
+{
+  for (guint i = 0; i < KILL_SURVIVORS_MAX; i++)
+    if (pids[i] > 0)
+      kill (pids[i], SIGKILL);
+}
+
+/* ---- cases ---- */
+
+typedef struct
+{
+  const KillCases *cases;
+  guint index;
+  guint place;
+} Job;
+
+static gconstpointer
+get_case (const KillCases *cases, guint index)
+{
+  return (const guint8 *) cases->cases + index * cases->case_size;
+}
+
+static gpointer
+get_result (const KillCases *cases, guint index)
+{
+  return (guint8 *) cases->results + index * cases->result_size;
+}
+
+static int
+case_cb (gpointer data)
+{
+  Job *job = data;
+
+  job->cases->run (get_case (job->cases, job->index), job->place, get_result (job->cases, job->index));
+  return EXIT_SUCCESS;
+}
+
+void
+kill_run_cases (const KillCases *cases)
+{
+  g_autofree pid_t *pids = g_new0 (pid_t, cases->at_once);
+  g_autofree guint *which = g_new0 (guint, cases->at_once);
+  g_autofree gint64 *started = g_new0 (gint64, cases->at_once);
+  guint next = 0;
+  guint n_running = 0;
+
+  while (next < cases->n_cases || n_running > 0)
+    {
+      for (guint i = 0; i < cases->at_once; i++)
+        {
+          char *trouble;
+          int status;
+
+          if (pids[i] == 0 && next < cases->n_cases)
+            {
+              Job job = { cases, next, i };
+
+              which[i] = next++;
+              started[i] = g_get_monotonic_time ();
+              pids[i] = ferry_peers_fork (case_cb, &job);
+              n_running++;
+            }
+          if (pids[i] == 0)
+            continue;
+          trouble = get_result (cases, which[i]);
+          if (waitpid (pids[i], &status, WNOHANG) == 0)
+            {
+              if (g_get_monotonic_time () - started[i] < cases->timeout)
+                continue;
+              kill (pids[i], SIGKILL);
+              waitpid (pids[i], &status, 0);
+              g_strlcpy (trouble, "; it hung", KILL_TROUBLE_MAX);
+            }
+          else if (!ferry_peers_ended_well (status))
+            {
+              g_snprintf (trouble, KILL_TROUBLE_MAX, "; its process: %s", ferry_peers_tell_end (status));
+            }
+          if (cases->ended != NULL)
+            cases->ended (which[i], get_case (cases, which[i]), get_result (cases, which[i]), cases->data);
+          pids[i] = 0;
+          n_running--;
+        }
+      g_usleep (1000);
+    }
+}

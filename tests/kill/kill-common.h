@@ -87,5 +87,26 @@ gboolean kill_start (KillLedger *ledger, const KillChannel *channel, pid_t *pids
 gint64 kill_check_prompt (KillLedger *ledger, const KillChannel *channel, GString *trouble);
 void kill_end (KillLedger *ledger, const KillChannel *channel, const pid_t *pids, guint n_may_be_lost,
                GString *trouble);
+void kill_abandon (const pid_t *pids);
+
+/* Cases, each in a process of its own, several at a time. */
+#define KILL_TROUBLE_MAX (1500)
+
+typedef struct
+{
+  guint n_cases;
+  gconstpointer cases;
+  gsize case_size;
+  gpointer results; /* in shared memory; each begins with KILL_TROUBLE_MAX characters that say what went wrong */
+  gsize result_size;
+  guint at_once;
+  gint64 timeout; /* of one, microseconds */
+  /* In the process of the case. The place is below at_once, and nobody else's while the case runs. */
+  void (*run) (gconstpointer test, guint place, gpointer result);
+  void (*ended) (guint index, gconstpointer test, gconstpointer result, gpointer data); /* in the caller; or NULL */
+  gpointer data;                                                                        /* of @ended */
+} KillCases;
+
+void kill_run_cases (const KillCases *cases);
 
 G_END_DECLS

@@ -16,6 +16,8 @@
 #define AT_ONCE (4)
 #define SYSCALLS_MAX (5000)
 #define VICTIM_TIMEOUT (20 * FERRY_PEERS_S)
+/* Thousands of kills, each with a channel that is opened after it. */
+#define CASE_TIMEOUT (150 * FERRY_PEERS_S)
 
 static const char *const transports[] = { "posix-shm", "memfd" };
 
@@ -29,10 +31,10 @@ typedef struct
 
 typedef struct
 {
+  char trouble[KILL_TROUBLE_MAX];
   guint n_syscalls; /* a whole run of the victim */
   guint n_kills;
   gboolean no_ptrace;
-  char trouble[1500];
 } Result;
 
 typedef struct
@@ -144,13 +146,11 @@ next_cb (gpointer data)
   return EXIT_FAILURE;
 }
 
-static int
-case_cb (gpointer data)
+static void
+run_case (gconstpointer data, guint place, gpointer result_data)
 {
-  gpointer *arguments = data;
-  const Case *test = arguments[0];
-  Result *result = arguments[1];
-  guint number = GPOINTER_TO_UINT (arguments[2]);
+  const Case *test = data;
+  Result *result = result_data;
   g_autoptr (GString) trouble = g_string_new (NULL);
   g_autoptr (GString) names = g_string_new (NULL);
   pid_t pids[KILL_SURVIVORS_MAX] = { 0 };
@@ -164,8 +164,8 @@ case_cb (gpointer data)
   Context context = { test, &channel, ledger, kill_new_key (ledger) };
   int status;
 
-  ferry_peers_enter (number);
-  g_snprintf (channel.name, sizeof channel.name, "open-%u", number);
+  ferry_peers_enter (place);
+  g_snprintf (channel.name, sizeof channel.name, "open-%u", place);
   if (!test->alone && !kill_start (ledger, &channel, pids, trouble))
     goto out;
 
@@ -209,61 +209,48 @@ case_cb (gpointer data)
     kill_end (ledger, &channel, pids, test->receives && test->mode == FERRY_MODE_WORK_QUEUE ? G_MAXUINT : 0, trouble);
 
 out:
-  for (guint i = 0; i < KILL_SURVIVORS_MAX; i++)
-    if (pids[i] > 0)
-      kill (pids[i], SIGKILL);
+  kill_abandon (pids);
   g_strlcpy (result->trouble, trouble->str, sizeof result->trouble);
-  return EXIT_SUCCESS;
+}
+
+static void
+ended_cb (guint index, gconstpointer case_data, gconstpointer result_data, gpointer n_kills)
+{
+  const Case *test = case_data;
+  const Result *result = result_data;
+
+  if (result->no_ptrace)
+    {
+      ferry_peers_report (TRUE, "may not trace # SKIP");
+      return;
+    }
+  *(guint *) n_kills += result->n_kills;
+  ferry_peers_report (result->trouble[0] == '\0' && result->n_kills > 0,
+                      "%s, %s, %s %s: %u kills at %u stops at system calls%s", transports[test->transport],
+                      test->mode == FERRY_MODE_BROADCAST ? "broadcast" : "work queue",
+                      test->alone ? "alone," : "among others,", test->receives ? "receiver" : "sender", result->n_kills,
+                      result->n_syscalls, result->trouble);
 }
 
 int
 main (int argc, char **argv)
 {
   Case cases[16];
-  pid_t pids[G_N_ELEMENTS (cases)] = { 0 };
-  Result *results;
-  guint n_running = 0;
-  guint next = 0;
   guint n_kills = 0;
 
   ferry_peers_setup (argc, argv);
-  results = ferry_peers_share (sizeof (Result) * G_N_ELEMENTS (cases), NULL);
-  while (next < G_N_ELEMENTS (cases) || n_running > 0)
-    {
-      if (next < G_N_ELEMENTS (cases) && n_running < AT_ONCE)
-        {
-          gpointer arguments[] = { &cases[next], &results[next], GUINT_TO_POINTER (next) };
-
-          cases[next] = (Case){ next & 1, next >> 1 & 1 ? FERRY_MODE_BROADCAST : FERRY_MODE_WORK_QUEUE, next >> 2 & 1,
-                                next >> 3 & 1 };
-          pids[next] = ferry_peers_fork (case_cb, arguments);
-          next++;
-          n_running++;
-          continue;
-        }
-      for (guint i = 0; i < next; i++)
-        {
-          const Case *test = &cases[i];
-          int status;
-
-          if (pids[i] == 0 || waitpid (pids[i], &status, WNOHANG) == 0)
-            continue;
-          pids[i] = 0;
-          n_running--;
-          if (results[i].no_ptrace)
-            {
-              ferry_peers_report (TRUE, "may not trace # SKIP");
-              continue;
-            }
-          n_kills += results[i].n_kills;
-          ferry_peers_report (
-              ferry_peers_ended_well (status) && results[i].trouble[0] == '\0' && results[i].n_kills > 0,
-              "%s, %s, %s %s: %u kills at %u stops at system calls%s", transports[test->transport],
-              test->mode == FERRY_MODE_BROADCAST ? "broadcast" : "work queue", test->alone ? "alone," : "among others,",
-              test->receives ? "receiver" : "sender", results[i].n_kills, results[i].n_syscalls, results[i].trouble);
-        }
-      g_usleep (1000);
-    }
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++)
+    cases[i] = (Case){ i & 1, i >> 1 & 1 ? FERRY_MODE_BROADCAST : FERRY_MODE_WORK_QUEUE, i >> 2 & 1, i >> 3 & 1 };
+  kill_run_cases (&(KillCases){ .n_cases = G_N_ELEMENTS (cases),
+                                .cases = cases,
+                                .case_size = sizeof (Case),
+                                .results = ferry_peers_share (sizeof (Result) * G_N_ELEMENTS (cases), NULL),
+                                .result_size = sizeof (Result),
+                                .at_once = AT_ONCE,
+                                .timeout = CASE_TIMEOUT * (ferry_peers_is_sanitized () ? 8 : 1),
+                                .run = run_case,
+                                .ended = ended_cb,
+                                .data = &n_kills });
   ferry_peers_note ("%u kills", n_kills);
   return ferry_peers_finish ();
 }

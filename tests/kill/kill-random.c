@@ -22,10 +22,10 @@
 
 typedef struct
 {
+  char trouble[KILL_TROUBLE_MAX];
   guint n_kills;
   guint n_repairers; /* of them those that were sent to repair */
   gint64 slowest;
-  char trouble[1500];
 } Result;
 
 typedef struct
@@ -132,8 +132,9 @@ kill_one (pid_t pid, Result *result, GString *trouble)
 }
 
 static void
-run_channel (guint number, guint64 seed, Result *result)
+run_channel (gconstpointer seed, guint number, gpointer result_data)
 {
+  Result *result = result_data;
   FerryRandom random;
   KillChannel channel = { .overflow = FERRY_OVERFLOW_BLOCK, .n_senders = 2, .n_receivers = 2, .pace = 300 };
   KillLedger *ledger = kill_ledger_new ();
@@ -143,14 +144,14 @@ run_channel (guint number, guint64 seed, Result *result)
   guint n_may_be_lost = 0;
   Victim first;
 
-  ferry_random_init (&random, seed);
+  ferry_random_init (&random, *(const guint64 *) seed);
   channel.transport = ferry_random_below (&random, 2) ? "memfd" : "posix-shm";
   channel.mode = ferry_random_below (&random, 2) ? FERRY_MODE_BROADCAST : FERRY_MODE_WORK_QUEUE;
   channel.capacity = 1 + ferry_random_below (&random, 12);
   channel.max_bytes = ferry_random_below (&random, 3) == 0 ? 4 << 20 : 0;
   if (channel.mode == FERRY_MODE_BROADCAST)
     channel.history = ferry_random_below (&random, 3) * 2;
-  ferry_peers_enter (number % AT_ONCE);
+  ferry_peers_enter (number);
   g_snprintf (channel.name, sizeof channel.name, "random-%u", number);
 
   first = (Victim){ ledger, &channel, 0 };
@@ -203,86 +204,53 @@ run_channel (guint number, guint64 seed, Result *result)
     g_string_append_printf (trouble, " (%s, %s, capacity %u, history %u, max-bytes %" G_GUINT64_FORMAT ")",
                             channel.transport, channel.mode == FERRY_MODE_BROADCAST ? "broadcast" : "work queue",
                             channel.capacity, channel.history, channel.max_bytes);
-  for (guint i = 0; i < KILL_SURVIVORS_MAX; i++)
-    if (pids[i] > 0)
-      kill (pids[i], SIGKILL);
+  kill_abandon (pids);
   g_strlcpy (result->trouble, trouble->str, sizeof result->trouble);
 }
 
 typedef struct
 {
-  guint number;
-  guint64 seed;
-  Result *result;
-} Job;
+  guint n_kills;
+  guint n_repairers;
+  gint64 slowest;
+} Sum;
 
-static int
-channel_cb (gpointer data)
+static void
+ended_cb (guint index, gconstpointer seed, gconstpointer result_data, gpointer data)
 {
-  Job *job = data;
+  const Result *result = result_data;
+  Sum *sum = data;
 
-  run_channel (job->number, job->seed, job->result);
-  return EXIT_SUCCESS;
+  ferry_peers_report (result->trouble[0] == '\0', "channel %u: %u kills, slowest reaction %.1f ms%s", index,
+                      result->n_kills, (double) result->slowest / 1000, result->trouble);
+  sum->n_kills += result->n_kills;
+  sum->n_repairers += result->n_repairers;
+  sum->slowest = MAX (sum->slowest, result->slowest);
 }
 
 int
 main (int argc, char **argv)
 {
   guint n_channels = (ferry_peers_is_thorough () ? KILLS_THOROUGH : KILLS_DEFAULT) / KILLS_A_CHANNEL;
-  pid_t pids[AT_ONCE] = { 0 };
-  gint64 started[AT_ONCE];
-  guint which[AT_ONCE];
-  guint next = 0;
-  guint n_running = 0;
-  guint n_kills = 0;
-  guint n_repairers = 0;
-  gint64 slowest = 0;
+  g_autofree guint64 *seeds = g_new (guint64, n_channels);
+  Sum sum = { 0 };
   FerryRandom random;
-  Result *results;
 
   ferry_peers_setup (argc, argv);
   ferry_random_init (&random, ferry_peers_seed ());
-  results = ferry_peers_share (sizeof (Result) * n_channels, NULL);
-  while (next < n_channels || n_running > 0)
-    {
-      for (guint i = 0; i < AT_ONCE; i++)
-        {
-          int status;
-          Result *result;
-
-          if (pids[i] == 0 && next < n_channels)
-            {
-              Job job = { i, ferry_random_next (&random), &results[next] };
-
-              which[i] = next++;
-              started[i] = g_get_monotonic_time ();
-              pids[i] = ferry_peers_fork (channel_cb, &job);
-              n_running++;
-            }
-          if (pids[i] == 0)
-            continue;
-          result = &results[which[i]];
-          if (waitpid (pids[i], &status, WNOHANG) == 0)
-            {
-              if (g_get_monotonic_time () - started[i] < CHANNEL_TIMEOUT)
-                continue;
-              kill (pids[i], SIGKILL);
-              waitpid (pids[i], &status, 0);
-              g_strlcpy (result->trouble, "; the channel hung", sizeof result->trouble);
-            }
-          else if (!ferry_peers_ended_well (status))
-            g_snprintf (result->trouble, sizeof result->trouble, "; %s", ferry_peers_tell_end (status));
-          ferry_peers_report (result->trouble[0] == '\0', "channel %u: %u kills, slowest reaction %.1f ms%s", which[i],
-                              result->n_kills, (double) result->slowest / 1000, result->trouble);
-          n_kills += result->n_kills;
-          n_repairers += result->n_repairers;
-          slowest = MAX (slowest, result->slowest);
-          pids[i] = 0;
-          n_running--;
-        }
-      g_usleep (1000);
-    }
-  ferry_peers_note ("%u kills, %u of them of participants that had come to repair; slowest reaction %.1f ms", n_kills,
-                    n_repairers, (double) slowest / 1000);
+  for (guint i = 0; i < n_channels; i++)
+    seeds[i] = ferry_random_next (&random);
+  kill_run_cases (&(KillCases){ .n_cases = n_channels,
+                                .cases = seeds,
+                                .case_size = sizeof *seeds,
+                                .results = ferry_peers_share (sizeof (Result) * n_channels, NULL),
+                                .result_size = sizeof (Result),
+                                .at_once = AT_ONCE,
+                                .timeout = CHANNEL_TIMEOUT,
+                                .run = run_channel,
+                                .ended = ended_cb,
+                                .data = &sum });
+  ferry_peers_note ("%u kills, %u of them of participants that had come to repair; slowest reaction %.1f ms",
+                    sum.n_kills, sum.n_repairers, (double) sum.slowest / 1000);
   return ferry_peers_finish ();
 }

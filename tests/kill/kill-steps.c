@@ -50,10 +50,10 @@ typedef struct
 
 typedef struct
 {
+  char trouble[KILL_TROUBLE_MAX];
   gboolean reached;
   gint64 prompt;
   guint counts[STEPS_MAX]; /* of a look */
-  char trouble[1500];
 } Result;
 
 static const char *steps[STEPS_MAX];
@@ -308,8 +308,10 @@ may_be_lost (const Case *test, gboolean killed)
 }
 
 static void
-run_case (const Case *test, guint number, Result *result)
+run_case (gconstpointer data, guint number, gpointer result_data)
 {
+  const Case *test = data;
+  Result *result = result_data;
   KillChannel channel = { .transport = transports[test->transport],
                           .mode = test->mode,
                           .overflow = FERRY_OVERFLOW_BLOCK,
@@ -368,72 +370,22 @@ run_case (const Case *test, guint number, Result *result)
   kill_end (ledger, &channel, pids, may_be_lost (test, result->reached), trouble);
 
 out:
-  for (guint i = 0; i < KILL_SURVIVORS_MAX; i++)
-    if (pids[i] > 0)
-      kill (pids[i], SIGKILL);
+  kill_abandon (pids);
   kill_ledger_free (ledger);
   g_strlcpy (result->trouble, trouble->str, sizeof result->trouble);
 }
 
-typedef struct
-{
-  const Case *test;
-  guint number;
-  Result *result;
-} Job;
-
-static int
-case_cb (gpointer data)
-{
-  Job *job = data;
-
-  run_case (job->test, job->number, job->result);
-  return EXIT_SUCCESS;
-}
-
-/* Runs all cases, several at a time. */
 static void
 run_cases (const GArray *cases, Result *results)
 {
-  pid_t pids[AT_ONCE] = { 0 };
-  guint which[AT_ONCE];
-  gint64 started[AT_ONCE];
-  guint next = 0;
-  guint n_running = 0;
-
-  while (next < cases->len || n_running > 0)
-    {
-      for (guint i = 0; i < AT_ONCE; i++)
-        {
-          int status;
-
-          if (pids[i] == 0 && next < cases->len)
-            {
-              Job job = { &g_array_index (cases, Case, next), i, &results[next] };
-
-              which[i] = next++;
-              started[i] = g_get_monotonic_time ();
-              pids[i] = ferry_peers_fork (case_cb, &job);
-              n_running++;
-            }
-          if (pids[i] == 0)
-            continue;
-          if (waitpid (pids[i], &status, WNOHANG) == 0)
-            {
-              if (g_get_monotonic_time () - started[i] < CASE_TIMEOUT)
-                continue;
-              kill (pids[i], SIGKILL);
-              waitpid (pids[i], &status, 0);
-              g_strlcpy (results[which[i]].trouble, "; the case hung", sizeof results[which[i]].trouble);
-            }
-          else if (!ferry_peers_ended_well (status))
-            g_snprintf (results[which[i]].trouble, sizeof results[which[i]].trouble, "; the case: %s",
-                        ferry_peers_tell_end (status));
-          pids[i] = 0;
-          n_running--;
-        }
-      g_usleep (1000);
-    }
+  kill_run_cases (&(KillCases){ .n_cases = cases->len,
+                                .cases = cases->data,
+                                .case_size = sizeof (Case),
+                                .results = results,
+                                .result_size = sizeof (Result),
+                                .at_once = AT_ONCE,
+                                .timeout = CASE_TIMEOUT,
+                                .run = run_case });
 }
 
 static char *

@@ -238,9 +238,9 @@ ferry_peers_count_fds (void)
 
 /* ---- processes ---- */
 
-/* Runs the function in a child that dies with this process; its result is the exit status. */
-pid_t
-ferry_peers_fork (FerryPeerFunc func, gpointer data)
+/* A child dies with this process. */
+static pid_t
+fork_bound (void)
 {
   pid_t parent = getpid ();
   pid_t pid;
@@ -249,11 +249,23 @@ ferry_peers_fork (FerryPeerFunc func, gpointer data)
   pid = fork ();
   if (pid < 0)
     g_error ("fork: %s", g_strerror (errno));
+  if (pid == 0)
+    {
+      prctl (PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid () != parent)
+        _exit (EXIT_FAILURE);
+    }
+  return pid;
+}
+
+/* Runs the function in a child that dies with this process; its result is the exit status. */
+pid_t
+ferry_peers_fork (FerryPeerFunc func, gpointer data)
+{
+  pid_t pid = fork_bound ();
+
   if (pid > 0)
     return pid;
-  prctl (PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid () != parent)
-    _exit (EXIT_FAILURE);
   exit (func (data));
 }
 
@@ -271,13 +283,9 @@ ferry_peers_spawn (const char *const *arguments)
     g_ptr_array_add (argv, (gpointer) arguments[i]);
   g_ptr_array_add (argv, NULL);
 
-  fflush (stdout);
-  pid = fork ();
-  if (pid < 0)
-    g_error ("fork: %s", g_strerror (errno));
+  pid = fork_bound ();
   if (pid > 0)
     return pid;
-  prctl (PR_SET_PDEATHSIG, SIGKILL);
   g_setenv (ENV_IN_CHILD, "1", TRUE);
   g_setenv (ENV_SEED, seed_text, TRUE);
   execv (path, (char **) argv->pdata);

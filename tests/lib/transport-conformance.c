@@ -3694,6 +3694,44 @@ TRANSPORT_TEST (test_settings_mismatch)
   channel_test_close (sender);
 }
 
+/* What the configuration accepts a transport makes, and who joins finds it sound. */
+TRANSPORT_TEST (test_settings_at_the_limits)
+{
+  static const struct
+  {
+    const char *properties;
+    guint capacity;
+    guint history;
+    guint inline_size; /* at least: a slot has whole cache lines */
+  } cases[] = {
+    { "mode=work-queue", 256, 0, 200 },
+    { "capacity=1", 1, 0, 200 },
+    { "inline-size=64", 256, 0, 64 },
+    { "inline-size=4040", 256, 0, 4040 },
+    { "mode=broadcast history=65536", 256, 65536, 200 },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++)
+    {
+      FerryChannel *sender = open_sender (test, cases[i].properties);
+      FerryChannel *receiver = open_receiver (test, NULL);
+      guint capacity;
+      guint history;
+      guint inline_size;
+
+      g_object_get (receiver, "capacity", &capacity, "history", &history, "inline-size", &inline_size, NULL);
+      ck_assert_uint_eq (capacity, cases[i].capacity);
+      ck_assert_uint_eq (history, cases[i].history);
+      ck_assert_uint_ge (inline_size, cases[i].inline_size);
+      ck_assert_uint_le (inline_size, 4040);
+      channel_test_send (sender, 0, cases[i].inline_size);
+      channel_test_expect (receiver, 0, cases[i].inline_size);
+      channel_test_close (receiver);
+      channel_test_close (sender);
+      channel_test_forget (test);
+    }
+}
+
 /* The endpoint of a failed opening can be opened after all. */
 TRANSPORT_TEST (test_open_again_after_mismatch)
 {
@@ -3940,7 +3978,13 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
     NULL,
   };
   const TTest *const opening[] = {
-    test_open_modes, test_settings_mismatch, test_open_again_after_mismatch, test_open_async, test_closed, NULL,
+    test_open_modes,
+    test_settings_mismatch,
+    test_settings_at_the_limits,
+    test_open_again_after_mismatch,
+    test_open_async,
+    test_closed,
+    NULL,
   };
   gboolean shared_memory = (flags & TRANSPORT_CONFORMANCE_NO_SHARED_MEMORY) == 0;
   gboolean slow = (flags & TRANSPORT_CONFORMANCE_QUICK) == 0;

@@ -190,13 +190,13 @@ gvariant_get_payload (const GValue *decoded, gsize *size)
 }
 
 static FerryCodec *
-gvariant_create_copying (void)
+gvariant_create_viewing (void)
 {
   g_autoptr (GError) error = NULL;
   FerryCodec *codec = ferry_registry_create_codec (ferry_registry_get_default (), "gvariant", &error);
 
   ferry_assert_no_error (error);
-  g_object_set (codec, "copy", TRUE, NULL);
+  g_object_set (codec, "copy", FALSE, NULL);
   return codec;
 }
 
@@ -389,15 +389,15 @@ main (void)
         .get_sample = gvariant_get_sample,
         .assert_equal = gvariant_assert_equal,
         .walk = gvariant_walk,
-        .get_payload = gvariant_get_payload,
     },
     {
-        .name = "gvariant copy=yes",
-        .create = gvariant_create_copying,
+        .name = "gvariant copy=no",
+        .create = gvariant_create_viewing,
         .n_samples = N_GVARIANT_SAMPLES,
         .get_sample = gvariant_get_sample,
         .assert_equal = gvariant_assert_equal,
         .walk = gvariant_walk,
+        .get_payload = gvariant_get_payload,
     },
 #ifdef FERRY_TEST_NUMPY
     {

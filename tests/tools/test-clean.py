@@ -2,22 +2,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """ferry-clean: removes what the dead left, and nothing else."""
 
+import glob
 import signal
 import subprocess
 import time
 import unittest
 
-from tooltest import Tool, ToolTestCase, for_each_transport
+from tooltest import GROUP, Tool, ToolTestCase, for_each_transport
 
 
 class CleanTest(ToolTestCase):
-    def start_pair(self, transport: str, name: str) -> tuple[Tool, Tool]:
-        """Start a sender with its input open and a receiver."""
-        receiver = self.start("ferry-cat", "--receive", f"{transport} name={name}", stdin=subprocess.DEVNULL)
-        sender = self.start("ferry-cat", "--send", f"{transport} name={name}")
-        self.wait_for_participants(transport, name, senders=1, receivers=1)
-        return sender, receiver
-
     def assert_works(self, sender: Tool, receiver: Tool) -> None:
         """The channel still carries data to its end."""
         sender.feed(b"still here")
@@ -106,6 +100,28 @@ class CleanTest(ToolTestCase):
         self.kill(sender, receiver)
         self.assert_works(*self.start_pair(transport, name))
         self.assert_nothing_left(transport, name)
+
+    def test_group(self) -> None:
+        """What the dead left of a group's channel, beside a live one of the same name that is the user's own."""
+        name = self.make_name()
+        pair = self.start_pair("memfd", name)
+        description = f"memfd name={name} group={GROUP}"
+        tools = [self.start("ferry-cat", "--receive", description, stdin=subprocess.DEVNULL)]
+        tools.append(self.start("ferry-cat", "--send", description))
+        self.wait_until(lambda: self.list_groups(name, "--all") == [None, GROUP], "both channels are there")
+        status, output, errors = self.run_tool("ferry-clean", "--remove", name)
+        self.assertEqual((status, output), (0, ""), errors)
+        self.assertEqual(self.list_groups(name, "--all"), [None, GROUP])
+
+        self.kill(*tools)
+        self.assertEqual(
+            self.run_tool("ferry-clean", "--quiet", "--check", name)[0], 3, "the socket of the dead is not seen"
+        )
+        status, output, errors = self.run_tool("ferry-clean", "--remove", name)
+        self.assertEqual((status, output), (0, f"removed memfd name={name} group={GROUP}\n"), errors)
+        self.assertEqual(self.list_groups(name, "--all"), [None])
+        self.assertEqual(glob.glob(f"/tmp/ferry-1.0-group-{GROUP}/{name}*"), [])
+        self.assert_works(*pair)
 
     def test_names(self) -> None:
         """Only what the patterns match."""

@@ -8,18 +8,10 @@ import subprocess
 import time
 import unittest
 
-from tooltest import Tool, ToolTestCase, for_each_transport
+from tooltest import GROUP, Tool, ToolTestCase, for_each_transport
 
 
 class LsTest(ToolTestCase):
-    def start_pair(self, transport: str, name: str, settings: str = "") -> tuple[Tool, Tool]:
-        """Start a sender with its input open and a receiver."""
-        description = f"{transport} name={name} {settings}"
-        receiver = self.start("ferry-cat", "--receive", description, stdin=subprocess.DEVNULL)
-        sender = self.start("ferry-cat", "--send", description)
-        self.wait_for_participants(transport, name, senders=1, receivers=1)
-        return sender, receiver
-
     def finish(self, sender: Tool, receiver: Tool) -> None:
         sender.end_input()
         self.assertEqual(sender.wait(), 0, sender.message)
@@ -52,6 +44,21 @@ class LsTest(ToolTestCase):
 
         self.finish(sender, receiver)
         self.assertNotIn((transport, name), self.list_channels())
+
+    def test_group(self) -> None:
+        """Channels of a group meet elsewhere and are listed too, beside one's own of the same name."""
+        name = self.make_name()
+        receiver = self.start("ferry-cat", "--receive", f"memfd name={name} group={GROUP}", stdin=subprocess.DEVNULL)
+        self.wait_for_participants("memfd", name, receivers=1)
+        self.assertEqual(self.list_channels()["memfd", name]["group"], GROUP)
+        own = self.start("ferry-cat", "--receive", f"memfd name={name}", stdin=subprocess.DEVNULL)
+        self.wait_until(lambda: self.list_groups(name) == [None, GROUP], "both are listed")
+        _, output, _ = self.run_tool("ferry-ls", name)
+        self.assertEqual(len(output.splitlines()), 3)
+        self.assertIn(f"{name} group={GROUP}", output)
+        self.kill(own, receiver)
+        self.run_tool("ferry-clean", "--remove", name)
+        self.assertEqual(self.list_channels("--all", name), {})
 
     @for_each_transport
     def test_participants(self, transport: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -23,6 +24,11 @@ POLL_INTERVAL = 0.02  # seconds
 THOROUGH = "FERRY_TEST_THOROUGH" in os.environ
 
 _counter = itertools.count()
+
+# A group of ours: one that nobody else has, where we may give ourselves one.
+GROUP = 2**24 + os.getpid() if os.geteuid() == 0 else os.getegid()
+if os.geteuid() == 0:
+    os.setgroups([GROUP])
 
 # Directories of this program's own: whoever creates a channel sweeps what the dead left beside it, and other tests
 # run at the same time.
@@ -125,6 +131,8 @@ class ToolTestCase(unittest.TestCase):
         # What a failed test left; one that passed has left nothing.
         command = ("ferry-clean", "--remove", "--quiet", f"tooltest-{os.getpid()}-*")
         subprocess.run(command, timeout=TIME_LIMIT, env=make_environment())
+        with contextlib.suppress(OSError):  # never made, or not ours alone
+            os.rmdir(f"/tmp/ferry-1.0-group-{GROUP}")
 
     def start(self, *arguments: str, **options: int) -> Tool:
         tool = Tool(*arguments, **options)
@@ -169,6 +177,19 @@ class ToolTestCase(unittest.TestCase):
         status, output, errors = self.run_tool("ferry-ls", "--json", *arguments)
         self.assertEqual(status, 0, errors)
         return {(item["transport"], item["name"]): item for item in json.loads(output)["channels"]}
+
+    def list_groups(self, name: str, *options: str) -> list[int | None]:
+        """The groups of all channels of that name."""
+        _, output, _ = self.run_tool("ferry-ls", "--json", *options, name)
+        return [channel.get("group") for channel in json.loads(output)["channels"]]
+
+    def start_pair(self, transport: str, name: str, settings: str = "") -> tuple[Tool, Tool]:
+        """Start a sender with its input open and a receiver."""
+        description = f"{transport} name={name} {settings}"
+        receiver = self.start("ferry-cat", "--receive", description, stdin=subprocess.DEVNULL)
+        sender = self.start("ferry-cat", "--send", description)
+        self.wait_for_participants(transport, name, senders=1, receivers=1)
+        return sender, receiver
 
     def wait_for_participants(self, transport: str, name: str, senders: int = 0, receivers: int = 0) -> None:
         """Wait until ferry-ls shows at least so many participants."""
