@@ -320,7 +320,7 @@ typedef struct
   _Atomic guint32 no_reuse;  /* allocations that shall not wait for a hot block */
   _Atomic guint32 no_reuse_next;
   _Atomic gint64 last_upkeep;
-  _Atomic guint32 closed;  /* this endpoint was closed */
+  _Atomic guint32 closed; /* this endpoint was closed */
   int doorbell_fd;
   int timer_fd;
   int epoll_fd;

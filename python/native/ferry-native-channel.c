@@ -310,8 +310,10 @@ ferry_native_channel_open (FerryNativeChannel *self)
       return -1;
     }
   self->n_inside++;
-  Py_BEGIN_ALLOW_THREADS ok = ferry_channel_open (self->channel, NULL, &error);
-  Py_END_ALLOW_THREADS self->n_inside--;
+  Py_BEGIN_ALLOW_THREADS
+  ok = ferry_channel_open (self->channel, NULL, &error);
+  Py_END_ALLOW_THREADS
+  self->n_inside--;
   if (!ok)
     {
       ferry_native_raise (&error);
@@ -358,8 +360,10 @@ ferry_native_channel_close (FerryNativeChannel *self)
   self->is_closed = TRUE;
   self->is_open = FALSE;
   self->n_inside++;
-  Py_BEGIN_ALLOW_THREADS ferry_channel_close (self->channel, NULL);
-  Py_END_ALLOW_THREADS channel_exit (self);
+  Py_BEGIN_ALLOW_THREADS
+  ferry_channel_close (self->channel, NULL);
+  Py_END_ALLOW_THREADS
+  channel_exit (self);
 }
 
 static gboolean
@@ -414,10 +418,12 @@ send_slowly (FerryNativeChannel *self, FerryCodec *codec, const guint8 *data, gs
           = timeout == FERRY_NO_WAIT ? FERRY_NO_WAIT : MAX (ferry_native_wait_slice (&wait, FERRY_NATIVE_SLICE_US), 1);
       gboolean ok;
 
-      Py_BEGIN_ALLOW_THREADS ok
-          = codec != NULL ? ferry_channel_send_encoded (self->channel, codec, data, size, slice, NULL, &error)
-                          : ferry_channel_send (self->channel, data, size, slice, NULL, &error);
-      Py_END_ALLOW_THREADS if (ok) break;
+      Py_BEGIN_ALLOW_THREADS
+      ok = codec != NULL ? ferry_channel_send_encoded (self->channel, codec, data, size, slice, NULL, &error)
+                         : ferry_channel_send (self->channel, data, size, slice, NULL, &error);
+      Py_END_ALLOW_THREADS
+      if (ok)
+        break;
       status = slice_ended (&wait, &error);
     }
   channel_exit (self);
@@ -453,8 +459,11 @@ ferry_native_channel_put_buffer (FerryNativeChannel *self, FerryBuffer *buffer, 
           = timeout == FERRY_NO_WAIT ? FERRY_NO_WAIT : MAX (ferry_native_wait_slice (&wait, FERRY_NATIVE_SLICE_US), 1);
       gboolean ok;
 
-      Py_BEGIN_ALLOW_THREADS ok = ferry_channel_send_buffer (self->channel, buffer, slice, NULL, &error);
-      Py_END_ALLOW_THREADS if (ok) break;
+      Py_BEGIN_ALLOW_THREADS
+      ok = ferry_channel_send_buffer (self->channel, buffer, slice, NULL, &error);
+      Py_END_ALLOW_THREADS
+      if (ok)
+        break;
       status = slice_ended (&wait, &error);
     }
   channel_exit (self);
@@ -478,8 +487,11 @@ wait_for_room (FerryNativeChannel *self, FerryNativeWait *wait, gint64 timeout)
       gint64 slice = MAX (ferry_native_wait_slice (wait, FERRY_NATIVE_SLICE_US), 1);
       gboolean ok;
 
-      Py_BEGIN_ALLOW_THREADS ok = ferry_channel_wait (self->channel, G_IO_OUT, slice, NULL, &error);
-      Py_END_ALLOW_THREADS if (ok) break;
+      Py_BEGIN_ALLOW_THREADS
+      ok = ferry_channel_wait (self->channel, G_IO_OUT, slice, NULL, &error);
+      Py_END_ALLOW_THREADS
+      if (ok)
+        break;
       status = slice_ended (wait, &error);
     }
   channel_exit (self);
@@ -498,8 +510,11 @@ loan (FerryNativeChannel *self, gsize size, FerryNativeWait *wait, gint64 timeou
       gint64 slice
           = timeout == FERRY_NO_WAIT ? FERRY_NO_WAIT : MAX (ferry_native_wait_slice (wait, FERRY_NATIVE_SLICE_US), 1);
 
-      Py_BEGIN_ALLOW_THREADS *buffer = ferry_channel_loan (self->channel, size, slice, NULL, &error);
-      Py_END_ALLOW_THREADS if (*buffer != NULL) break;
+      Py_BEGIN_ALLOW_THREADS
+      *buffer = ferry_channel_loan (self->channel, size, slice, NULL, &error);
+      Py_END_ALLOW_THREADS
+      if (*buffer != NULL)
+        break;
       status = slice_ended (wait, &error);
     }
   channel_exit (self);
@@ -749,8 +764,11 @@ take_slowly (FerryNativeChannel *self, gint64 timeout, FerryBuffer **buffer)
       gint64 slice
           = timeout == FERRY_NO_WAIT ? FERRY_NO_WAIT : MAX (ferry_native_wait_slice (&wait, FERRY_NATIVE_SLICE_US), 1);
 
-      Py_BEGIN_ALLOW_THREADS *buffer = ferry_channel_receive (self->channel, slice, NULL, &error);
-      Py_END_ALLOW_THREADS if (*buffer != NULL) break;
+      Py_BEGIN_ALLOW_THREADS
+      *buffer = ferry_channel_receive (self->channel, slice, NULL, &error);
+      Py_END_ALLOW_THREADS
+      if (*buffer != NULL)
+        break;
       status = slice_ended (&wait, &error);
     }
   channel_exit (self);
@@ -1145,9 +1163,11 @@ channel_wait (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObje
           = timeout == FERRY_NO_WAIT ? FERRY_NO_WAIT : MAX (ferry_native_wait_slice (&wait, FERRY_NATIVE_SLICE_US), 1);
       gboolean ok;
 
-      Py_BEGIN_ALLOW_THREADS ok
-          = ferry_channel_wait (self->channel, role == FERRY_ROLE_SENDER ? G_IO_OUT : G_IO_IN, slice, NULL, &error);
-      Py_END_ALLOW_THREADS if (ok) break;
+      Py_BEGIN_ALLOW_THREADS
+      ok = ferry_channel_wait (self->channel, role == FERRY_ROLE_SENDER ? G_IO_OUT : G_IO_IN, slice, NULL, &error);
+      Py_END_ALLOW_THREADS
+      if (ok)
+        break;
       status = slice_ended (&wait, &error);
     }
   channel_exit (self);
@@ -1176,8 +1196,11 @@ channel_flush (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObj
           = timeout == FERRY_NO_WAIT ? FERRY_NO_WAIT : MAX (ferry_native_wait_slice (&wait, FERRY_NATIVE_SLICE_US), 1);
       gboolean ok;
 
-      Py_BEGIN_ALLOW_THREADS ok = ferry_channel_flush (self->channel, slice, NULL, &error);
-      Py_END_ALLOW_THREADS if (ok) break;
+      Py_BEGIN_ALLOW_THREADS
+      ok = ferry_channel_flush (self->channel, slice, NULL, &error);
+      Py_END_ALLOW_THREADS
+      if (ok)
+        break;
       status = slice_ended (&wait, &error);
     }
   channel_exit (self);

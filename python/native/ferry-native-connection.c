@@ -360,8 +360,11 @@ connection_sleep (Connection *self, FerryNativeChannel *receiver, FerryNativeWai
     return FERRY_NATIVE_OK;
   if (slice == 0)
     return is_hung_up (self) ? FERRY_NATIVE_ENDED : FERRY_NATIVE_TIMED_OUT;
-  Py_BEGIN_ALLOW_THREADS poll (&fd, 1, (int) ((slice + 999) / 1000));
-  Py_END_ALLOW_THREADS if (PyErr_CheckSignals () < 0) return FERRY_NATIVE_FAILED;
+  Py_BEGIN_ALLOW_THREADS
+  poll (&fd, 1, (int) ((slice + 999) / 1000));
+  Py_END_ALLOW_THREADS
+  if (PyErr_CheckSignals () < 0)
+    return FERRY_NATIVE_FAILED;
   if (self->is_closed)
     {
       raise_os_error ("handle is closed");

@@ -391,14 +391,16 @@ queue_wait_tasks (PyObject *object, PyObject *unused)
 
       if (n == 0)
         break;
-      Py_BEGIN_ALLOW_THREADS atomic_fetch_add_explicit (&tasks->n_waiting, 1, memory_order_seq_cst);
+      Py_BEGIN_ALLOW_THREADS
+      atomic_fetch_add_explicit (&tasks->n_waiting, 1, memory_order_seq_cst);
       syscall (SYS_futex, &tasks->unfinished, FUTEX_WAIT, n, &slice, NULL, 0);
       atomic_fetch_sub_explicit (&tasks->n_waiting, 1, memory_order_seq_cst);
-      Py_END_ALLOW_THREADS if (PyErr_CheckSignals () < 0)
-      {
-        result = NULL;
-        break;
-      }
+      Py_END_ALLOW_THREADS
+      if (PyErr_CheckSignals () < 0)
+        {
+          result = NULL;
+          break;
+        }
     }
   return Py_XNewRef (result);
 }
