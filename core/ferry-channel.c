@@ -2017,7 +2017,7 @@ ferry_channel_list_participants (FerryChannel *self, GError **error)
  * ferry_channel_trim:
  * @self: an open channel
  *
- * Gives idle memory back now. Otherwise that is done for blocks that were idle for two seconds, by
+ * Gives idle memory back now. Otherwise that is done for blocks that were idle for five seconds, by
  * whoever waits or sends.
  *
  * Returns: bytes given back

@@ -58,8 +58,8 @@
 #define UPKEEP_INTERVAL_US (300 * 1000)
 /* Who has the lock for longer is probably at the same work, or stopped; our caller's time-out goes on. */
 #define UPKEEP_PATIENCE_US (10 * 1000)
-/* Blocks idle for longer are given back. */
-#define IDLE_US (2 * G_USEC_PER_SEC)
+/* Blocks idle for longer are given back. To touch them again costs far more than to copy: seconds a gigabyte on some virtual machines. */
+#define IDLE_US (5 * G_USEC_PER_SEC)
 /* The pollable descriptor's timer, for upkeep. */
 #define TIMER_NS (500 * 1000 * 1000)
 
