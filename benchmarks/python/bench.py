@@ -122,7 +122,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--codec-library", metavar="FILE", help="libcodec-python-loop.so, for the claim about pickle")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the JSON there as well")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw what was measured")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw FILE-throughput.png and more")
     options = parser.parse_args(arguments)
     if options.sizes is None:
         options.sizes = parse_sizes(_QUICK_SIZES if options.quick else _ALL_SIZES)
@@ -153,7 +153,7 @@ def find_ways(options: argparse.Namespace) -> tuple[dict[str, Path | str], dict[
             print(f"\rlooking for {way.package} \033[K", end="", file=sys.stderr, flush=True)
         try:
             found[name] = peers.interpreter(way.package, folder)
-        except peers.Unavailable as error:
+        except peers.UnavailableError as error:
             missing[name] = str(error)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -218,7 +218,10 @@ def run_task(
     slow: set[str] = set()
     for repeat in range(repeats):
         for way in task.ways:
-            progress(f"{task.measure}, {payloads.describe(task.kind, task.size)}: {task.name(way)}", 1 / repeats / len(task.ways))
+            progress(
+                f"{task.measure}, {payloads.describe(task.kind, task.size)}: {task.name(way)}",
+                1 / repeats / len(task.ways),
+            )
             figure = results.get(task.measure, task.name(way), task.kind, task.size)
             if figure.error or (way in slow and repeat >= _SLOW_REPEATS):
                 continue
@@ -271,7 +274,9 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def to_json(options: argparse.Namespace, results: Results, claims: list[Claim], missing: dict[str, str]) -> dict[str, Any]:
+def to_json(
+    options: argparse.Namespace, results: Results, claims: list[Claim], missing: dict[str, str]
+) -> dict[str, Any]:
     """Return everything as it goes into a file."""
     import ferry
 
@@ -306,7 +311,12 @@ def measure(options: argparse.Namespace, ways: dict[str, Path | str], results: R
             from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar
 
-            columns = (BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(), TextColumn("{task.description}"))
+            columns = (
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f} %"),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}"),
+            )
             with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
                 shown = bar.add_task("", total=len(tasks))
 
@@ -329,7 +339,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             import report
         except ImportError:
-            print("bench.py: rich is missing; install it with 'apt install python3-rich', or use --json", file=sys.stderr)
+            print(
+                "bench.py: rich is missing; install it with 'apt install python3-rich', or use --json", file=sys.stderr
+            )
             return 2
     ways, missing = find_ways(options)
     results = Results()
@@ -362,8 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.plot:
         import plots
 
-        plots.draw(data, options.plot)
-        print(options.plot, file=sys.stderr)
+        print(*plots.draw(data, options.plot), sep="\n", file=sys.stderr)
     if options.strict and any(claim.met is False for claim in claims):
         return 1
     return 0

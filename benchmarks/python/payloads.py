@@ -110,9 +110,7 @@ def nested(array_bytes: int = 0) -> dict[str, Any]:
     if array_bytes > 0:
         shape = (4, 84, 84, 3)
         n_frames = max(array_bytes // (4 * int(np.prod(shape))), 1)
-        example["large_array_example"] = np.resize(
-            np.arange(_PERIOD, dtype=np.float32), (n_frames, *shape)
-        )
+        example["large_array_example"] = np.resize(np.arange(_PERIOD, dtype=np.float32), (n_frames, *shape))
     return example
 
 

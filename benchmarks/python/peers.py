@@ -33,7 +33,7 @@ PEERS = {
 }
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A package can't be had here, or does not work."""
 
 
@@ -49,7 +49,7 @@ def interpreter(package: str, folder: Path) -> Path:
 
     Raises
     ------
-    Unavailable
+    UnavailableError
         It can't be installed or imported.
     """
     peer = PEERS[package]
@@ -66,7 +66,7 @@ def interpreter(package: str, folder: Path) -> Path:
         # What they need beyond NumPy is not used here.
         _run([*pip, "install", "--no-deps", peer.requirement], f"{peer.requirement} can't be installed")
         _run([str(python), "-c", f"import {peer.module}"], f"{peer.requirement} does not work")
-    except Unavailable:
+    except UnavailableError:
         shutil.rmtree(environment, ignore_errors=True)
         raise
     done.touch()
@@ -88,7 +88,7 @@ def _run(command: list[str], complaint: str) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"{complaint}: {error}") from None
+        raise UnavailableError(f"{complaint}: {error}") from None
     if result.returncode != 0:
         lines = [line for line in result.stdout.splitlines() if line.strip()]
-        raise Unavailable(f"{complaint}: {lines[-1].strip() if lines else f'status {result.returncode}'}")
+        raise UnavailableError(f"{complaint}: {lines[-1].strip() if lines else f'status {result.returncode}'}")

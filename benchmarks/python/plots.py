@@ -5,7 +5,8 @@
     bench.py --output bench.json
     plots.py bench.json bench.png
 
-Throughput over the size, times of small objects, and after bench.py --claims the margin of each claim.
+draws bench-throughput.png (over the size), bench-objects.png (times of small objects) and, after
+bench.py --claims, bench-claims.png (the margin of each claim): what there is in the input.
 """
 
 from __future__ import annotations
@@ -135,15 +136,20 @@ def caption(data: dict[str, Any]) -> str:
     )
 
 
-def draw(data: dict[str, Any], path: Path) -> bool:
-    """Draw a panel for everything that the data holds into one file; False when that is nothing."""
+Panel = tuple[float, Callable[[Any], None]]
+
+
+def draw(data: dict[str, Any], path: Path) -> list[Path]:
+    """Draw everything that the data holds; return the files, whose names are the path's with a word more."""
     figures = [figure for figure in data["figures"] if figure["median"]]
     palette = colors(figures)
-    panels: list[tuple[float, Callable[[Any], None]]] = []
+    panels: dict[str, list[Panel]] = {"throughput": [], "objects": [], "claims": []}
     for kind in ("array", "bytes"):
         rates = [figure for figure in figures if figure["measure"] == "flow" and figure["kind"] == kind]
         if len({figure["size-bytes"] for figure in rates}) > 1:
-            panels.append((PANEL_INCHES, lambda axes, r=rates, k=kind: plot_throughput(axes, r, k, palette)))
+            panels["throughput"].append(
+                (PANEL_INCHES, lambda axes, r=rates, k=kind: plot_throughput(axes, r, k, palette))
+            )
     for measure, title in (
         ("flow", "put and get of small objects, one after the other"),
         ("first", "the first message of a channel"),
@@ -152,45 +158,55 @@ def draw(data: dict[str, Any], path: Path) -> bool:
         small = [f for f in figures if f["measure"] == measure and (f["kind"], f["size-bytes"]) in _SMALL]
         if small:
             height = BAR_MARGIN_INCHES + BAR_INCHES * len(small)
-            panels.append((height, lambda axes, s=small, t=title: plot_times(axes, s, t, palette)))
+            panels["objects"].append((height, lambda axes, s=small, t=title: plot_times(axes, s, t, palette)))
     claims = [claim for claim in data["claims"] if claim["ratio"] is not None and claim["limit"]]
     if claims:
-        panels.append((BAR_MARGIN_INCHES + BAR_INCHES * len(claims), lambda axes: plot_claims(axes, claims)))
-    if not panels:
-        return False
+        height = BAR_MARGIN_INCHES + BAR_INCHES * len(claims)
+        panels["claims"].append((height, lambda axes: plot_claims(axes, claims)))
 
+    files = []
+    for word, group in panels.items():
+        if group:
+            files.append(path.with_name(f"{path.stem}-{word}.png"))
+            _save(group, caption(data), files[-1])
+    return files
+
+
+def _save(panels: list[Panel], text: str, path: Path) -> None:
     heights = [height for height, _ in panels]
     figure, all_axes = plt.subplots(
         len(panels), 1, figsize=(WIDTH_INCHES, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
     for axes, (_, plot) in zip(all_axes[:, 0], panels):
         plot(axes)
-    figure.text(0.5, 0.1 / sum(heights), caption(data), ha="center", va="bottom", fontsize=7, color="0.35")
+    figure.text(0.5, 0.1 / sum(heights), text, ha="center", va="bottom", fontsize=7, color="0.35")
     figure.tight_layout(rect=(0, 0.3 / sum(heights), 1, 1))
     figure.savefig(path, dpi=DOTS_PER_INCH)
     plt.close(figure)
-    return True
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit status."""
     parser = argparse.ArgumentParser(description="Draw plots of the JSON that bench.py writes.")
     parser.add_argument("input", type=Path, help="what 'bench.py --output' wrote")
-    parser.add_argument("output", type=Path, nargs="?", help="the PNG file (default: named as the input)")
+    parser.add_argument("output", type=Path, nargs="?", help="how the PNG files begin (default: as the input)")
     options = parser.parse_args(arguments)
     try:
         data = json.loads(options.input.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         print(f"plots.py: {options.input}: {error}", file=sys.stderr)
         return 1
-    if not isinstance(data, dict) or (data.get("program"), data.get("format")) != ("ferry-bench-python", FORMAT_VERSION):
+    if not isinstance(data, dict) or (data.get("program"), data.get("format")) != (
+        "ferry-bench-python",
+        FORMAT_VERSION,
+    ):
         print(f"plots.py: {options.input} is not what this version of bench.py writes", file=sys.stderr)
         return 1
-    output = options.output or options.input.with_suffix(".png")
-    if not draw(data, output):
+    files = draw(data, options.output or options.input.with_suffix(".png"))
+    if not files:
         print(f"plots.py: {options.input} holds no figures", file=sys.stderr)
         return 1
-    print(output)
+    print(*files, sep="\n")
     return 0
 
 

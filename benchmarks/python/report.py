@@ -93,14 +93,20 @@ def print_claims(console: Console, claims: list[Claim]) -> None:
         else:
             measured = "-" if claim.measured is None else f"{claim.measured:.2f}"
             reference = "-" if claim.reference is None else f"{claim.reference:.2f}"
-        verdict = {True: Text("ok", style="green"), False: Text("FAIL", style="bold red"), None: Text("?", style="yellow")}
+        verdict = {
+            True: Text("ok", style="green"),
+            False: Text("FAIL", style="bold red"),
+            None: Text("?", style="yellow"),
+        }
         sign = ">=" if claim.relation == "at least" else "<="
         what = claim.what + (f" ({claim.note})" if claim.note else "")
         table.add_row(Text(what), measured, reference, ratio, f"{sign} {claim.limit:g}", verdict[claim.met])
     console.print(table)
     failed = sum(claim.met is False for claim in claims)
     unknown = sum(claim.met is None for claim in claims)
-    console.print(f"{len(claims)} claims: {len(claims) - failed - unknown} met, {failed} missed, {unknown} not measured")
+    console.print(
+        f"{len(claims)} claims: {len(claims) - failed - unknown} met, {failed} missed, {unknown} not measured"
+    )
 
 
 def describe_ways(missing: dict[str, str]) -> list[str]:

@@ -139,7 +139,9 @@ class Results:
         yield from self._memory()
         yield from self._huge()
 
-    def _times_faster(self, measure: str, way: str, reference: str, kind: str, size: int, limit: float) -> Iterator[Claim]:
+    def _times_faster(
+        self, measure: str, way: str, reference: str, kind: str, size: int, limit: float
+    ) -> Iterator[Claim]:
         ours, theirs = self.median(measure, way, kind, size), self.median(measure, reference, kind, size)
         if kind not in WAYS[reference].kinds or (ours is None and theirs is None):
             return
@@ -159,7 +161,12 @@ class Results:
         ours, theirs = self.median("round-trip", _PIPE, *ROUND_TRIP), self.median("round-trip", "mp.Pipe", *ROUND_TRIP)
         if ours and theirs:
             yield Claim(
-                "round trip of 100 bytes, ferry.Pipe : mp.Pipe", ours, theirs, ours / theirs, "at most", _ROUND_TRIP_LIMIT
+                "round trip of 100 bytes, ferry.Pipe : mp.Pipe",
+                ours,
+                theirs,
+                ours / theirs,
+                "at most",
+                _ROUND_TRIP_LIMIT,
             )
 
     def _large(self) -> Iterator[Claim]:
@@ -186,7 +193,10 @@ class Results:
             )
         for figure in figures[-1:]:
             size = payloads.format_size(figure.size)
-            for key, what in (("take", f"take a waiting array, {size} : 4 KiB"), ("loan_put", f"loan and put, {size} : 4 KiB")):
+            for key, what in (
+                ("take", f"take a waiting array, {size} : 4 KiB"),
+                ("loan_put", f"loan and put, {size} : 4 KiB"),
+            ):
                 large, small = figure.detail(f"{key}_large"), figure.detail(f"{key}_small")
                 ratio = large / small if large and small else None
                 yield Claim(what, large, small, ratio, "at most", _FLAT_LIMIT, note=figure.error or "")

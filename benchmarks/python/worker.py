@@ -42,7 +42,7 @@ _HUGE_LIMIT = 14 << 30  # bytes of address space that those have who can't be tr
 _TRIP_BATCHES = 10
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """A sending or receiving process could not do what it was told."""
 
 
@@ -81,7 +81,7 @@ def _run(main: Callable[..., None], control: Any, *arguments: Any) -> None:
     try:
         main(control, *arguments)
     except BaseException as error:
-        control.send(("failed", str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"))
+        control.send(("failed", str(error) if isinstance(error, FailedError) else f"{type(error).__name__}: {error}"))
         traceback.print_exc()
         os._exit(1)
 
@@ -133,7 +133,7 @@ def _receiver(control: Any, job: dict[str, Any], end: Any) -> None:
         ended = now()
         wrong = payloads.check(obj, kind, size, number)
         if wrong is not None:
-            raise Failed(f"received something else: {wrong}")
+            raise FailedError(f"received something else: {wrong}")
         return ended
 
     def hold() -> int:
@@ -163,7 +163,7 @@ def _initiator(control: Any, job: dict[str, Any], end: Any) -> None:
         seconds = (time.monotonic_ns() - began) * NS
         wrong = payloads.check(answer, kind, job["size"], 0)
         if wrong is not None:
-            raise Failed(f"received something else: {wrong}")
+            raise FailedError(f"received something else: {wrong}")
         return seconds / n
 
     _serve({"trips": trips}, control, lambda: None)
@@ -243,7 +243,7 @@ class Crew:
     def __init__(self, context: Any, mains: tuple[Any, Any], job: dict[str, Any], ends: tuple[Any, Any]) -> None:
         self.processes: list[Any] = []
         self.controls: list[Any] = []
-        for main, end in zip(mains, ends):
+        for main, end in zip(mains, ends, strict=True):
             here, there = context.Pipe()
             process = context.Process(target=_run, args=(main, there, job, end), daemon=True)
             process.start()
@@ -264,12 +264,12 @@ class Crew:
         control = self.controls[index]
         while not control.poll(0.1):
             if time.monotonic() > deadline:
-                raise Failed("no answer in time")
+                raise FailedError("no answer in time")
             other = self.controls[1 - index]
             if other.poll(0) and not self.processes[1 - index].is_alive():
                 self._take(1 - index)
             if not self.processes[index].is_alive() and not control.poll(0):
-                raise Failed(_how_ended(self.processes[index]))
+                raise FailedError(_how_ended(self.processes[index]))
         return self._take(index)
 
     def _take(self, index: int) -> Any:
@@ -277,9 +277,9 @@ class Crew:
             status, value = self.controls[index].recv()
         except EOFError:
             self.processes[index].join(1)
-            raise Failed(_how_ended(self.processes[index])) from None
+            raise FailedError(_how_ended(self.processes[index])) from None
         if status == "failed":
-            raise Failed(value)
+            raise FailedError(value)
         return value
 
     def stop(self) -> None:
@@ -523,9 +523,9 @@ def main() -> None:
         try:
             result = MEASURES[job["measure"]](context, job)
         except Exception as error:
-            text = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+            text = str(error) if isinstance(error, FailedError) else f"{type(error).__name__}: {error}"
             result = {"error": text}
-            if not isinstance(error, Failed):
+            if not isinstance(error, FailedError):
                 traceback.print_exc()
         results.write(json.dumps(result) + "\n")
         results.flush()

@@ -69,7 +69,7 @@ def run_with_bars(console: Console, name: str, paths: list[str], folder: Path, n
         # The bars begin after the processes, which are forked and must not inherit their thread.
         if not bars.live.is_started:
             bars.start()
-        for task, done in zip(tasks, (decoded, analysed, collected)):
+        for task, done in zip(tasks, (decoded, analysed, collected), strict=True):
             bars.update(task, completed=done, total=total - skipped)
 
     try:
