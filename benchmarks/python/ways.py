@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,11 @@ class Way:
         return (there[0], back[1]), (back[0], there[1])
 
 
+def _exit_by_error(error: BaseException, obj: Any) -> None:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 class _Queue(Way):
     def make(self, context: Any, capacity: int, kind: str, size: int) -> tuple[Any, Any]:
         queue = context.Queue(capacity)
@@ -74,6 +80,11 @@ class _Queue(Way):
 
 class MpQueue(_Queue):
     name = "mp.Queue"
+
+    def put(self, end: Any, kind: str) -> Put:
+        # Its thread only prints what goes wrong, and the receiver waits for ever.
+        end._on_queue_feeder_error = _exit_by_error
+        return end.put
 
 
 class MpSimpleQueue(_Queue):

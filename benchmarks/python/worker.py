@@ -293,7 +293,7 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
         try:
             if kind is None:
                 self.stop()
@@ -342,7 +342,7 @@ class Flow:
     def __enter__(self) -> Flow:
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         try:
             self.crew.__exit__(*exc_info)
         finally:
@@ -375,13 +375,15 @@ def measure_first(context: Any, job: dict[str, Any]) -> dict[str, Any]:
     ends = way.make(context, job["capacity"], job["kind"], min(job["size"], 1000))
     way.discard(ends)
     values: list[float] = []
+    creations: list[float] = []
     spent = 0.0
     while len(values) < _FIRST_ROUNDS and spent < _WARM_UP_LIMIT:
         with Flow(context, job) as flow:
             seconds, _ = flow.run(1, _SETTLE)
-            values.append(seconds + flow.creation_ns * NS)
+            creations.append(flow.creation_ns * NS)
+            values.append(seconds + creations[-1])
         spent += values[-1]
-    return {"value": statistics.median(values), "rounds": len(values)}
+    return {"value": statistics.median(values), "creation": statistics.median(creations), "rounds": len(values)}
 
 
 def measure_round_trip(context: Any, job: dict[str, Any]) -> dict[str, Any]:

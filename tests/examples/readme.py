@@ -30,7 +30,7 @@ def block(language: str, containing: str) -> str:
 def greeting(folder: Path) -> str:
     """The sender in C and the receiver in Python."""
     (folder / "greet.c").write_text(block("c", "#include <ferry.h>"))
-    (folder / "greet.py").write_text(block("python", "from gi.repository import Ferry"))
+    (folder / "greet.py").write_text(block("python", "ferry.Channel"))
     command = re.search(r"`(cc greet\.c [^`]*)`", README)
     assert command, "README.md does not tell how to build the example"
     subprocess.run(command.group(1), shell=True, check=True, cwd=folder, env=ENVIRONMENT, timeout=TIMEOUT)
@@ -48,6 +48,14 @@ def greeting(folder: Path) -> str:
         finally:
             sender.kill()
     return received.stdout
+
+
+def queue(folder: Path) -> str:
+    """The queue between two processes of one program."""
+    program = folder / "frames.py"
+    program.write_text(block("python", "ferry.Queue"))
+    command = ["/usr/bin/python3", program]
+    return subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
 
 
 def shell(folder: Path) -> None:
@@ -68,4 +76,6 @@ def shell(folder: Path) -> None:
 with tempfile.TemporaryDirectory(dir=BUILD, prefix="readme-") as scratch:
     output = greeting(Path(scratch))
     assert output == "b'hello'\n", f"the receiver printed {output!r}"
+    output = queue(Path(scratch))
+    assert output == "0 0.0\n1 1.0\n2 2.0\n", f"the queue printed {output!r}"
     shell(Path(scratch))

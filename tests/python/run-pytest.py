@@ -12,17 +12,18 @@ import sys
 
 SKIPPED = 77
 
-try:
-    import pytest
-except ImportError:
-    print("pytest is not installed (python3-pytest)")
-    sys.exit(SKIPPED)
-
 
 def main() -> int:
     """Run the files that the command line names."""
+    try:
+        import pytest
+    except ImportError:
+        print("pytest is not installed (python3-pytest)")
+        return SKIPPED
     status = pytest.main(["-q", "-ra", "--color=no", "-p", "no:cacheprovider", *sys.argv[1:]])
     return SKIPPED if status == pytest.ExitCode.NO_TESTS_COLLECTED else int(status)
 
 
-sys.exit(main())
+# Processes that tests spawn import this file, as their main module.
+if __name__ == "__main__":
+    sys.exit(main())

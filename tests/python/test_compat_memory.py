@@ -50,11 +50,11 @@ class Point(NamedTuple):
 # ---- the documented programs ----
 
 
-def run_program(tmp_path, program, **replace):
-    changed, n = re.subn(r"^from (memory|py_sharedmemory) import", "from ferry.compat.memory import", program, flags=re.M)
+def run_program(tmp_path, program):
+    changed, n = re.subn(
+        r"^from (memory|py_sharedmemory) import", "from ferry.compat.memory import", program, flags=re.M
+    )
     assert n == 1
-    for old, new in replace.items():
-        changed = changed.replace(old, new)
     path = tmp_path / "program.py"
     path.write_text(changed)
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=2 * PATIENCE)
@@ -336,7 +336,7 @@ print(int(receiver.get().sum()))
 
 
 def test_a_message_larger_than_dev_shm():
-    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm && exec \"$0\" -c \"$1\""
+    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$0" -c "$1"'
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, sys.executable, SMALL_SHM]
     try:
         subprocess.run([*command[:3], "true"], check=True, capture_output=True)
@@ -354,6 +354,8 @@ def test_nothing_is_left_behind():
         "from ferry.compat.memory import *; import numpy; s, r = create_shared_memory_pair(9)\n"
         "for i in range(9): s.put(numpy.ones(10**5))"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not {name for name in set(os.listdir("/dev/shm")) - names if "ferry" in name or "psm" in name}

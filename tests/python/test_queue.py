@@ -237,6 +237,7 @@ class TestUnlimited:
         for i in range(3000):
             q.put_nowait(i)
         assert q.get_many(10) == list(range(10))
+        q.cancel_join_thread()  # else this process would wait for somebody to get the rest
 
     def test_a_fork_child_does_not_send_what_its_parent_keeps(self):
         q = ferry.Queue()

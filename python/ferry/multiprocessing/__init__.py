@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import multiprocessing as _standard
 import sys as _sys
+from importlib import import_module as _import_module
 from importlib.machinery import ModuleSpec as _ModuleSpec
 from importlib.util import find_spec as _find_spec
-from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING, Any
 
