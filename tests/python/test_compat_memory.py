@@ -57,7 +57,10 @@ def run_program(tmp_path, program):
     assert n == 1
     path = tmp_path / "program.py"
     path.write_text(changed)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=2 * PATIENCE)
+    # Unbuffered, print() writes a line and its end apart, and two processes write here.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE, env=environment)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return sorted(done.stdout.splitlines())
 
