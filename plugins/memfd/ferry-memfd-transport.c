@@ -27,6 +27,9 @@
  * joined with inherited or passed descriptors.
  */
 
+/* Where memory is a file system. */
+#define FALLBACK_IN_MEMORY "/dev/shm"
+#define ENTER_TRIES (100)
 #define SUBDIRECTORY "ferry-1.0"
 #define LOCK_SUFFIX ".lock"
 #define MODE_LOCK (0600)
@@ -70,6 +73,17 @@ G_DEFINE_FINAL_TYPE (FerryMemfdTransport, ferry_memfd_transport, FERRY_TYPE_SEGM
 
 /* ---- places ---- */
 
+/* Without a run-time directory: in memory if possible, as that is, and not to stay when the last channel is gone. */
+static const char *
+fallback_parent (void)
+{
+  static gsize parent = 0;
+
+  if (g_once_init_enter (&parent))
+    g_once_init_leave (&parent, (gsize) (access (FALLBACK_IN_MEMORY, W_OK | X_OK) == 0 ? FALLBACK_IN_MEMORY : "/tmp"));
+  return (const char *) parent;
+}
+
 static char *
 base_directory (FerryMemfdTransport *self, gint64 group)
 {
@@ -81,7 +95,7 @@ base_directory (FerryMemfdTransport *self, gint64 group)
     return g_strdup_printf ("/tmp/" SUBDIRECTORY "-group-%" G_GINT64_FORMAT, group);
   if (runtime != NULL && *runtime == '/')
     return g_build_filename (runtime, SUBDIRECTORY, NULL);
-  return g_strdup_printf ("/tmp/" SUBDIRECTORY "-%u", (guint) geteuid ());
+  return g_strdup_printf ("%s/" SUBDIRECTORY "-%u", fallback_parent (), (guint) geteuid ());
 }
 
 static gboolean
@@ -138,6 +152,7 @@ typedef struct
   int directory_fd;
   int lock_fd; /* of NAME.lock; its size is the number of socket indices in use */
   guint n_sockets;
+  char temporary[64];                   /* the directory, when it shall not outlive its channels; else empty */
   char key[FERRY_MEMFD_KEY_LENGTH + 1]; /* socket I is KEY.I.sock */
 } Place;
 
@@ -185,6 +200,9 @@ place_enter (Place *place, const char *directory, const char *name, gint64 group
       return FALSE;
     }
   place_key (name, place->key);
+  place->temporary[0] = '\0';
+  if (g_str_has_prefix (directory, FALLBACK_IN_MEMORY "/" SUBDIRECTORY "-"))
+    g_strlcpy (place->temporary, directory, sizeof place->temporary);
 
   for (;;)
     {
@@ -246,6 +264,9 @@ place_remove (Place *place, const char *name)
   g_autofree char *lock_name = g_strconcat (name, LOCK_SUFFIX, NULL);
 
   unlinkat (place->directory_fd, lock_name, 0);
+  /* Fails as long as there are others. Who is about to enter it makes it again. */
+  if (place->temporary[0] != '\0')
+    rmdir (place->temporary);
 }
 
 /* ---- meeting ---- */
@@ -497,15 +518,16 @@ ferry_memfd_transport_share (FerrySegmentTransport *transport, const FerryChanne
   AskResult result;
   gboolean ok = FALSE;
 
-  if (!place_enter (&place, base, config->name, config->group, TRUE, NULL, &local))
+  /* The first channel makes the directory; the last one of others may remove it meanwhile. */
+  for (guint i = 0; !place_enter (&place, base, config->name, config->group, TRUE, NULL, &local); i++)
     {
-      if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
+      if (i == ENTER_TRIES || !g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
         {
           g_propagate_error (error, g_steal_pointer (&local));
           return FALSE;
         }
-      /* the first channel ever: make the directory */
-      if (!make_directory (base, error) || !place_enter (&place, base, config->name, config->group, TRUE, NULL, error))
+      g_clear_error (&local);
+      if (!make_directory (base, error))
         return FALSE;
     }
   result = ask_anybody (&place, config->role, NULL, &control_fd, &data_fd, &status);
@@ -907,7 +929,7 @@ ferry_memfd_transport_class_init (FerryMemfdTransportClass *klass)
    * FerryMemfdTransport:directory:
    *
    * The directory in which named channels meet. Unset: `ferry-1.0` in `XDG_RUNTIME_DIR`, or in
-   * /tmp a folder of the user's or of the group's own.
+   * /dev/shm (or /tmp) a folder of the user's own, for a group in /tmp one of the group's.
    */
   properties[PROP_DIRECTORY] = g_param_spec_string (
       "directory", NULL, NULL, NULL, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);

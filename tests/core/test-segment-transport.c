@@ -1252,6 +1252,62 @@ START_TEST (test_open_cancelled_while_asking)
 }
 END_TEST
 
+/* ---- no run-time directory ---- */
+
+#define FALLBACK_ROUNDS (200)
+
+static void
+open_and_close (const char *description)
+{
+  for (guint i = 0; i < FALLBACK_ROUNDS; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      FerryChannel *sender = ferry_channel_new_from_description (description, FERRY_ROLE_SENDER, &error);
+      FerryChannel *receiver = ferry_channel_new_from_description (description, FERRY_ROLE_RECEIVER, &error);
+
+      ck_assert_msg (ferry_channel_open (sender, NULL, &error), "round %u: %s", i, error != NULL ? error->message : "");
+      ck_assert_msg (ferry_channel_open (receiver, NULL, &error), "round %u: %s", i,
+                     error != NULL ? error->message : "");
+      channel_test_send (sender, i, 10);
+      channel_test_expect (receiver, i, 10);
+      channel_test_close (sender);
+      channel_test_close (receiver);
+    }
+}
+
+/* Then they meet in memory, in a directory that goes with the last channel, while others make it anew. */
+START_TEST (test_fallback_directory)
+{
+  g_autofree char *directory = g_strdup_printf ("/dev/shm/ferry-1.0-%u", (guint) geteuid ());
+  pid_t pids[3];
+
+  g_unsetenv ("XDG_RUNTIME_DIR");
+  for (guint i = 0; i < G_N_ELEMENTS (pids); i++)
+    {
+      pids[i] = fork ();
+      ck_assert_int_ge (pids[i], 0);
+      if (pids[i] == 0)
+        {
+          g_autofree char *description = g_strdup_printf ("memfd name=fallback-%d", (int) getpid ());
+
+          open_and_close (description);
+          _exit (0);
+        }
+    }
+  for (guint i = 0; i < G_N_ELEMENTS (pids); i++)
+    channel_test_wait_child (pids[i]);
+  /* Unless somebody else on this machine has channels there. */
+  if (g_file_test (directory, G_FILE_TEST_EXISTS))
+    {
+      g_autoptr (GDir) dir = g_dir_open (directory, 0, NULL);
+      const char *name;
+
+      while (dir != NULL && (name = g_dir_read_name (dir)) != NULL)
+        ck_assert_msg (!g_str_has_prefix (name, "fallback-"), "%s/%s was left", directory, name);
+    }
+}
+END_TEST
+
 /* ---- another network namespace ---- */
 
 /* The timer of the descriptor, see section 6 of docs/memory-model.md, and what a busy machine adds. Microseconds. */
@@ -1410,6 +1466,7 @@ add (Suite *suite)
                                   test_empty_directory,
                                   test_bad_directory,
                                   test_group_leftovers,
+                                  test_fallback_directory,
                                   test_open_cancelled_while_asking,
                                   NULL };
   const TTest *const descriptors[] = { test_bad_descriptors, test_seals, test_inherited_through_exec, NULL };
