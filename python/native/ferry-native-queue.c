@@ -24,6 +24,7 @@ typedef struct
 {
   PyObject_HEAD FerryNativeChannel *sender;
   FerryNativeChannel *receiver;
+  FerryNativeChannel *prepared[2]; /* by FerryRole, not open: for whoever needs that end first, maybe a fork child */
   char *transport;
   char *name; /* NULL: anonymous, joined by its descriptors */
   char *codec;
@@ -93,8 +94,9 @@ queue_get_descriptors (Queue *self, int *control_fd, int *data_fd)
          || (self->sender != NULL && ferry_native_channel_get_descriptors (self->sender, control_fd, data_fd));
 }
 
+/* An end that is still to be opened. */
 static FerryNativeChannel *
-queue_open (Queue *self, FerryRole role)
+queue_make (Queue *self, FerryRole role)
 {
   g_autoptr (GString) description = g_string_new (self->transport);
   FerryNativeChannel *channel;
@@ -129,12 +131,46 @@ queue_open (Queue *self, FerryRole role)
   if (ok && !self->is_created)
     ok = queue_set_number (channel, "capacity", self->capacity)
          && queue_set_number (channel, "max-bytes", self->max_bytes);
-  if (!ok || ferry_native_channel_open (channel) < 0)
-    {
-      Py_DECREF (channel);
-      return NULL;
-    }
+  if (!ok)
+    Py_CLEAR (channel);
   return channel;
+}
+
+static FerryNativeChannel *
+queue_open (Queue *self, FerryRole role)
+{
+  FerryNativeChannel *channel = self->prepared[role];
+
+  self->prepared[role] = NULL;
+  if (channel == NULL)
+    channel = queue_make (self, role);
+  if (channel != NULL && ferry_native_channel_open (channel) < 0)
+    Py_CLEAR (channel);
+  return channel;
+}
+
+/* The first message of a fork child shall not pay for what can be done before the fork: each page that is touched there for the
+ * first time costs microseconds. */
+static gboolean
+queue_prepare (Queue *self)
+{
+  if (g_str_equal (self->codec, "auto"))
+    {
+      if (ferry_native_get_codec ("python", self->pickle) == NULL)
+        return FALSE;
+      if (PyMapping_HasKeyString (PyImport_GetModuleDict (), "numpy")
+          && ferry_native_get_codec ("numpy", FALSE) == NULL)
+        PyErr_Clear (); /* arrays go by the other one */
+    }
+  if (self->name != NULL)
+    return TRUE;
+  for (FerryRole role = FERRY_ROLE_SENDER; role <= FERRY_ROLE_RECEIVER; role++)
+    {
+      self->prepared[role] = queue_make (self, role);
+      if (self->prepared[role] == NULL)
+        return FALSE;
+    }
+  return TRUE;
 }
 
 static PyObject *
@@ -282,7 +318,7 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   if ((create || name != NULL) && !queue_ensure (self, FERRY_ROLE_RECEIVER))
     return -1;
   self->is_created = TRUE;
-  return 0;
+  return !create || queue_prepare (self) ? 0 : -1;
 }
 
 static void
@@ -300,6 +336,8 @@ queue_do_close (Queue *self)
   FerryNativeChannel *receiver = g_steal_pointer (&self->receiver);
 
   self->is_closed = TRUE;
+  for (guint i = 0; i < G_N_ELEMENTS (self->prepared); i++)
+    Py_CLEAR (self->prepared[i]);
   if (sender != NULL)
     {
       ferry_native_channel_close (sender);
