@@ -883,7 +883,9 @@ static PyMethodDef queue_methods[] = {
     "put($self, /, obj, block=True, timeout=None)\n--\n\n"
     "Put an object into the queue.\n\n"
     "It is encoded and copied when the call returns: there is no feeder thread, an object that can't\n"
-    "be encoded raises here, and a process may end right after it.\n\n"
+    "be encoded raises here, and a process may end right after it. A queue without a limit that has no\n"
+    "room for a tenth of a second keeps it, encoded, in this process, which does not end before a\n"
+    "thread has passed it on.\n\n"
     "Parameters\n----------\n"
     "obj : object\n    Anything that codec-python encodes or pickle pickles.\n"
     "block : bool, default True\n    Whether to wait for room.\n"
@@ -896,7 +898,16 @@ static PyMethodDef queue_methods[] = {
   { "put_many", FAST (queue_put_many),
     "put_many($self, /, iterable, block=True, timeout=None)\n--\n\n"
     "Put one object after the other.\n\n"
-    "Returns\n-------\nint\n    How many were put: all of them, unless the time-out came first." },
+    "Parameters\n----------\n"
+    "iterable : iterable\n    The objects.\n"
+    "block : bool, default True\n    Whether to wait for room. If not, it ends at the first that there is none for.\n"
+    "timeout : float or None, optional\n    For how many seconds at most, for all of them together. Without\n"
+    "    `block` it does not count.\n\n"
+    "Returns\n-------\nint\n    How many were put: all of them, unless there was no room, or none in time.\n"
+    "    `queue.Full` is not raised. From an iterator one more is taken by then.\n\n"
+    "Raises\n------\n"
+    "ValueError\n    The queue is closed.\n"
+    "ferry.CodecError\n    An object can't be encoded; those before it are put." },
   { "get", FAST (queue_get),
     "get($self, /, block=True, timeout=None, copy=False)\n--\n\n"
     "Take the next object out of the queue.\n\n"
@@ -914,15 +925,24 @@ static PyMethodDef queue_methods[] = {
     "get_many($self, /, max=None, block=True, timeout=None)\n--\n\n"
     "Take what is there, waiting for the first object only.\n\n"
     "Parameters\n----------\n"
-    "max : int or None, optional\n    How many at most.\n\n"
+    "max : int or None, optional\n    How many at most; None: all that are there.\n"
+    "block : bool, default True\n    Whether to wait for the first one.\n"
+    "timeout : float or None, optional\n    For how many seconds at most. Without `block` it does not count.\n\n"
     "Returns\n-------\nlist\n    At least one object, or none with ``max=0``.\n\n"
-    "Raises\n------\nqueue.Empty\n    As `get()`." },
+    "Raises\n------\n"
+    "queue.Empty\n    There is none, or none came in time.\n"
+    "EOFError\n    Every process that put has called `end()`, and everything is taken.\n"
+    "ValueError\n    The queue is closed." },
   { "qsize", queue_qsize, METH_NOARGS,
-    "qsize($self, /)\n--\n\nHow many objects were put and not yet taken, in all processes." },
+    "qsize($self, /)\n--\n\n"
+    "How many objects were put and not yet taken: all that are in shared memory, exactly, and what this\n"
+    "process keeps because a queue without a limit had no room; not what others keep." },
   { "empty", queue_empty_method, METH_NOARGS,
     "empty($self, /)\n--\n\nWhether nothing waits at this moment. Unlike `multiprocessing.Queue` exact: what was put "
-    "is seen." },
-  { "full", queue_full_method, METH_NOARGS, "full($self, /)\n--\n\nWhether there is no room at this moment." },
+    "is seen\n(but for what another process keeps, as `qsize()` says)." },
+  { "full", queue_full_method, METH_NOARGS, "full($self, /)\n--\n\n"
+    "Whether `maxsize` objects wait at this moment; without a limit never. `put()` may have to wait all the\n"
+    "same, for memory, when `max_bytes` are taken." },
   { "end", queue_end, METH_NOARGS,
     "end($self, /)\n--\n\n"
     "Declare that this process puts no more. When all processes that opened the queue for putting\n"
