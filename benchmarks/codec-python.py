@@ -17,7 +17,8 @@ import pickle
 import statistics
 import sys
 import timeit
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import gi
 import numpy as np
@@ -25,12 +26,8 @@ import numpy as np
 gi.require_version("Ferry", "1.0")
 from gi.repository import Ferry, GObject  # noqa: E402
 
-
-class TestNamedTuple(NamedTuple):
-    """Of the nested example."""
-
-    name: str
-    value: int
+sys.path.insert(0, str(Path(__file__).resolve().parent / "python"))
+import payloads  # noqa: E402
 
 
 @dataclasses.dataclass
@@ -42,66 +39,6 @@ class Step:
     done: bool
     info: dict
 
-
-# The large example of py-sharedmemory's documentation without its array of 1.7 GB.
-NESTED = {
-    "test_id": 98765,
-    "description": "This is a comprehensive test data object.",
-    "is_active": True,
-    "parameters": {
-        "learning_rate": 0.001,
-        "batch_size": 128,
-        "optimizer": "adam",
-        "epsilon": 1e-8,
-        "byte_config": b"\x01\x02\x03\x04",
-    },
-    "data_samples": [
-        {
-            "sample_idx": 0,
-            "image_data": np.random.rand(32, 32, 3).astype(np.float32),
-            "label": 10,
-            "confidence": 0.95,
-            "flags": [True, False, True],
-            "metadata": ("image", "png", 32, 32),
-        },
-        {
-            "sample_idx": 1,
-            "image_data": np.zeros((16, 16, 1), dtype=np.uint8),
-            "label": 5,
-            "confidence": 0.88,
-            "flags": [False, False, True],
-            "metadata": ("image", "jpeg", 16, 16),
-        },
-    ],
-    "settings_list": [
-        100,
-        "high",
-        False,
-        0.5,
-        b"setting_bytes",
-        (1, "a", True),
-        {"nested_list_dict": [1, 2, {"deep_key": "deep_value"}]},
-        np.array([1.1, 2.2, 3.3]),
-    ],
-    "unique_identifiers": {101, 202, 303, 101},
-    "status_codes": {b"success", b"pending", b"failed"},
-    "data_types_used": [np.dtype("float32"), np.dtype("int64"), np.dtype("uint8"), np.dtype("bool_")],
-    "complex_nested_structure": {
-        "level1_dict": {
-            "level2_list": [
-                "string_in_list",
-                12345,
-                True,
-                (10, 20, 30),
-                {"level3_dict": {"array_in_dict": np.arange(5)}},
-                TestNamedTuple(name="example", value=99),
-            ],
-            "level2_set": {9, 8, 7, "set_string"},
-            "level2_tuple": ("tuple_item_1", 56.78, b"tuple_bytes", [1, 2, 3], {"nested_in_tuple": "hello"}),
-        }
-    },
-    "empty_structures": {"empty_list": [], "empty_dict": {}, "empty_set": set(), "empty_tuple": ()},
-}
 
 NOW = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.timezone.utc)
 
@@ -126,10 +63,10 @@ VALUES: dict[str, Any] = {
     "np.float32": np.float32(1.5),
     "ndarray of 10": np.arange(10.0),
     "ndarray of 1 MB": np.zeros(125000),
-    "namedtuple": TestNamedTuple("example", 99),
+    "namedtuple": payloads.Pose("field", 4.5, -2.25, 1.57),
     "dataclass": Step([1.0, 2.0, 3.0, 4.0], 0.5, False, {"lives": 3}),
     "100 dataclasses": [Step([1.0, 2.0], 0.5, False, {"lives": i}) for i in range(100)],
-    "nested example": NESTED,
+    "nested example": payloads.nested(),
 }
 
 

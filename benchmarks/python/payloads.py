@@ -32,86 +32,91 @@ _MARKED_BYTES_LIMIT = 1_000_000  # marking bytes copies them
 _MIB = 1 << 20
 
 
-class TestNamedTuple(NamedTuple):
-    """Of the nested example."""
+class Pose(NamedTuple):
+    """Of the nested example: where a camera stands, in metres and radians."""
 
-    name: str
-    value: int
+    frame: str
+    x: float
+    y: float
+    heading: float
 
 
 def nested(array_bytes: int = 0) -> dict[str, Any]:
-    """Return the large example of py-sharedmemory's documentation.
+    """Return what a robot might report of a drive: nested containers, scalars, small arrays and one large.
+
+    It follows the documented example of py-sharedmemory in what it is made of (the same types,
+    about as many of each and as deep), not in its words.
 
     Parameters
     ----------
     array_bytes : int, default 0
-        The size of its large array in bytes, in whole frames of 4 x 84 x 84 x 3 floats; 0
-        leaves the array out. 1734082560 is the original.
+        The size of its large array in bytes, in whole depth images of 480 x 640 floats; 0 leaves
+        the array out.
     """
     random = np.random.default_rng(1)
-    example: dict[str, Any] = {
-        "test_id": 98765,
-        "description": "This is a comprehensive test data object.",
-        "is_active": True,
-        "parameters": {
-            "learning_rate": 0.001,
-            "batch_size": 128,
-            "optimizer": "adam",
-            "epsilon": 1e-8,
-            "byte_config": b"\x01\x02\x03\x04",
+    report: dict[str, Any] = {
+        "number": 4711,
+        "title": "Second drive through the orchard, dry ground.",
+        "complete": True,
+        "camera": {
+            "exposure": 0.004,
+            "gain": 6,
+            "lens": "wide",
+            "noise": 2.5e-7,
+            "firmware": b"\x07\x00\x2a\xff",
         },
-        "data_samples": [
+        "pictures": [
             {
-                "sample_idx": 0,
-                "image_data": random.random((32, 32, 3), np.float32),
-                "label": 10,
-                "confidence": 0.95,
-                "flags": [True, False, True],
-                "metadata": ("image", "png", 32, 32),
+                "at": 0,
+                "pixels": random.random((32, 32, 3), np.float32),
+                "trees": 3,
+                "sharpness": 0.72,
+                "usable": [True, True, False],
+                "format": ("colour", "raw", 32, 32),
             },
             {
-                "sample_idx": 1,
-                "image_data": np.zeros((16, 16, 1), dtype=np.uint8),
-                "label": 5,
-                "confidence": 0.88,
-                "flags": [False, False, True],
-                "metadata": ("image", "jpeg", 16, 16),
+                "at": 40,
+                "pixels": random.integers(0, 256, (16, 16, 1), np.uint8),
+                "trees": 1,
+                "sharpness": 0.41,
+                "usable": [False, True, True],
+                "format": ("grey", "raw", 16, 16),
             },
         ],
-        "settings_list": [
-            100,
-            "high",
-            False,
-            0.5,
-            b"setting_bytes",
-            (1, "a", True),
-            {"nested_list_dict": [1, 2, {"deep_key": "deep_value"}]},
-            np.array([1.1, 2.2, 3.3]),
+        "log": [
+            17,
+            "started",
+            True,
+            12.25,
+            b"\x02ready\x03",
+            (3, "left", False),
+            {"stops": [4, 9, {"because": "a hedgehog"}]},
+            np.array([0.25, -1.5, 8.0]),
         ],
-        "unique_identifiers": {101, 202, 303},
-        "status_codes": {b"success", b"pending", b"failed"},
-        "data_types_used": [np.dtype("float32"), np.dtype("int64"), np.dtype("uint8"), np.dtype("bool_")],
-        "complex_nested_structure": {
-            "level1_dict": {
-                "level2_list": [
-                    "string_in_list",
-                    12345,
-                    True,
-                    (10, 20, 30),
-                    {"level3_dict": {"array_in_dict": np.arange(5)}},
-                    TestNamedTuple(name="example", value=99),
+        "rows": {12, 14, 19},
+        "sensors": {b"lidar", b"wheels", b"compass"},
+        "column_types": [np.dtype("f8"), np.dtype("i2"), np.dtype("u4"), np.dtype("?")],
+        "plan": {
+            "morning": {
+                "steps": [
+                    "cross the bridge",
+                    90210,
+                    False,
+                    (5, 25, 125),
+                    {"turn": {"degrees": np.arange(0, 360, 72)}},
+                    Pose("field", 4.5, -2.25, 1.57),
                 ],
-                "level2_set": {9, 8, 7, "set_string"},
-                "level2_tuple": ("tuple_item_1", 56.78, b"tuple_bytes", [1, 2, 3], {"nested_in_tuple": "hello"}),
+                "tools": {2, 3, 5, "shears"},
+                "summary": ("dry", 21.5, b"\x10\x20", [8, 13, 21], {"wind": "from the west"}),
             }
         },
-        "empty_structures": {"empty_list": [], "empty_dict": {}, "empty_set": set(), "empty_tuple": ()},
+        "not_yet": {"harvest": [], "repairs": {}, "visitors": set(), "route": ()},
     }
     if array_bytes > 0:
-        shape = (4, 84, 84, 3)
-        n_frames = max(array_bytes // (4 * int(np.prod(shape))), 1)
-        example["large_array_example"] = np.resize(np.arange(_PERIOD, dtype=np.float32), (n_frames, *shape))
-    return example
+        shape = (480, 640)
+        n_images = max(array_bytes // (4 * int(np.prod(shape))), 1)
+        report["depth"] = np.resize(np.arange(_PERIOD, dtype=np.float32), (n_images, *shape))
+    return report
 
 
 def make(kind: str, size: int) -> Any:
@@ -144,7 +149,7 @@ def mark(obj: Any, kind: str, number: int) -> Any:
     if kind == "dict":
         return {**obj, "id": number}
     if kind == "nested":
-        obj["test_id"] = number
+        obj["number"] = number
     elif kind == "array":
         obj[0] = number % 256
     elif kind == "bytes" and 4 <= len(obj) <= _MARKED_BYTES_LIMIT:
@@ -181,8 +186,8 @@ def touch(obj: Any, kind: str) -> int:
         return int(np.frombuffer(obj, dtype=np.uint8)[::4096].sum())
     if kind in ("array", "sparse"):
         return int(obj.view(np.uint8)[::4096].sum())
-    if kind == "nested" and "large_array_example" in obj:
-        return int(obj["large_array_example"].reshape(-1)[::1024].sum())
+    if kind == "nested" and "depth" in obj:
+        return int(obj["depth"].reshape(-1)[::1024].sum())
     return 0
 
 

@@ -23,7 +23,46 @@ _ROLES = {"sender": 0, "receiver": 1, "observer": 2}
 
 
 class Statistics(NamedTuple):
-    """A snapshot of a channel's counters, over all its participants."""
+    """A snapshot of a channel's counters, over all its participants.
+
+    Each is exact when nothing moves; between themselves they may be a few messages apart
+    while others work.
+
+    Attributes
+    ----------
+    messages_sent : int
+        Messages that senders sent since the channel was created.
+    bytes_sent : int
+        Their payload, in bytes.
+    messages_received : int
+        Messages that receivers took; in broadcast each receiver counts.
+    bytes_received : int
+        Their payload, in bytes.
+    messages_dropped : int
+        Messages discarded because the channel was full; each counts once.
+    send_waits : int
+        How often a sender had to wait for room.
+    receive_waits : int
+        How often a receiver had to wait for a message.
+    in_flight : int
+        Messages sent and not yet taken by everyone who shall.
+    in_flight_peak : int
+        The largest `in_flight` so far.
+    capacity : int
+        The bound of `in_flight`, in messages.
+    bytes_committed : int
+        Shared memory that backs payload now, in bytes.
+    bytes_committed_peak : int
+        The largest `bytes_committed` so far.
+    max_bytes : int
+        The bound of `bytes_committed`, in bytes.
+    senders : int
+        Senders that are alive.
+    receivers : int
+        Receivers that are alive.
+    repairs : int
+        Dead participants whose traces were repaired.
+    """
 
     messages_sent: int
     bytes_sent: int
@@ -44,7 +83,33 @@ class Statistics(NamedTuple):
 
 
 class Participant(NamedTuple):
-    """One endpoint in one process."""
+    """One endpoint in one process.
+
+    Attributes
+    ----------
+    id : int
+        Its number in the channel, as `Buffer.sender` has it; used again when it has left.
+    incarnation : int
+        Tells those that had the same `id` apart.
+    role : str
+        ``"sender"``, ``"receiver"`` or ``"observer"``.
+    pid : int
+        The process, as that process sees itself.
+    uid : int
+        Its user.
+    alive : bool
+        Whether it was alive when asked.
+    messages : int
+        Messages it sent or received.
+    bytes : int
+        Their payload, in bytes.
+    waits : int
+        How often it had to wait.
+    dropped : int
+        Messages it dropped or missed.
+    held : int
+        Blocks of shared memory that it holds, loaned or received.
+    """
 
     id: int
     incarnation: int
@@ -207,12 +272,27 @@ class Channel(_native.Channel):
     async def receive_async(self, timeout: float | None = None) -> Any:
         """Take the next message; other tasks of the event loop run meanwhile.
 
+        Parameters
+        ----------
+        timeout : float or None, optional
+            For how many seconds to wait at most; None: for ever. The channel's attribute
+            `timeout` does not count here.
+
+        Returns
+        -------
+        object
+            What was sent.
+
         Raises
         ------
         queue.Empty
             None came in time.
         EOFError
             Every sender has ended its stream.
+        ferry.ClosedError
+            The channel was closed, here or for everybody.
+        ferry.CodecError
+            The message can't be decoded; it is taken all the same.
         """
         from ferry.queues import _retry
 
@@ -221,10 +301,22 @@ class Channel(_native.Channel):
     async def send_async(self, obj: Any, timeout: float | None = None) -> None:
         """Send an object; other tasks of the event loop run while there is no room.
 
+        Parameters
+        ----------
+        obj : object
+            What to send; a `ferry.Buffer` or an array of `loan()` without a copy.
+        timeout : float or None, optional
+            For how many seconds to wait at most; None: for ever. The channel's attribute
+            `timeout` does not count here.
+
         Raises
         ------
         queue.Full
             No room came in time.
+        ferry.ClosedError
+            The channel was closed, here or for everybody.
+        ferry.CodecError
+            The object can't be encoded.
         """
         from ferry.queues import _retry
 

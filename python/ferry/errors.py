@@ -89,7 +89,11 @@ class FerryError(GLib.Error):
 
     @property
     def code(self) -> int:
-        """What kind of error it is, as `gi.repository.Ferry.Error`."""
+        """gi.repository.Ferry.Error: what kind of error it is.
+
+        A plain int, with the same value, where the typelib of Ferry is missing. To assign an int
+        is possible, too; `CODE` of a class is what its instances have unless told otherwise.
+        """
         enum = _code_enum()
         return self._code if enum is None else enum(self._code)
 

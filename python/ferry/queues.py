@@ -37,7 +37,8 @@ class Queue(_native.Queue):
     Any number of processes and threads put and get. An object is encoded and copied into
     shared memory when `put()` returns: there is no feeder thread, so nothing is to be flushed
     or joined, an object that can't be encoded raises in `put()`, and what was put before its
-    process ended arrives. Arrays are got as writable views on shared memory, without a copy.
+    process ended arrives. Only a queue without a limit, from which nobody gets, is different:
+    see `maxsize`. Arrays are got as writable views on shared memory, without a copy.
     A process that is killed, wherever it is, harms no other; one that is killed inside
     `get()` takes at most the object along that it had just taken.
 
@@ -49,8 +50,10 @@ class Queue(_native.Queue):
     ----------
     maxsize : int, default 0
         How many objects may wait; `put()` blocks when there are that many. 0 or less: no
-        limit. Then what is put beyond 1024 objects while nobody gets any waits in its own
-        process, which, as with `multiprocessing`, does not end before it is passed on.
+        limit. Then what is put beyond 1024 objects, or beyond `max_bytes`, while nobody gets any
+        is kept, encoded, in its own process, and a thread that is started only then passes it
+        on. As with `multiprocessing` that process does not end before this is done, unless
+        `cancel_join_thread()` was called; `os._exit()` and being killed lose what is kept.
     ctx : multiprocessing.context.BaseContext, optional
         For compatibility; the queue suits every start method.
     name : str, optional
@@ -60,7 +63,8 @@ class Queue(_native.Queue):
     codec : str, default "auto"
         How objects are encoded. `auto`: plain arrays by `numpy`, everything else by `python`.
     max_bytes : int, optional
-        How much shared memory it may take, in bytes. Half of the machine's if left out.
+        How much shared memory it may take, in bytes; views that are held count, and `put()`
+        blocks when there is no more. Half of the machine's if left out.
     pickle : bool, default True
         Whether objects may be pickled that codec-python has no form for, and such pickles be
         read. Turn it off for queues with a name that less trusted programs open: to unpickle
@@ -226,11 +230,15 @@ class Queue(_native.Queue):
             None came in time.
         EOFError
             Every process that put has called `end()`, and everything is taken.
+        ValueError
+            The queue is closed.
         """
         return await _retry(self.get_nowait, self._polled_endpoint(False), queue.Empty, timeout)
 
     async def put_async(self, obj: Any, timeout: float | None = None) -> None:
         """Put an object; other tasks of the event loop run while there is no room.
+
+        That of a queue without a limit never waits: what finds no room is kept, as `put()` does.
 
         Parameters
         ----------
@@ -243,6 +251,10 @@ class Queue(_native.Queue):
         ------
         queue.Full
             No room came in time.
+        ValueError
+            The queue is closed.
+        ferry.CodecError
+            The object can't be encoded.
         """
         await _retry(lambda: self.put_nowait(obj), self._polled_endpoint(True), queue.Full, timeout)
 
@@ -331,7 +343,15 @@ class JoinableQueue(Queue):
 class SimpleQueue(Queue):
     """A queue with `put()`, `get()`, `empty()` and `close()`, as `multiprocessing.SimpleQueue`.
 
-    The other methods of `Queue` are there as well.
+    The other methods of `Queue` are there as well. `put()` blocks when 1024 objects wait, or
+    `max_bytes` are taken: nothing is ever kept in the process that puts, and no thread runs.
+
+    Parameters
+    ----------
+    ctx : multiprocessing.context.BaseContext, optional
+        For compatibility; the queue suits every start method.
+    **keywords
+        As for `Queue`, but for `maxsize`.
     """
 
     def __init__(self, *, ctx: Any = None, **keywords: Any) -> None:

@@ -1427,7 +1427,13 @@ static PyMethodDef channel_methods[] = {
     "Wait until the next call has something to tell: a message, the end, room. Returns False when the\n"
     "time-out came first." },
   { "flush", FAST (channel_flush),
-    "flush($self, /, timeout=...)\n--\n\nWait until everything that was sent so far is taken by a receiver." },
+    "flush($self, /, timeout=...)\n--\n\n"
+    "Wait until everything that was sent so far, by whatever sender, is taken: by a receiver, in broadcast by\n"
+    "each of them. What is sent meanwhile may be waited for as well.\n\n"
+    "Parameters\n----------\n"
+    "timeout : float or None, optional\n    Seconds to wait; None: for ever; 0: not at all.\n\n"
+    "Raises\n------\n"
+    "TimeoutError\n    Not everything was taken in time." },
   { "end_of_stream", channel_end_of_stream, METH_NOARGS,
     "end_of_stream($self, /)\n--\n\n"
     "Declare that this sender sends no more. When all live senders have, receivers get EOFError, and\n"

@@ -24,6 +24,7 @@ typedef struct
 {
   PyObject_HEAD FerryNativeChannel *sender;
   FerryNativeChannel *receiver;
+  FerryNativeChannel *prepared[2]; /* by FerryRole, not open: for whoever needs that end first, maybe a fork child */
   char *transport;
   char *name; /* NULL: anonymous, joined by its descriptors */
   char *codec;
@@ -93,8 +94,9 @@ queue_get_descriptors (Queue *self, int *control_fd, int *data_fd)
          || (self->sender != NULL && ferry_native_channel_get_descriptors (self->sender, control_fd, data_fd));
 }
 
+/* An end that is still to be opened. */
 static FerryNativeChannel *
-queue_open (Queue *self, FerryRole role)
+queue_make (Queue *self, FerryRole role)
 {
   g_autoptr (GString) description = g_string_new (self->transport);
   FerryNativeChannel *channel;
@@ -129,12 +131,46 @@ queue_open (Queue *self, FerryRole role)
   if (ok && !self->is_created)
     ok = queue_set_number (channel, "capacity", self->capacity)
          && queue_set_number (channel, "max-bytes", self->max_bytes);
-  if (!ok || ferry_native_channel_open (channel) < 0)
-    {
-      Py_DECREF (channel);
-      return NULL;
-    }
+  if (!ok)
+    Py_CLEAR (channel);
   return channel;
+}
+
+static FerryNativeChannel *
+queue_open (Queue *self, FerryRole role)
+{
+  FerryNativeChannel *channel = self->prepared[role];
+
+  self->prepared[role] = NULL;
+  if (channel == NULL)
+    channel = queue_make (self, role);
+  if (channel != NULL && ferry_native_channel_open (channel) < 0)
+    Py_CLEAR (channel);
+  return channel;
+}
+
+/* The first message of a fork child shall not pay for what can be done before the fork: each page that is touched there for the
+ * first time costs microseconds. */
+static gboolean
+queue_prepare (Queue *self)
+{
+  if (g_str_equal (self->codec, "auto"))
+    {
+      if (ferry_native_get_codec ("python", self->pickle) == NULL)
+        return FALSE;
+      if (PyMapping_HasKeyString (PyImport_GetModuleDict (), "numpy")
+          && ferry_native_get_codec ("numpy", FALSE) == NULL)
+        PyErr_Clear (); /* arrays go by the other one */
+    }
+  if (self->name != NULL)
+    return TRUE;
+  for (FerryRole role = FERRY_ROLE_SENDER; role <= FERRY_ROLE_RECEIVER; role++)
+    {
+      self->prepared[role] = queue_make (self, role);
+      if (self->prepared[role] == NULL)
+        return FALSE;
+    }
+  return TRUE;
 }
 
 static PyObject *
@@ -282,7 +318,7 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   if ((create || name != NULL) && !queue_ensure (self, FERRY_ROLE_RECEIVER))
     return -1;
   self->is_created = TRUE;
-  return 0;
+  return !create || queue_prepare (self) ? 0 : -1;
 }
 
 static void
@@ -300,6 +336,8 @@ queue_do_close (Queue *self)
   FerryNativeChannel *receiver = g_steal_pointer (&self->receiver);
 
   self->is_closed = TRUE;
+  for (guint i = 0; i < G_N_ELEMENTS (self->prepared); i++)
+    Py_CLEAR (self->prepared[i]);
   if (sender != NULL)
     {
       ferry_native_channel_close (sender);
@@ -847,7 +885,9 @@ static PyMethodDef queue_methods[] = {
     "put($self, /, obj, block=True, timeout=None)\n--\n\n"
     "Put an object into the queue.\n\n"
     "It is encoded and copied when the call returns: there is no feeder thread, an object that can't\n"
-    "be encoded raises here, and a process may end right after it.\n\n"
+    "be encoded raises here, and a process may end right after it. A queue without a limit that has no\n"
+    "room for a tenth of a second keeps it, encoded, in this process, which does not end before a\n"
+    "thread has passed it on.\n\n"
     "Parameters\n----------\n"
     "obj : object\n    Anything that codec-python encodes or pickle pickles.\n"
     "block : bool, default True\n    Whether to wait for room.\n"
@@ -860,7 +900,16 @@ static PyMethodDef queue_methods[] = {
   { "put_many", FAST (queue_put_many),
     "put_many($self, /, iterable, block=True, timeout=None)\n--\n\n"
     "Put one object after the other.\n\n"
-    "Returns\n-------\nint\n    How many were put: all of them, unless the time-out came first." },
+    "Parameters\n----------\n"
+    "iterable : iterable\n    The objects.\n"
+    "block : bool, default True\n    Whether to wait for room. If not, it ends at the first that there is none for.\n"
+    "timeout : float or None, optional\n    For how many seconds at most, for all of them together. Without\n"
+    "    `block` it does not count.\n\n"
+    "Returns\n-------\nint\n    How many were put: all of them, unless there was no room, or none in time.\n"
+    "    `queue.Full` is not raised. From an iterator one more is taken by then.\n\n"
+    "Raises\n------\n"
+    "ValueError\n    The queue is closed.\n"
+    "ferry.CodecError\n    An object can't be encoded; those before it are put." },
   { "get", FAST (queue_get),
     "get($self, /, block=True, timeout=None, copy=False)\n--\n\n"
     "Take the next object out of the queue.\n\n"
@@ -878,15 +927,24 @@ static PyMethodDef queue_methods[] = {
     "get_many($self, /, max=None, block=True, timeout=None)\n--\n\n"
     "Take what is there, waiting for the first object only.\n\n"
     "Parameters\n----------\n"
-    "max : int or None, optional\n    How many at most.\n\n"
+    "max : int or None, optional\n    How many at most; None: all that are there.\n"
+    "block : bool, default True\n    Whether to wait for the first one.\n"
+    "timeout : float or None, optional\n    For how many seconds at most. Without `block` it does not count.\n\n"
     "Returns\n-------\nlist\n    At least one object, or none with ``max=0``.\n\n"
-    "Raises\n------\nqueue.Empty\n    As `get()`." },
+    "Raises\n------\n"
+    "queue.Empty\n    There is none, or none came in time.\n"
+    "EOFError\n    Every process that put has called `end()`, and everything is taken.\n"
+    "ValueError\n    The queue is closed." },
   { "qsize", queue_qsize, METH_NOARGS,
-    "qsize($self, /)\n--\n\nHow many objects were put and not yet taken, in all processes." },
+    "qsize($self, /)\n--\n\n"
+    "How many objects were put and not yet taken: all that are in shared memory, exactly, and what this\n"
+    "process keeps because a queue without a limit had no room; not what others keep." },
   { "empty", queue_empty_method, METH_NOARGS,
     "empty($self, /)\n--\n\nWhether nothing waits at this moment. Unlike `multiprocessing.Queue` exact: what was put "
-    "is seen." },
-  { "full", queue_full_method, METH_NOARGS, "full($self, /)\n--\n\nWhether there is no room at this moment." },
+    "is seen\n(but for what another process keeps, as `qsize()` says)." },
+  { "full", queue_full_method, METH_NOARGS, "full($self, /)\n--\n\n"
+    "Whether `maxsize` objects wait at this moment; without a limit never. `put()` may have to wait all the\n"
+    "same, for memory, when `max_bytes` are taken." },
   { "end", queue_end, METH_NOARGS,
     "end($self, /)\n--\n\n"
     "Declare that this process puts no more. When all processes that opened the queue for putting\n"

@@ -8,8 +8,10 @@ of that package on `py_sharedmemory`, names this module instead::
 
 What it does differently, always to the good of the program:
 
-- Room is free again at the moment when `get()` returns; nothing is acknowledged, so no
-  thread runs and no message of the sender depends on the sender being alive.
+- Room is free again at the moment when `get()` returns. Nothing is acknowledged, so no
+  thread runs and no message of the sender depends on the sender being alive; but a pair
+  without a capacity keeps what is more than 1024 messages in the process that put them,
+  until a thread of that process, which runs only then, has passed them on.
 - An object that can't be encoded raises in `put()` and changes nothing for others.
 - Every type arrives as it was; arrays arrive writable.
 - Any number of processes and threads may put, and any number get, before and after a fork.
@@ -132,7 +134,9 @@ class SharedMemorySender(_End):
     def put(self, data: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put a message.
 
-        It lies in shared memory when the call returns: the process may end right after it.
+        It lies in shared memory when the call returns: the process may end right after it. (In
+        a pair without a capacity what is more than 1024 messages is kept in this process, which
+        does not end before it is passed on; `os._exit()` and being killed lose it.)
 
         Parameters
         ----------
@@ -164,10 +168,11 @@ class SharedMemorySender(_End):
         return not self._queue.full()
 
     def wait_for_all_ack(self, timeout: float | None = None) -> bool:
-        """Wait until every message that was put so far, by whatever process, is got.
+        """Wait until every message that was put so far is got.
 
-        Nothing is lost without it: what was put arrives also when its sender is closed or its
-        process has ended.
+        That is what this process put, and what other processes put and had room for; what is
+        put meanwhile may be waited for as well. Nothing is lost without it: what was put arrives
+        also when its sender is closed or its process has ended.
 
         Parameters
         ----------
