@@ -942,7 +942,8 @@ static PyMethodDef queue_methods[] = {
   { "empty", queue_empty_method, METH_NOARGS,
     "empty($self, /)\n--\n\nWhether nothing waits at this moment. Unlike `multiprocessing.Queue` exact: what was put "
     "is seen\n(but for what another process keeps, as `qsize()` says)." },
-  { "full", queue_full_method, METH_NOARGS, "full($self, /)\n--\n\n"
+  { "full", queue_full_method, METH_NOARGS,
+    "full($self, /)\n--\n\n"
     "Whether `maxsize` objects wait at this moment; without a limit never. `put()` may have to wait all the\n"
     "same, for memory, when `max_bytes` are taken." },
   { "end", queue_end, METH_NOARGS,
