@@ -383,9 +383,9 @@ ferry_segment_map (FerrySegment *self, GError **error)
   if (!header_is_sane (&header))
     return ferry_segment_set_corrupt (self, error, "its settings contradict each other");
   /* Both areas may lie in one file, the data behind the control area. */
-  if ((guint64) control_stat.st_size != header.control_size + (self->data_offset > 0 ? header.data_size : 0)
-      || (guint64) data_stat.st_size != self->data_offset + header.data_size
-      || (self->data_offset > 0 && self->data_offset != header.control_size))
+  if ((guint64) data_stat.st_size != self->data_offset + header.data_size
+      || control_stat.st_size != (self->data_offset > 0 ? data_stat.st_size : (goffset) header.control_size)
+      || (self->data_offset > 0 && self->data_offset < header.control_size))
     return ferry_segment_set_corrupt (self, error, "it was truncated or extended");
   return ferry_segment_map_control (self, &header, error);
 }

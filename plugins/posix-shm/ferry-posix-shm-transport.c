@@ -18,6 +18,7 @@
 
 #define NAME_PREFIX "ferry-"
 #define DEFAULT_DIRECTORY "/dev/shm"
+#define DATA_ALIGNMENT (G_GUINT64_CONSTANT (2) * 1024 * 1024) /* bytes */
 #define MODE_OWNER (0600)
 #define MODE_GROUP (0660)
 
@@ -81,6 +82,15 @@ set_error (FerryPosixShmTransport *self, const char *name, const char *what, int
   return FALSE;
 }
 
+/* The data area begins behind the control area, at a multiple of what a huge page takes, and never right behind it:
+ * valgrind 3.19 loses count of a file's names when mappings of it that were made under two names touch each other, and the
+ * file of a channel has its name only when it is shared. */
+static guint64
+data_offset_for (guint64 control_size)
+{
+  return (control_size / DATA_ALIGNMENT + 1) * DATA_ALIGNMENT;
+}
+
 static gboolean
 ferry_posix_shm_transport_reserve (FerrySegmentTransport *transport, const FerryChannelConfig *config,
                                    guint64 control_size, guint64 data_size, GError **error)
@@ -100,8 +110,8 @@ ferry_posix_shm_transport_reserve (FerrySegmentTransport *transport, const Ferry
     return set_error (self, config->name, "can't make a segment", errno, error);
   data_fd = fcntl (fd, F_DUPFD_CLOEXEC, 0);
   ferry_segment_transport_take_fds (transport, fd, data_fd);
-  ferry_segment_transport_set_data_offset (transport, control_size);
-  if (data_fd < 0 || ftruncate (fd, (off_t) (control_size + data_size)) != 0)
+  ferry_segment_transport_set_data_offset (transport, data_offset_for (control_size));
+  if (data_fd < 0 || ftruncate (fd, (off_t) (data_offset_for (control_size) + data_size)) != 0)
     return set_error (self, config->name, "can't size a segment", errno, error);
   if (config->group >= 0 && (fchown (fd, (uid_t) -1, (gid_t) config->group) != 0 || fchmod (fd, MODE_GROUP) != 0))
     return set_error (self, config->name, "can't give the segment to the group", errno, error);
@@ -185,9 +195,11 @@ ferry_posix_shm_transport_attach (FerrySegmentTransport *transport, const FerryC
       return set_error (self, config->name, "can't open the data area", saved_errno, error);
     }
   ferry_segment_transport_take_fds (transport, fd, data_fd);
+  /* Without a header the base says so when it checks. */
   if (!ferry_segment_transport_read_control_size (fd, &control_size))
-    control_size = 1; /* no header: the base says so when it checks */
-  ferry_segment_transport_set_data_offset (transport, control_size);
+    ferry_segment_transport_set_data_offset (transport, 1);
+  else
+    ferry_segment_transport_set_data_offset (transport, data_offset_for (control_size));
   g_free (self->path);
   self->path = g_steal_pointer (&path);
   return TRUE;
