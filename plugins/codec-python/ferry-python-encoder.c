@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-python-encoder.h"
 
+#include "ferry-dlpack.h"
 #include "ferry-ndarray.h"
 #include "ferry-python-numpy.h"
 #include "ferry-python-types.h"
+#include "ferry-python-variant.h"
 
 #include <datetime.h>
 
@@ -266,6 +268,27 @@ copy (guint8 *to, gconstpointer from, gsize size)
       Py_END_ALLOW_THREADS;
     }
 }
+
+static gboolean
+dlpack_part_write (const FerryPythonPart *part, guint8 *to, GError **error)
+{
+  gboolean written;
+
+  if (part->data_size < UNLOCKED_COPY_MIN)
+    return ferry_python_tensor_write_data (part->owner, to, part->data_size, error);
+  Py_BEGIN_ALLOW_THREADS;
+  written = ferry_python_tensor_write_data (part->owner, to, part->data_size, error);
+  Py_END_ALLOW_THREADS;
+  return written;
+}
+
+static void
+dlpack_part_clear (FerryPythonPart *part)
+{
+  g_clear_pointer ((FerryTensor **) &part->owner, ferry_tensor_unref);
+}
+
+static const FerryPythonPartClass dlpack_part = { dlpack_part_write, dlpack_part_clear };
 
 static gboolean
 object_part_write (const FerryPythonPart *part, guint8 *to, GError **error)
@@ -1425,6 +1448,41 @@ encode_zoneinfo (FerryPythonEncoder *self, PyObject *object)
   return encoded;
 }
 
+static gboolean
+encode_dlpack (FerryPythonEncoder *self, PyObject *object)
+{
+  GError *error = NULL;
+  FerryTensor *tensor;
+  FerryPythonPart *part;
+  gsize size;
+
+  tensor = ferry_dlpack_import (object, &error);
+  if (tensor == NULL)
+    {
+      /* On another device, or of a type that only its library knows. */
+      if (self->pickle && ferry_python_type_has_reducer (Py_TYPE (object)))
+        {
+          g_clear_error (&error);
+          return encode_object (self, object, FERRY_PYTHON_KIND_REDUCE, TRUE);
+        }
+      g_prefix_error (&error, "codec 'python': ");
+      return fail (self, error);
+    }
+  if (write_known (self, object))
+    {
+      ferry_tensor_unref (tensor);
+      return TRUE;
+    }
+  if (!ferry_python_tensor_write_header (&self->output, tensor, &size, &error))
+    {
+      ferry_tensor_unref (tensor);
+      return fail (self, error);
+    }
+  part = ferry_python_output_add_part (&self->output, &dlpack_part, NULL, size, size);
+  part->owner = tensor;
+  return TRUE;
+}
+
 /* What can't be encoded without running code of Python, be it only that of a property. Other threads may run then, so
  * the caller holds a reference. */
 static gboolean
@@ -1440,6 +1498,9 @@ encode_with_code (FerryPythonEncoder *self, PyObject *object, FerryPythonKind ki
 
     case FERRY_PYTHON_KIND_TENSOR:
       return encode_tensor (self, object);
+
+    case FERRY_PYTHON_KIND_DLPACK:
+      return encode_dlpack (self, object);
 
     case FERRY_PYTHON_KIND_DECIMAL:
       return encode_decimal (self, object);

@@ -46,6 +46,12 @@ ferry_python_numpy_classify (PyTypeObject *type, FerryPythonKind *kind)
 }
 
 gboolean
+ferry_python_numpy_is_subtype (PyTypeObject *type)
+{
+  return load (FALSE) && PyType_IsSubtype (type, &PyArray_Type);
+}
+
+gboolean
 ferry_python_numpy_encode_scalar (FerryPythonEncoder *encoder, PyObject *scalar)
 {
   FerryPythonOutput *output = &encoder->output;
