@@ -57,7 +57,7 @@ class Queue(_native.Queue):
     ctx : multiprocessing.context.BaseContext, optional
         For compatibility; the queue suits every start method.
     name : str, optional
-        Under which other programs find it. The first to open it determines its size.
+        Under which other programs find it. All of them give the same `maxsize`.
     transport : str, default "memfd"
         What memory it lives in; `ferry-inspect` lists what there is.
     codec : str, default "auto"
@@ -74,6 +74,8 @@ class Queue(_native.Queue):
     ------
     ferry.NoSuchFeatureError
         There is no such transport or codec.
+    ferry.MismatchError
+        There is a queue of that name with another `maxsize` or `max_bytes`.
     """
 
     _joinable = False
