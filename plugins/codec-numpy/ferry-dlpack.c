@@ -64,7 +64,7 @@ check_device (PyObject *object, GError **error)
 }
 
 static PyObject *
-export (PyObject *object)
+get_capsule (PyObject *object)
 {
   PyObject *capsule = PyObject_CallMethod (object, "__dlpack__", NULL);
   PyObject *type;
@@ -110,7 +110,7 @@ ferry_dlpack_import (PyObject *object, GError **error)
 
   if (!check_device (object, error))
     return NULL;
-  capsule = export (object);
+  capsule = get_capsule (object);
   if (capsule == NULL)
     {
       ferry_python_take_exception (error, FERRY_ERROR_CODEC, "the object's __dlpack__() failed");
