@@ -319,10 +319,22 @@ class JoinableQueue(Queue):
 
     _joinable = True
 
-    def __init__(self, maxsize: int = 0, **keywords: Any) -> None:
-        if keywords.get("name") is not None:
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        ctx: Any = None,
+        name: None = None,
+        transport: str = "memfd",
+        codec: str = "auto",
+        max_bytes: int | None = None,
+        pickle: bool = True,
+    ) -> None:
+        if name is not None:
             raise ValueError("a JoinableQueue has no name: what is undone is counted in memory that is passed on")
-        super().__init__(maxsize, **keywords)
+        super().__init__(
+            maxsize, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle
+        )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         super()._init(settings, joinable=True, **arguments)
@@ -356,8 +368,19 @@ class SimpleQueue(Queue):
         As for `Queue`, but for `maxsize`.
     """
 
-    def __init__(self, *, ctx: Any = None, **keywords: Any) -> None:
-        super().__init__(0, ctx=ctx, **keywords)
+    def __init__(
+        self,
+        *,
+        ctx: Any = None,
+        name: str | None = None,
+        transport: str = "memfd",
+        codec: str = "auto",
+        max_bytes: int | None = None,
+        pickle: bool = True,
+    ) -> None:
+        super().__init__(
+            0, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle
+        )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         super()._init({**settings, "unlimited": False}, **arguments)
