@@ -102,7 +102,9 @@ class Connection(_native.Connection):
         from multiprocessing.reduction import DupFd
 
         receive, send, socket_fd, bells_fd, side = self._descriptors()
-        queues = [None if queue is None else [DupFd(fd) for fd in queue._descriptors()[:2]] for queue in (receive, send)]
+        queues = [
+            None if queue is None else [DupFd(fd) for fd in queue._descriptors()[:2]] for queue in (receive, send)
+        ]
         return _rebuild, (type(self), queues, DupFd(socket_fd), DupFd(bells_fd), side)
 
     def __repr__(self) -> str:
