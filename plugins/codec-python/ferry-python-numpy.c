@@ -179,6 +179,13 @@ ferry_python_numpy_dtype_from_str (PyObject *str)
 
   if (!load (TRUE) || !PyArray_DescrConverter (str, &descr))
     return NULL;
+
+  /* Only simple ones are sent so, and NumPy lets sizes overflow. */
+  if ((gssize) PyDataType_ELSIZE (descr) < 0 || PyDataType_NAMES (descr) != NULL || PyDataType_SUBARRAY (descr) != NULL)
+    {
+      PyErr_Format (PyExc_ValueError, "%R is no name of a simple dtype", str);
+      Py_CLEAR (descr);
+    }
   return (PyObject *) descr;
 }
 
