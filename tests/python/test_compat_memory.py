@@ -358,7 +358,7 @@ def test_a_consumer_killed_while_data_is_flowing(fork, capacity):
         killer.start()
         for i in range(n, 2 * n):
             try:
-                sender.put(numpy.full(20_000, i), timeout=PATIENCE if killer.is_alive() else 0.3)
+                sender.put(numpy.full(20_000, i), timeout=0.5)
             except queue.Full:
                 break
         else:
