@@ -944,6 +944,7 @@ encode_uuid (FerryPythonEncoder *self, PyObject *object)
  */
 
 static gboolean encode_reduced (FerryPythonEncoder *self, PyObject *object);
+static gboolean encode_object (FerryPythonEncoder *self, PyObject *object, FerryPythonKind kind, gboolean is_shared);
 
 static gboolean
 encode_plain_array (FerryPythonEncoder *self, PyObject *object)
@@ -1002,13 +1003,11 @@ encode_array (FerryPythonEncoder *self, PyObject *object)
 {
   if (!ferry_ndarray_load (FALSE, &self->error))
     return FALSE;
-  if (write_known (self, object))
-    return TRUE;
   if (ferry_ndarray_is_plain (object))
-    return encode_plain_array (self, object);
+    return write_known (self, object) || encode_plain_array (self, object);
   if (ferry_python_numpy_is_objects (object))
-    return encode_object_array (self, object);
-  return encode_reduced (self, object);
+    return write_known (self, object) || encode_object_array (self, object);
+  return encode_object (self, object, FERRY_PYTHON_KIND_REDUCE, TRUE);
 }
 
 static gboolean
@@ -1064,11 +1063,14 @@ encode_tensor (FerryPythonEncoder *self, PyObject *object)
   PyObject *array;
   gboolean encoded;
 
-  if (write_known (self, object))
-    return TRUE;
   array = ferry_python_tensor_to_array (object, &requires_grad);
   if (array == NULL)
-    return encode_reduced (self, object);
+    return encode_object (self, object, FERRY_PYTHON_KIND_REDUCE, TRUE);
+  if (write_known (self, object))
+    {
+      Py_DECREF (array);
+      return TRUE;
+    }
   ferry_python_output_tag (&self->output, FERRY_PYTHON_TAG_TENSOR);
   ferry_python_output_tag (&self->output, requires_grad != 0);
   encoded = encode_plain_array (self, array);
