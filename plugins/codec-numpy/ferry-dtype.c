@@ -53,6 +53,7 @@ typedef struct
 {
   const guint8 *p;
   const guint8 *end;
+  gsize unclaimed; /* bytes that no container has counted on for its items */
 } Reader;
 
 static void
@@ -664,11 +665,13 @@ static PyObject *take_value (Reader *reader, guint nesting);
 static PyObject *
 take_items (Reader *reader, guint kind, guint nesting)
 {
+  gsize size = kind == 'D' ? 2 : 1; /* of an item at least */
   PyObject *container;
   gsize n;
 
-  if (!take_count (reader, kind == 'D' ? 2 : 1, &n))
+  if (!take_count (reader, size, &n) || n * size > reader->unclaimed)
     return NULL;
+  reader->unclaimed -= n * size;
   container = kind == 't' ? PyTuple_New ((Py_ssize_t) n) : kind == 'l' ? PyList_New ((Py_ssize_t) n) : PyDict_New ();
   for (gsize i = 0; container != NULL && i < n; i++)
     {
@@ -1047,7 +1050,7 @@ check_descr (PyArray_Descr *descr, const char *what, GError **error)
 static PyArray_Descr *
 descr_from_extension (const guint8 *bytes, gsize size, GError **error)
 {
-  Reader reader = { bytes, bytes + size };
+  Reader reader = { bytes, bytes + size, size };
   PyArray_Descr *descr = take_descr (&reader, 0);
 
   if (descr != NULL && reader.p != reader.end)

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import weakref
 
 import gi
@@ -762,6 +763,20 @@ def test_fields_outside(extension):
     with pytest.raises(GLib.Error, match="codec 'numpy'") as error:
         decode(writable_buffer(with_extension(extension)))
     assert error.value.matches(Ferry.Error.quark(), Ferry.Error.CODEC)
+
+
+def test_claimed_metadata():
+    """Containers within containers can't all have as many items as there are bytes left."""
+    size = 1 << 20
+    levels = b"".join(b"t" + struct.pack("<I", size) for _ in range(8))
+    extension = b"mD" + struct.pack("<IcI", 1, b"u", 1) + b"k" + levels + bytes(size + 100)
+    tracemalloc.start()
+    try:
+        with pytest.raises(GLib.Error, match="codec 'numpy'"):
+            decode(writable_buffer(with_extension(extension)))
+        assert tracemalloc.get_traced_memory()[1] < 16 * size
+    finally:
+        tracemalloc.stop()
 
 
 # Without Python, without NumPy

@@ -706,7 +706,7 @@ def number(n: int) -> bytes:
     return result + bytes([n])
 
 
-TUPLE, LIST, DICT, SET, FROZENSET, REF = range(24, 24 + 6)
+TUPLE, LIST, DICT, SET, FROZENSET, REF = range(26, 26 + 6)
 OBJECT_ARRAY = encode(np.array([None], object))[16]
 SLICE = encode(slice(1))[16]
 SHARED, NONE, ZERO = 0x80, 1, 0x40
@@ -778,8 +778,6 @@ def test_formats_of_memoryviews(format_):
     view = encode(memoryview(bytes(6)).cast("b"))
     plain = b"\x01\x01b\x01\x06"
     assert plain in view
-    size = len(view[16:].split(plain)[0]) + len(plain)
-    del size
     bad = view.replace(plain, b"\x01" + bytes([len(format_)]) + format_.encode() + b"\x01\x06")
     stream_size = struct.unpack_from("=Q", bad, 8)[0]
     bad = bad[:8] + struct.pack("=Q", stream_size + len(format_) - 1) + bad[16:]
