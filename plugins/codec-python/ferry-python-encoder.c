@@ -1550,9 +1550,19 @@ encode_with_code (FerryPythonEncoder *self, PyObject *object, FerryPythonKind ki
 static gboolean
 encode_other (FerryPythonEncoder *self, PyObject *object)
 {
-  FerryPythonKind kind = ferry_python_type_get_kind (Py_TYPE (object));
+  FerryPythonKind kind;
   gboolean is_shared = Py_REFCNT (object) > 1;
   gboolean encoded;
+
+  /* Looking at a class for the first time may run code, and that may throw away what refers to the object. */
+  Py_INCREF (object);
+  kind = ferry_python_type_get_kind (Py_TYPE (object));
+  if (G_UNLIKELY (Py_REFCNT (object) == 1))
+    {
+      Py_DECREF (object);
+      return fail_changed (self, "a container");
+    }
+  Py_DECREF (object);
 
   switch (kind)
     {
@@ -1597,9 +1607,13 @@ encode_other (FerryPythonEncoder *self, PyObject *object)
     }
 
   /* An array that only its container refers to has one part; known ones are found by their references. */
-  if (kind == FERRY_PYTHON_KIND_NDARRAY && !is_shared && ferry_ndarray_load (FALSE, &self->error)
-      && ferry_ndarray_is_plain (object))
-    return encode_plain_array (self, object);
+  if (kind == FERRY_PYTHON_KIND_NDARRAY && !is_shared)
+    {
+      if (!ferry_ndarray_load (FALSE, &self->error))
+        return FALSE;
+      if (ferry_ndarray_is_plain (object))
+        return encode_plain_array (self, object);
+    }
 
   if (!enter (self))
     return FALSE;
