@@ -670,9 +670,11 @@ decode_reference (Decoder *self)
 static gboolean
 read_array (Decoder *self, FerryNumpyHeader *header, char **format, const guint8 **data, gsize *data_size)
 {
+  static const gint64 nothing = 0;
   gsize header_size;
   g_autofree guint8 *bytes = NULL;
   g_autoptr (GError) error = NULL;
+  g_autoptr (FerryTensor) tensor = NULL;
   gsize expected;
 
   if (!ferry_python_input_count (&self->input, 1, &header_size))
@@ -698,6 +700,25 @@ read_array (Decoder *self, FerryNumpyHeader *header, char **format, const guint8
     }
   *format = g_strndup ((const char *) bytes + FERRY_NUMPY_FIXED_SIZE + header->n_dimensions * sizeof (gint64),
                        header->format_length);
+  if (strlen (*format) != header->format_length)
+    {
+      malformed (self, "the format of an array has a zero byte in it");
+      return FALSE;
+    }
+
+  /* One without elements tells how large they are. */
+  tensor = ferry_tensor_new_take (*format, &nothing, 1, NULL, NULL, 0, 0, FALSE, NULL, NULL, &error);
+  if (tensor == NULL)
+    {
+      g_set_error (self->error, FERRY_ERROR, FERRY_ERROR_CODEC, "codec 'python': %s", error->message);
+      return FALSE;
+    }
+  if (ferry_tensor_get_item_size (tensor) != header->item_size)
+    {
+      malformed (self, "elements of an array have %" G_GSIZE_FORMAT " bytes, and those of its format %" G_GSIZE_FORMAT,
+                 header->item_size, ferry_tensor_get_item_size (tensor));
+      return FALSE;
+    }
   return TRUE;
 }
 
