@@ -785,6 +785,69 @@ def test_formats_of_memoryviews(format_):
         decode(bad)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_variants_of_bad_arrays(nested):
+    """Elements have the size that the format says, and all of the format is looked at."""
+    to_variant = make_codec(False, "variant")
+    sent = np.zeros(4, "f8")
+    message = encode([sent] if nested else sent)
+    header = struct.pack("<BBHIII", 0, 1, 3, 8, 0, 0)
+    assert message.count(header) == 1 and message.count(b"<f8") == 1
+    decode(message, to_variant)
+    for damaged in (
+        message.replace(header + struct.pack("<q", 4), struct.pack("<BBHIIIq", 0, 1, 3, 4, 0, 0, 8)),
+        message.replace(header + struct.pack("<q", 4), struct.pack("<BBHIIIq", 0, 1, 3, 32, 0, 0, 1)),
+        message.replace(b"<f8", b"<f4"),
+        message.replace(b"<f8", b"<f\0"),
+        message.replace(b"<f8", b"f8\0"),
+    ):
+        assert damaged != message and len(damaged) == len(message)
+        with pytest.raises(GLib.Error, match="codec 'python'"):
+            decode(damaged, to_variant)
+
+
+def test_padding_of_long_doubles():
+    """Of 16 bytes only 10 are the number; what is in the others stays here."""
+    if np.finfo(np.longdouble).nmant != 63:
+        pytest.skip("only the format of x87 has padding")
+    for scalar in (np.longdouble(1) / 3, np.clongdouble(1 + 2j) / 3):
+        message = encode(scalar)
+        assert decode(message) == scalar
+        for at in range(16 + 3, len(message), 16):
+            assert message[at + 10 : at + 16] == bytes(6)
+
+
+def test_incomplete_decimal():
+    """Nothing is called when what it would be called with is missing."""
+    message = encode(decimal.Decimal(1))
+    for bad in (message_of(message[16:17]), message_of(message[16:17] + bytes([NONE])), message_of(message[16:-1])):
+        with pytest.raises(GLib.Error, match="codec 'python'") as error:
+            decode(bad)
+        assert "SystemError" not in error.value.message
+    message = encode(range(1, 100, 1000))
+    for i in range(17, len(message)):
+        with pytest.raises(GLib.Error, match="was it cut"):
+            decode(message_of(message[16:i]))
+
+
+def test_class_that_drops_its_object():
+    """Looking at a class for the first time runs code of its metaclass."""
+    container = []
+
+    class Meta(type):
+        def __getattribute__(cls, name):
+            container.clear()
+            return super().__getattribute__(name)
+
+    for _ in range(3):
+        container.append(Meta("Dropped", (), {"__reduce_ex__": lambda self, protocol: (int, ())})())
+        for codec in (PLAIN, PICKLE):
+            try:
+                encode(container, codec)
+            except GLib.Error:
+                pass
+
+
 def test_changes_meanwhile():
     """Code that runs while a container is encoded may change it: an error, or one of both states, never a crash."""
     victims = []
@@ -1122,3 +1185,11 @@ assert codec.decode(Ferry.Buffer.new_bytes(data), 1)[1][:4] == [1, "a", {2: 3}, 
 assert "numpy" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_inspect_lists_it():
+    """The codecs of Python are plugins like all others."""
+    listed = subprocess.run(["ferry-inspect"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert {"python", "numpy"} <= {line.split()[0].rstrip(":") for line in listed.splitlines() if line.strip()}
+    one = subprocess.run(["ferry-inspect", "python"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "python" in one and "codec" in one
