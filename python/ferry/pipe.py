@@ -131,8 +131,7 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
 
 def _make_pipe(cls: type[_AnyConnection], duplex: bool) -> tuple[_AnyConnection, _AnyConnection]:
     sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    bells = os.memfd_create("ferry-bells", os.MFD_CLOEXEC)
-    os.ftruncate(bells, _BELLS_SIZE)
+    bells = _native.make_shared("ferry-bells", _BELLS_SIZE)
     to_first = _make_queue()
     to_second = _make_queue() if duplex else None
     return (
