@@ -280,3 +280,23 @@ def test_names_that_are_no_text():
     with ferry.Channel(name, "sender") as channel:
         with pytest.raises(UnicodeEncodeError):
             channel._get("a\udc80")
+
+
+def test_join_a_name_without_a_size():
+    name = f"test-threads-{os.getpid()}-size"
+    first = ferry.Queue(4, name=name)
+    joins = [ferry.Queue(name=name), ferry.SimpleQueue(name=name), ferry.Queue(4, name=name)]
+    first.put("x")
+    assert joins[0].get() == "x"
+    for _ in range(4):
+        joins[1].put(1)
+    assert first.full() and joins[1].full()
+    with pytest.raises(ferry.MismatchError):
+        ferry.Queue(5, name=name)
+    with pytest.raises(ferry.MismatchError):
+        ferry.Queue(name=name, max_bytes=1 << 20)
+    for q in [first, *joins]:
+        q.close()
+    q = ferry.Queue(name=name)
+    assert q._endpoint(False)._get("capacity") == 1024
+    q.close()
