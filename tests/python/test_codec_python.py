@@ -82,6 +82,14 @@ def round_trip(thing, codec=PLAIN):
     return decode(encode(thing, codec), codec)
 
 
+def bits_of(scalar: np.generic) -> bytes:
+    """Without the padding of long doubles, which is whatever was in memory."""
+    data = scalar.tobytes()
+    if scalar.dtype.char not in "gG" or np.finfo(np.longdouble).nmant != 63:
+        return data
+    return b"".join(data[at : at + 10] for at in range(0, len(data), np.dtype("g").itemsize))
+
+
 def assert_same(a, b) -> None:
     """Fail unless both are the same down to types, order and bits."""
     assert type(a) is type(b)
@@ -109,7 +117,7 @@ def assert_same(a, b) -> None:
             assert a.tobytes() == b.tobytes()
     elif isinstance(a, np.generic):
         assert a.dtype == b.dtype
-        assert a.tobytes() == b.tobytes()
+        assert bits_of(a) == bits_of(b)
     elif isinstance(a, memoryview):
         assert (a.format, a.shape, a.itemsize) == (b.format, b.shape, b.itemsize)
         assert a.tobytes() == b.tobytes()
