@@ -40,7 +40,7 @@ class Step:
     info: dict
 
 
-NOW = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.timezone.utc)
+NOW = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.UTC)
 
 VALUES: dict[str, Any] = {
     "None": None,
@@ -103,7 +103,8 @@ def main() -> int:
         return codec.encode_bytes(boxed).get_data()
 
     results = []
-    header = f"{'ns':22}{'bytes':>9}{'pickle':>9}{'encode':>9}{'decode':>9}{'dumps':>9}{'loads':>9}{'encode':>9}{'decode':>8}{'both':>7}"
+    header = f"{'ns':22}{'bytes':>9}{'pickle':>9}{'encode':>9}{'decode':>9}{'dumps':>9}{'loads':>9}"
+    header += f"{'encode':>9}{'decode':>8}{'both':>7}"
     print(header)
     for name, value in VALUES.items():
         if options.only and options.only not in name:

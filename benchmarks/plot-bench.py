@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 try:
     import matplotlib
@@ -107,7 +108,9 @@ def plot_latency(axes: Any, items: list[Figure], size: int) -> None:
         [item["p99"]["median"] / NS_PER_US for item in items], places, "|", color="black", markersize=10, label="p99"
     )
     for place, value in zip(places, values):
-        axes.annotate(f"{value:.3g}", (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            f"{value:.3g}", (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
+        )
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xscale("log")

@@ -1292,6 +1292,24 @@ ferry_channel_known_codec (FerryChannel *self, guint64 name, guint64 version)
   return NULL;
 }
 
+/* Another thread may have added the same meanwhile: that one stays. */
+static const Known *
+ferry_channel_add_decoder (FerryChannel *self, FerryCodec *codec, guint version)
+{
+  Known *added = known_new (codec, version);
+  Known *known;
+
+  g_mutex_lock (&self->codecs_mutex);
+  for (known = atomic_load_explicit (&self->decoders, memory_order_relaxed); known != NULL; known = known->next)
+    if (known->name == added->name && known->version == added->version)
+      break;
+  if (known == NULL)
+    known_add (&self->decoders, known = g_steal_pointer (&added));
+  g_mutex_unlock (&self->codecs_mutex);
+  known_free_all (added);
+  return known;
+}
+
 /* For the first message of a codec and version. */
 static const Known *
 ferry_channel_find_decoder (FerryChannel *self, FerryBuffer *buffer, GError **error)
@@ -1299,11 +1317,21 @@ ferry_channel_find_decoder (FerryChannel *self, FerryBuffer *buffer, GError **er
   g_autoptr (FerryCodec) codec = NULL;
   g_autofree char *wire_name = NULL;
   FerryCodec *known;
-  Known *added = NULL;
+  guint64 packed_name;
+  guint64 packed_version;
   guint version;
   guint newest;
 
   wire_name = ferry_buffer_dup_wire_name (buffer, &version);
+
+  /* Else each message with other bytes behind the end of the name would count as another codec. */
+  ferry_transport_pack_wire_name (wire_name, version, &packed_name, &packed_version);
+  if (packed_name != buffer->wire_name || packed_version != buffer->wire_version)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
+                   "the name of the message's codec has bytes behind its end, as no sender writes it");
+      return NULL;
+    }
   if (self->codec != NULL)
     {
       if (strcmp (ferry_codec_get_wire_name (self->codec), wire_name) != 0)
@@ -1321,6 +1349,9 @@ ferry_channel_find_decoder (FerryChannel *self, FerryBuffer *buffer, GError **er
   known = ferry_channel_known_codec (self, buffer->wire_name, buffer->wire_version);
   if (codec == NULL && known != NULL)
     codec = g_object_ref (known);
+  g_mutex_unlock (&self->codecs_mutex);
+
+  /* Without the mutex: making one may load a plugin, which may do anything. */
   if (codec == NULL)
     {
       FerryCodecFactory *factory
@@ -1334,19 +1365,18 @@ ferry_channel_find_decoder (FerryChannel *self, FerryBuffer *buffer, GError **er
       else
         codec = ferry_codec_factory_create (factory, error);
     }
-  if (codec != NULL)
+  if (codec == NULL)
+    return NULL;
+  newest = ferry_codec_get_wire_version (codec);
+  if (version > newest)
     {
-      newest = ferry_codec_get_wire_version (codec);
-      if (version > newest)
-        g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
-                     "codec '%s': the message has version %u of the encoding, this codec knows versions up to %u; "
-                     "update the receiver",
-                     wire_name, version, newest);
-      else
-        known_add (&self->decoders, added = known_new (codec, version));
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC,
+                   "codec '%s': the message has version %u of the encoding, this codec knows versions up to %u; "
+                   "update the receiver",
+                   wire_name, version, newest);
+      return NULL;
     }
-  g_mutex_unlock (&self->codecs_mutex);
-  return added;
+  return ferry_channel_add_decoder (self, codec, version);
 }
 
 /**

@@ -108,7 +108,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a first impression: few sizes, short, twice")
     parser.add_argument("--claims", action="store_true", help="print each promised figure against its limit")
-    parser.add_argument("--strict", action="store_true", help="exit status 1 if a claim is missed")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if a claim is missed, or Ferry failed")
     parser.add_argument("--huge", action="store_true", help="also 10 GB; needs 13 GB of free memory")
     parser.add_argument("-s", "--sizes", type=parse_sizes, help=f"of bytes and arrays (default: {_ALL_SIZES})")
     parser.add_argument("-k", "--kinds", help=f"some of {','.join(payloads.KINDS)}")
@@ -227,7 +227,9 @@ def run_task(
             if figure.error or (way in slow and repeat >= _SLOW_REPEATS):
                 continue
             if available_memory() < needed:
-                figure.error = f"{payloads.format_size(needed)} of memory are not free"
+                if not figure.samples and not figure.details:
+                    figure.error = f"{payloads.format_size(needed)} of memory are not free"
+                    figure.skipped = True
                 continue
             began = time.monotonic()
             result = workers.do(way, settings, _HUGE_SECONDS if task.measure == "huge" else limit)
@@ -243,18 +245,22 @@ def run_task(
 
 def run_codec(options: argparse.Namespace, results: Results) -> str | None:
     """Let the codec's own benchmark compare it with pickle; return why it could not."""
+    ours = results.get("codec", "codec-python", "nested", 0)
+    theirs = results.get("codec", "pickle", "nested", 0)
     library = options.codec_library or os.environ.get("FERRY_BENCH_LIBRARY")
     if not library:
-        return "codec against pickle: --codec-library is not given"
+        ours.error = "--codec-library is not given"
+        return f"codec against pickle: {ours.error}"
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "codec.json"
         command = [sys.executable, str(_CODEC_SCRIPT), "--library", library, "--only", "nested", "--json", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0 or not output.exists():
-            return f"codec against pickle: {(result.stderr.strip().splitlines() or ['failed'])[-1]}"
+            ours.error = (result.stderr.strip().splitlines() or ["failed"])[-1]
+            return f"codec against pickle: {ours.error}"
         for entry in json.loads(output.read_text(encoding="utf-8")):
-            results.get("codec", "codec-python", "nested", 0).samples.append((entry["encode"] + entry["decode"]) * 1e-9)
-            results.get("codec", "pickle", "nested", 0).samples.append((entry["dumps"] + entry["loads"]) * 1e-9)
+            ours.samples.append((entry["encode"] + entry["decode"]) * 1e-9)
+            theirs.samples.append((entry["dumps"] + entry["loads"]) * 1e-9)
     return None
 
 

@@ -99,9 +99,12 @@ def print_claims(console: Console, claims: list[Claim]) -> None:
             None: Text("?", style="yellow"),
         }
         sign = ">=" if claim.relation == "at least" else "<="
+        limit = "" if claim.limit is None else f"{sign} {claim.limit:g}"
         what = claim.what + (f" ({claim.note})" if claim.note else "")
-        table.add_row(Text(what), measured, reference, ratio, f"{sign} {claim.limit:g}", verdict[claim.met])
+        mark = Text("") if claim.limit is None else verdict[claim.met]
+        table.add_row(Text(what), measured, reference, ratio, limit, mark)
     console.print(table)
+    claims = [claim for claim in claims if claim.limit is not None]
     failed = sum(claim.met is False for claim in claims)
     unknown = sum(claim.met is None for claim in claims)
     console.print(

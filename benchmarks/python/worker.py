@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import payloads
+from results import HUGE_ADDRESS_SPACE
 from ways import WAYS
 
 NS = 1e-9
@@ -38,7 +39,6 @@ _SAMPLE_INTERVAL = 0.002  # seconds between looks at the memory
 _WARM_UP_LIMIT = 5.0  # seconds; ways that are slower than that are not warmed up to the end
 _ANSWER_LIMIT = 600.0  # seconds
 _SMALL_ARRAY = 4096  # bytes
-_HUGE_LIMIT = 14 << 30  # bytes of address space that those have who can't be trusted with 10 GB
 _TRIP_BATCHES = 10
 
 
@@ -495,7 +495,7 @@ def measure_memory(context: Any, job: dict[str, Any]) -> dict[str, Any]:
 def measure_huge(context: Any, job: dict[str, Any]) -> dict[str, Any]:
     """One message that memory holds hardly once: seconds from put to got, or what went wrong."""
     if WAYS[job["way"]].group != "ferry":
-        job = job | {"address_space": _HUGE_LIMIT}
+        job = job | {"address_space": HUGE_ADDRESS_SPACE}
     with Flow(context, job) as flow:
         seconds, _ = flow.run(1)
     return {"value": seconds, "messages": 1}

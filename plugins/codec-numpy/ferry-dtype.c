@@ -53,6 +53,7 @@ typedef struct
 {
   const guint8 *p;
   const guint8 *end;
+  gsize unclaimed; /* bytes that no container has counted on for its items */
 } Reader;
 
 static void
@@ -664,11 +665,13 @@ static PyObject *take_value (Reader *reader, guint nesting);
 static PyObject *
 take_items (Reader *reader, guint kind, guint nesting)
 {
+  gsize size = kind == 'D' ? 2 : 1; /* of an item at least */
   PyObject *container;
   gsize n;
 
-  if (!take_count (reader, kind == 'D' ? 2 : 1, &n))
+  if (!take_count (reader, size, &n) || n * size > reader->unclaimed)
     return NULL;
+  reader->unclaimed -= n * size;
   container = kind == 't' ? PyTuple_New ((Py_ssize_t) n) : kind == 'l' ? PyList_New ((Py_ssize_t) n) : PyDict_New ();
   for (gsize i = 0; container != NULL && i < n; i++)
     {
@@ -750,6 +753,8 @@ take_value (Reader *reader, guint nesting)
   return value;
 }
 
+#define DIGITS_MAX (10)
+
 /* A byte order, a kind without objects, a number, perhaps a unit: nothing else of what NumPy takes for a dtype. */
 static gboolean
 is_type_string (const char *text)
@@ -764,12 +769,15 @@ is_type_string (const char *text)
   if (kind == '\0' || strchr ("biufcmMSUV", kind) == NULL)
     return FALSE;
   n = strspn (++text, digits);
-  if (n == 0 || n > 10)
+  if (n == 0 || n > DIGITS_MAX || g_ascii_strtoull (text, NULL, 10) > (kind == 'U' ? G_MAXINT32 / 4 : G_MAXINT32))
     return FALSE;
   text += n;
   if ((kind == 'm' || kind == 'M') && *text == '[')
     {
-      text += 1 + strspn (text + 1, digits);
+      n = strspn (++text, digits);
+      if (n > DIGITS_MAX || g_ascii_strtoull (text, NULL, 10) > G_MAXINT32)
+        return FALSE;
+      text += n;
       text += strspn (text, "YMWDhmsunpfa");
       if (*text++ != ']')
         return FALSE;
@@ -889,7 +897,7 @@ take_field (Reader *reader, PyObject *names, PyObject *titles, PyObject *offsets
          && append_steal (formats, (PyObject *) take_descr (reader, nesting + 1));
 }
 
-/* In the form of a dict, which NumPy checks: no field lies outside. */
+/* In the form of a dict, which NumPy checks, though not for what is too large for an int: that is check_descr(). */
 static PyArray_Descr *
 take_structure (Reader *reader, guint nesting)
 {
@@ -988,11 +996,51 @@ refuse_bytes (GError **error, const char *what)
     g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC, "%s: it is malformed, or of another machine", what);
 }
 
+/* Whether all that is in it lies within it. NumPy calculates sizes as int, and does not check all of them. */
+static gboolean
+is_within_itself (PyArray_Descr *descr)
+{
+  PyArray_ArrayDescr *subarray = PyDataType_SUBARRAY (descr);
+  PyObject *fields = PyDataType_FIELDS (descr);
+  gint64 size = (gint64) PyDataType_ELSIZE (descr);
+  PyObject *key;
+  PyObject *field;
+  Py_ssize_t at = 0;
+
+  if (size < 0)
+    return FALSE;
+  if (subarray != NULL)
+    {
+      gint64 expected = (gint64) PyDataType_ELSIZE (subarray->base);
+
+      if (!PyTuple_Check (subarray->shape))
+        return FALSE;
+      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE (subarray->shape); i++)
+        {
+          gint64 length = PyLong_AsLongLong (PyTuple_GET_ITEM (subarray->shape, i));
+
+          if (length < 0 || __builtin_mul_overflow (expected, length, &expected))
+            return FALSE;
+        }
+      return expected == size && is_within_itself (subarray->base);
+    }
+  while (fields != NULL && fields != Py_None && PyDict_Next (fields, &at, &key, &field))
+    {
+      PyArray_Descr *inner = (PyArray_Descr *) PyTuple_GetItem (field, 0);
+      gint64 offset = PyLong_AsLongLong (PyTuple_GetItem (field, 1));
+
+      if (offset < 0 || offset > size || !is_within_itself (inner)
+          || (gint64) PyDataType_ELSIZE (inner) > size - offset)
+        return FALSE;
+    }
+  return TRUE;
+}
+
 /* No objects, and of the array's own memory. */
 static PyArray_Descr *
 check_descr (PyArray_Descr *descr, const char *what, GError **error)
 {
-  if (descr != NULL && !PyDataType_REFCHK (descr) && PyDataType_SUBARRAY (descr) == NULL)
+  if (descr != NULL && !PyDataType_REFCHK (descr) && PyDataType_SUBARRAY (descr) == NULL && is_within_itself (descr))
     return descr;
   refuse_bytes (error, what);
   Py_XDECREF ((PyObject *) descr);
@@ -1002,7 +1050,7 @@ check_descr (PyArray_Descr *descr, const char *what, GError **error)
 static PyArray_Descr *
 descr_from_extension (const guint8 *bytes, gsize size, GError **error)
 {
-  Reader reader = { bytes, bytes + size };
+  Reader reader = { bytes, bytes + size, size };
   PyArray_Descr *descr = take_descr (&reader, 0);
 
   if (descr != NULL && reader.p != reader.end)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ferry-dlpack.h"
 #include "ferry-ndarray.h"
 
 #include "ferry-numpy-codec.h"
@@ -146,65 +147,6 @@ tensor_encode (FerryTensor *tensor, guint8 *data, gsize size, GError **error)
   return TRUE;
 }
 
-/* The capsule's memory becomes the tensor's: https://dmlc.github.io/dlpack/latest/python_spec.html */
-static FerryTensor *
-take_capsule (PyObject *capsule, GError **error)
-{
-  gboolean versioned = PyCapsule_IsValid (capsule, "dltensor_versioned");
-  gpointer managed;
-  FerryTensor *tensor;
-
-  managed = PyCapsule_GetPointer (capsule, versioned ? "dltensor_versioned" : "dltensor");
-  if (managed == NULL)
-    {
-      ferry_python_take_exception (error, FERRY_ERROR_CODEC, "codec 'numpy': __dlpack__() gave no DLPack capsule");
-      return NULL;
-    }
-  tensor = ferry_tensor_new_from_dlpack (managed, versioned, error);
-  if (tensor == NULL)
-    {
-      if (error != NULL && *error != NULL)
-        (*error)->code = FERRY_ERROR_CODEC;
-      return NULL; /* the capsule still owns it */
-    }
-  if (PyCapsule_SetName (capsule, versioned ? "used_dltensor_versioned" : "used_dltensor") < 0)
-    PyErr_Clear ();
-  return tensor;
-}
-
-static FerryTensor *
-tensor_from_dlpack (PyObject *object, GError **error)
-{
-  PyObject *capsule = PyObject_CallMethod (object, "__dlpack__", NULL);
-  FerryTensor *tensor;
-
-  /* What is read only can't be described by the old form. */
-  if (capsule == NULL && PyErr_ExceptionMatches (PyExc_BufferError))
-    {
-      PyObject *method;
-      PyObject *args = NULL;
-      PyObject *kwargs = NULL;
-
-      PyErr_Clear ();
-      method = PyObject_GetAttrString (object, "__dlpack__");
-      args = PyTuple_New (0);
-      kwargs = Py_BuildValue ("{s:(ii)}", "max_version", 1, 0);
-      if (method != NULL && args != NULL && kwargs != NULL)
-        capsule = PyObject_Call (method, args, kwargs);
-      Py_XDECREF (kwargs);
-      Py_XDECREF (args);
-      Py_XDECREF (method);
-    }
-  if (capsule == NULL)
-    {
-      ferry_python_take_exception (error, FERRY_ERROR_CODEC, "codec 'numpy': the object's __dlpack__() failed");
-      return NULL;
-    }
-  tensor = take_capsule (capsule, error);
-  Py_DECREF (capsule);
-  return tensor;
-}
-
 static void
 refuse_object (PyObject *object, const char *why, GError **error)
 {
@@ -236,7 +178,9 @@ python_state_resolve (PythonState *state, PyObject *object, GError **error)
   if (PyObject_HasAttrString ((PyObject *) Py_TYPE (object), "__dlpack__"))
     {
       g_clear_error (&local);
-      state->tensor = tensor_from_dlpack (object, error);
+      state->tensor = ferry_dlpack_import (object, error);
+      if (state->tensor == NULL)
+        g_prefix_error (error, "codec 'numpy': ");
       return state->tensor != NULL;
     }
   if (local != NULL)

@@ -21,6 +21,10 @@
 /* Bytes of integers that are judged on the stack. */
 #define INT_ON_STACK (256)
 
+/* Values that hashing keys and items of sets meets again by references: a few bytes could else take it forever. Besides
+ * the bytes of the message, each of which can make one. */
+#define HASHED_AGAIN_MAX (1 << 24)
+
 #define DTYPE_NAME_MAX (1024)
 #define VIEW_FORMAT_MAX (4096)
 #define SHARED_ON_STACK (32)
@@ -29,6 +33,7 @@ typedef struct
 {
   gsize offset;
   PyObject *object; /* a reference; NULL: not complete yet */
+  gsize n_values;   /* with all that is in it, as often as it is; 0: not complete yet */
 } Shared;
 
 typedef struct
@@ -40,7 +45,10 @@ typedef struct
   gboolean pickle;
   gboolean intern; /* keys that are names of attributes, which are found faster so */
   guint depth;
-  GError *error; /* set instead of a Python exception by what is malformed or not allowed */
+  gsize n_claimed;      /* items of all containers so far: each takes a byte at least */
+  gsize n_repeated;     /* values that references stand for, within the shared value or the key that is being decoded */
+  gsize n_hashed_again; /* of these, those in keys and items of sets */
+  GError *error;        /* set instead of a Python exception by what is malformed or not allowed */
 
   /* What is met again, in the order in which it begins in the stream. */
   Shared *shared;
@@ -160,6 +168,7 @@ shared_begin (Decoder *self, gsize offset)
     }
   self->shared[self->n_shared].offset = offset;
   self->shared[self->n_shared].object = NULL;
+  self->shared[self->n_shared].n_values = 0;
   return self->n_shared++;
 }
 
@@ -168,6 +177,12 @@ shared_set (Decoder *self, gsize number, PyObject *object)
 {
   if (number != NOT_SHARED && self->shared[number].object == NULL)
     self->shared[number].object = Py_NewRef (object);
+}
+
+static inline gsize
+add_saturated (gsize a, gsize b)
+{
+  return a > G_MAXSIZE - b ? G_MAXSIZE : a + b;
 }
 
 static PyObject *
@@ -190,6 +205,7 @@ decode_reference (Decoder *self)
     }
   if (low == self->n_shared || self->shared[low].offset != offset || self->shared[low].object == NULL)
     return malformed (self, "a reference to %" G_GUINT64_FORMAT ", where no complete value is", offset);
+  self->n_repeated = add_saturated (self->n_repeated, MAX (self->shared[low].n_values, 1));
   return Py_NewRef (self->shared[low].object);
 }
 
@@ -565,14 +581,52 @@ decode_buffer (Decoder *self)
  * Containers
  */
 
+/* A number of values that take a byte at least. Containers within others can't have the bytes of these again. */
+static inline gboolean
+claim (Decoder *self, gsize n)
+{
+  self->n_claimed += n;
+  if (G_LIKELY (self->n_claimed <= (gsize) (self->input.end - self->input.start)))
+    return TRUE;
+  cut (self);
+  return FALSE;
+}
+
+static inline gboolean
+take_count (Decoder *self, gsize at_least, gsize *n)
+{
+  if (G_LIKELY (ferry_python_input_count (&self->input, at_least, n)))
+    return claim (self, *n * at_least);
+  cut (self);
+  return FALSE;
+}
+
+/* What is going to be hashed, which may take as long as it has values. @n_before: from before it was decoded, when
+ * n_repeated was set to 0. */
+static inline gboolean
+may_hash (Decoder *self, gsize n_before)
+{
+  gsize n = self->n_repeated;
+
+  self->n_repeated = n_before;
+  if (G_LIKELY (n == 0))
+    return TRUE;
+  self->n_repeated = add_saturated (n_before, n);
+  self->n_hashed_again = add_saturated (self->n_hashed_again, n);
+  if (self->n_hashed_again <= HASHED_AGAIN_MAX + self->input.message_size)
+    return TRUE;
+  malformed (self, "keys and items of sets repeat values too often");
+  return FALSE;
+}
+
 static PyObject *
 decode_list (Decoder *self, gsize number)
 {
   gsize n;
   PyObject *list;
 
-  if (!ferry_python_input_count (&self->input, 1, &n))
-    return cut (self);
+  if (!take_count (self, 1, &n))
+    return NULL;
 
   /* One that others can see while it is filled must have no holes. */
   list = PyList_New (number == NOT_SHARED ? (Py_ssize_t) n : 0);
@@ -613,8 +667,8 @@ decode_tuple (Decoder *self)
   gsize n;
   PyObject *tuple;
 
-  if (!ferry_python_input_count (&self->input, 1, &n))
-    return cut (self);
+  if (!take_count (self, 1, &n))
+    return NULL;
   tuple = PyTuple_New ((Py_ssize_t) n);
   if (tuple == NULL)
     return NULL;
@@ -639,8 +693,8 @@ decode_dict (Decoder *self, gsize number)
   gsize n;
   PyObject *dict;
 
-  if (!ferry_python_input_count (&self->input, 2, &n))
-    return cut (self);
+  if (!take_count (self, 2, &n))
+    return NULL;
   dict = n > 5 ? _PyDict_NewPresized ((Py_ssize_t) n) : PyDict_New ();
   if (dict == NULL)
     return NULL;
@@ -650,11 +704,13 @@ decode_dict (Decoder *self, gsize number)
       PyObject *key;
       PyObject *value;
       int set;
+      gsize n_before = self->n_repeated;
 
       self->intern = intern;
+      self->n_repeated = 0;
       key = decode_key (self);
       self->intern = FALSE;
-      value = key != NULL ? decode (self) : NULL;
+      value = may_hash (self, n_before) && key != NULL ? decode (self) : NULL;
       set = value != NULL ? PyDict_SetItem (dict, key, value) : -1;
 
       Py_XDECREF (key);
@@ -674,8 +730,8 @@ decode_set (Decoder *self, gboolean frozen, gsize number)
   gsize n;
   PyObject *set;
 
-  if (!ferry_python_input_count (&self->input, 1, &n))
-    return cut (self);
+  if (!take_count (self, 1, &n))
+    return NULL;
   set = frozen ? PyFrozenSet_New (NULL) : PySet_New (NULL);
   if (set == NULL)
     return NULL;
@@ -683,9 +739,13 @@ decode_set (Decoder *self, gboolean frozen, gsize number)
     shared_set (self, number, set);
   for (gsize i = 0; i < n; i++)
     {
-      PyObject *item = decode (self);
-      int added = item != NULL ? PySet_Add (set, item) : -1;
+      gsize n_before = self->n_repeated;
+      PyObject *item;
+      int added;
 
+      self->n_repeated = 0;
+      item = decode (self);
+      added = may_hash (self, n_before) && item != NULL ? PySet_Add (set, item) : -1;
       Py_XDECREF (item);
       if (G_UNLIKELY (added < 0))
         {
@@ -742,7 +802,7 @@ decode_from_str (Decoder *self, FerryPythonClass id)
 {
   PyObject *str = decode_exact (self, &PyUnicode_Type);
 
-  return call (ferry_python_class_import (id), &str, 1);
+  return str != NULL ? call (ferry_python_class_import (id), &str, 1) : NULL;
 }
 
 static PyObject *
@@ -750,6 +810,8 @@ decode_from_ints (Decoder *self, PyObject *callable, guint n)
 {
   PyObject *arguments[3] = { NULL, NULL, NULL };
 
+  if (callable == NULL)
+    return NULL;
   for (guint i = 0; i < n && (i == 0 || arguments[i - 1] != NULL); i++)
     arguments[i] = decode_exact (self, &PyLong_Type);
   return call (callable, arguments, n);
@@ -974,6 +1036,8 @@ decode_object_array (Decoder *self, gsize number)
       return malformed (self, "the shape of an array makes no sense");
   if (n_elements > ferry_python_input_left (&self->input))
     return cut (self);
+  if (!claim (self, n_elements))
+    return NULL;
 
   array = ferry_python_numpy_new_objects (shape, n_dimensions, fortran);
   if (array == NULL)
@@ -1142,7 +1206,7 @@ decode_namedtuple (Decoder *self)
       Py_DECREF (class);
       return NULL;
     }
-  tuple = type->tp_alloc (type, n_fields);
+  tuple = claim (self, n) ? type->tp_alloc (type, n_fields) : NULL;
   Py_DECREF (class);
   if (tuple == NULL)
     return NULL;
@@ -1577,6 +1641,8 @@ decode (Decoder *self)
   FerryPythonInput *input = &self->input;
   guint8 tag;
   gsize number = NOT_SHARED;
+  gsize n_claimed = self->n_claimed;
+  gsize n_repeated = self->n_repeated;
   PyObject *object;
 
   if (G_UNLIKELY (input->at == input->end))
@@ -1590,6 +1656,7 @@ decode (Decoder *self)
   if (tag >= FERRY_PYTHON_SHARED)
     {
       number = shared_begin (self, (gsize) (input->at - 1 - input->start));
+      self->n_repeated = 0;
       tag &= FERRY_PYTHON_SHARED - 1;
     }
   if (!enter (self))
@@ -1600,6 +1667,11 @@ decode (Decoder *self)
   /* Some are known before they are complete, the others now. */
   if (object != NULL)
     shared_set (self, number, object);
+  if (number != NOT_SHARED)
+    {
+      self->shared[number].n_values = add_saturated (self->n_repeated, 1 + self->n_claimed - n_claimed);
+      self->n_repeated = add_saturated (self->n_repeated, n_repeated);
+    }
   return object;
 }
 
@@ -1641,6 +1713,9 @@ ferry_python_decode (FerryBuffer *buffer, gboolean pickle, GError **error)
   self.pickle = pickle;
   self.intern = FALSE;
   self.depth = 0;
+  self.n_claimed = 0;
+  self.n_repeated = 0;
+  self.n_hashed_again = 0;
   self.error = NULL;
   self.shared = self.on_stack;
   self.n_shared = 0;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-python-encoder.h"
 
+#include "ferry-dlpack.h"
 #include "ferry-ndarray.h"
 #include "ferry-python-numpy.h"
 #include "ferry-python-types.h"
+#include "ferry-python-variant.h"
 
 #include <datetime.h>
 
@@ -266,6 +268,27 @@ copy (guint8 *to, gconstpointer from, gsize size)
       Py_END_ALLOW_THREADS;
     }
 }
+
+static gboolean
+dlpack_part_write (const FerryPythonPart *part, guint8 *to, GError **error)
+{
+  gboolean written;
+
+  if (part->data_size < UNLOCKED_COPY_MIN)
+    return ferry_python_tensor_write_data (part->owner, to, part->data_size, error);
+  Py_BEGIN_ALLOW_THREADS;
+  written = ferry_python_tensor_write_data (part->owner, to, part->data_size, error);
+  Py_END_ALLOW_THREADS;
+  return written;
+}
+
+static void
+dlpack_part_clear (FerryPythonPart *part)
+{
+  g_clear_pointer ((FerryTensor **) &part->owner, ferry_tensor_unref);
+}
+
+static const FerryPythonPartClass dlpack_part = { dlpack_part_write, dlpack_part_clear };
 
 static gboolean
 object_part_write (const FerryPythonPart *part, guint8 *to, GError **error)
@@ -921,6 +944,7 @@ encode_uuid (FerryPythonEncoder *self, PyObject *object)
  */
 
 static gboolean encode_reduced (FerryPythonEncoder *self, PyObject *object);
+static gboolean encode_object (FerryPythonEncoder *self, PyObject *object, FerryPythonKind kind, gboolean is_shared);
 
 static gboolean
 encode_plain_array (FerryPythonEncoder *self, PyObject *object)
@@ -979,13 +1003,11 @@ encode_array (FerryPythonEncoder *self, PyObject *object)
 {
   if (!ferry_ndarray_load (FALSE, &self->error))
     return FALSE;
-  if (write_known (self, object))
-    return TRUE;
   if (ferry_ndarray_is_plain (object))
-    return encode_plain_array (self, object);
+    return write_known (self, object) || encode_plain_array (self, object);
   if (ferry_python_numpy_is_objects (object))
-    return encode_object_array (self, object);
-  return encode_reduced (self, object);
+    return write_known (self, object) || encode_object_array (self, object);
+  return encode_object (self, object, FERRY_PYTHON_KIND_REDUCE, TRUE);
 }
 
 static gboolean
@@ -1041,11 +1063,14 @@ encode_tensor (FerryPythonEncoder *self, PyObject *object)
   PyObject *array;
   gboolean encoded;
 
-  if (write_known (self, object))
-    return TRUE;
   array = ferry_python_tensor_to_array (object, &requires_grad);
   if (array == NULL)
-    return encode_reduced (self, object);
+    return encode_object (self, object, FERRY_PYTHON_KIND_REDUCE, TRUE);
+  if (write_known (self, object))
+    {
+      Py_DECREF (array);
+      return TRUE;
+    }
   ferry_python_output_tag (&self->output, FERRY_PYTHON_TAG_TENSOR);
   ferry_python_output_tag (&self->output, requires_grad != 0);
   encoded = encode_plain_array (self, array);
@@ -1425,6 +1450,41 @@ encode_zoneinfo (FerryPythonEncoder *self, PyObject *object)
   return encoded;
 }
 
+static gboolean
+encode_dlpack (FerryPythonEncoder *self, PyObject *object)
+{
+  GError *error = NULL;
+  FerryTensor *tensor;
+  FerryPythonPart *part;
+  gsize size;
+
+  tensor = ferry_dlpack_import (object, &error);
+  if (tensor == NULL)
+    {
+      /* On another device, or of a type that only its library knows. */
+      if (self->pickle && ferry_python_type_has_reducer (Py_TYPE (object)))
+        {
+          g_clear_error (&error);
+          return encode_object (self, object, FERRY_PYTHON_KIND_REDUCE, TRUE);
+        }
+      g_prefix_error (&error, "codec 'python': ");
+      return fail (self, error);
+    }
+  if (write_known (self, object))
+    {
+      ferry_tensor_unref (tensor);
+      return TRUE;
+    }
+  if (!ferry_python_tensor_write_header (&self->output, tensor, &size, &error))
+    {
+      ferry_tensor_unref (tensor);
+      return fail (self, error);
+    }
+  part = ferry_python_output_add_part (&self->output, &dlpack_part, NULL, size, size);
+  part->owner = tensor;
+  return TRUE;
+}
+
 /* What can't be encoded without running code of Python, be it only that of a property. Other threads may run then, so
  * the caller holds a reference. */
 static gboolean
@@ -1440,6 +1500,9 @@ encode_with_code (FerryPythonEncoder *self, PyObject *object, FerryPythonKind ki
 
     case FERRY_PYTHON_KIND_TENSOR:
       return encode_tensor (self, object);
+
+    case FERRY_PYTHON_KIND_DLPACK:
+      return encode_dlpack (self, object);
 
     case FERRY_PYTHON_KIND_DECIMAL:
       return encode_decimal (self, object);
@@ -1487,9 +1550,19 @@ encode_with_code (FerryPythonEncoder *self, PyObject *object, FerryPythonKind ki
 static gboolean
 encode_other (FerryPythonEncoder *self, PyObject *object)
 {
-  FerryPythonKind kind = ferry_python_type_get_kind (Py_TYPE (object));
+  FerryPythonKind kind;
   gboolean is_shared = Py_REFCNT (object) > 1;
   gboolean encoded;
+
+  /* Looking at a class for the first time may run code, and that may throw away what refers to the object. */
+  Py_INCREF (object);
+  kind = ferry_python_type_get_kind (Py_TYPE (object));
+  if (G_UNLIKELY (Py_REFCNT (object) == 1))
+    {
+      Py_DECREF (object);
+      return fail_changed (self, "a container");
+    }
+  Py_DECREF (object);
 
   switch (kind)
     {
@@ -1534,9 +1607,13 @@ encode_other (FerryPythonEncoder *self, PyObject *object)
     }
 
   /* An array that only its container refers to has one part; known ones are found by their references. */
-  if (kind == FERRY_PYTHON_KIND_NDARRAY && !is_shared && ferry_ndarray_load (FALSE, &self->error)
-      && ferry_ndarray_is_plain (object))
-    return encode_plain_array (self, object);
+  if (kind == FERRY_PYTHON_KIND_NDARRAY && !is_shared)
+    {
+      if (!ferry_ndarray_load (FALSE, &self->error))
+        return FALSE;
+      if (ferry_ndarray_is_plain (object))
+        return encode_plain_array (self, object);
+    }
 
   if (!enter (self))
     return FALSE;

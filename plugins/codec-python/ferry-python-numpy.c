@@ -5,6 +5,7 @@
 
 #define NO_IMPORT_ARRAY
 #include "ferry-numpy-api.h"
+#include <float.h>
 #include <numpy/arrayscalars.h>
 
 /* complex256: the largest number that NumPy has. */
@@ -46,6 +47,27 @@ ferry_python_numpy_classify (PyTypeObject *type, FerryPythonKind *kind)
 }
 
 gboolean
+ferry_python_numpy_is_subtype (PyTypeObject *type)
+{
+  return load (FALSE) && PyType_IsSubtype (type, &PyArray_Type);
+}
+
+/* Of the x87 format, whose padding is what was in memory before. */
+static void
+clear_padding (guint8 *value, gsize size)
+{
+#if LDBL_MANT_DIG == 64 && G_BYTE_ORDER == G_LITTLE_ENDIAN
+  enum
+  {
+    USED = 10,
+  };
+
+  for (gsize at = 0; at + sizeof (long double) <= size; at += sizeof (long double))
+    memset (value + at + USED, 0, sizeof (long double) - USED);
+#endif
+}
+
+gboolean
 ferry_python_numpy_encode_scalar (FerryPythonEncoder *encoder, PyObject *scalar)
 {
   FerryPythonOutput *output = &encoder->output;
@@ -64,6 +86,8 @@ ferry_python_numpy_encode_scalar (FerryPythonEncoder *encoder, PyObject *scalar)
       _Alignas(16) guint8 value[SCALAR_SIZE_MAX] = { 0 };
 
       PyArray_ScalarAsCtype (scalar, value);
+      if (descr->type_num == NPY_LONGDOUBLE || descr->type_num == NPY_CLONGDOUBLE)
+        clear_padding (value, size);
       *to++ = FERRY_PYTHON_TAG_NUMPY_SCALAR;
       *to++ = (guint8) descr->type_num;
       *to++ = (guint8) size;
@@ -173,6 +197,13 @@ ferry_python_numpy_dtype_from_str (PyObject *str)
 
   if (!load (TRUE) || !PyArray_DescrConverter (str, &descr))
     return NULL;
+
+  /* Only simple ones are sent so, and NumPy lets sizes overflow. */
+  if ((gssize) PyDataType_ELSIZE (descr) < 0 || PyDataType_NAMES (descr) != NULL || PyDataType_SUBARRAY (descr) != NULL)
+    {
+      PyErr_Format (PyExc_ValueError, "%R is no name of a simple dtype", str);
+      Py_CLEAR (descr);
+    }
   return (PyObject *) descr;
 }
 
@@ -303,7 +334,11 @@ ferry_python_tensor_from_array (PyObject *array, gboolean requires_grad, gboolea
     return NULL;
   torch = PyImport_GetModule (ferry_python_names.torch);
   if (torch == NULL)
-    return PyErr_Occurred () ? NULL : array;
+    {
+      if (PyErr_Occurred ())
+        Py_CLEAR (array);
+      return array;
+    }
 
   /* A tensor is always writable: on memory that is not it would crash. */
   if (!writable)

@@ -10,6 +10,9 @@ G_BEGIN_DECLS
 
 gboolean ferry_python_numpy_classify (PyTypeObject *type, FerryPythonKind *kind);
 
+/* Whether it is ndarray or a class derived from it; never imports numpy. */
+gboolean ferry_python_numpy_is_subtype (PyTypeObject *type);
+
 gboolean ferry_python_numpy_encode_scalar (FerryPythonEncoder *encoder, PyObject *scalar);
 PyObject *ferry_python_numpy_make_scalar (guint type_number, const guint8 *data, gsize size);
 

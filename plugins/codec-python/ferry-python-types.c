@@ -157,6 +157,16 @@ is_class (PyTypeObject *type, FerryPythonClass id)
   return ferry_python_class_find (id) == (PyObject *) type;
 }
 
+/* Arrays of other libraries. Subclasses of what has a form of its own are more than their elements. */
+static gboolean
+is_dlpack (PyTypeObject *type)
+{
+  PyObject *tensor = ferry_python_class_find (FERRY_PYTHON_CLASS_TENSOR);
+
+  return _PyType_Lookup (type, ferry_python_names.__dlpack__) != NULL && !ferry_python_numpy_is_subtype (type)
+         && (tensor == NULL || !PyType_Check (tensor) || !PyType_IsSubtype (type, (PyTypeObject *) tensor));
+}
+
 static FerryPythonKind
 classify (PyTypeObject *type)
 {
@@ -210,6 +220,8 @@ classify (PyTypeObject *type)
       && inherits (type, ferry_python_names.__reduce__) && inherits (type, ferry_python_names.__getstate__)
       && _PyType_Lookup (type, ferry_python_names.__getnewargs_ex__) == NULL)
     return FERRY_PYTHON_KIND_NAMEDTUPLE;
+  if (is_dlpack (type))
+    return FERRY_PYTHON_KIND_DLPACK;
   return is_plain (type) ? FERRY_PYTHON_KIND_PLAIN : FERRY_PYTHON_KIND_REDUCE;
 }
 
@@ -269,6 +281,16 @@ ferry_python_type_find_reducer (PyTypeObject *type)
         return NULL;
     }
   return PyDict_Check (copyreg_table) ? PyDict_GetItemWithError (copyreg_table, (PyObject *) type) : NULL;
+}
+
+gboolean
+ferry_python_type_has_reducer (PyTypeObject *type)
+{
+  gboolean registered = ferry_python_type_find_reducer (type) != NULL;
+
+  PyErr_Clear ();
+  return registered || !inherits (type, ferry_python_names.__reduce_ex__)
+         || !inherits (type, ferry_python_names.__reduce__);
 }
 
 /* The attribute at the end of a path like `Outer.Inner`; a new reference. */

@@ -28,6 +28,7 @@ typedef enum
   FERRY_PYTHON_KIND_NUMPY_SCALAR,
   FERRY_PYTHON_KIND_DTYPE,
   FERRY_PYTHON_KIND_TENSOR,
+  FERRY_PYTHON_KIND_DLPACK, /* arrays of other libraries */
   FERRY_PYTHON_KIND_DECIMAL,
   FERRY_PYTHON_KIND_FRACTION,
   FERRY_PYTHON_KIND_UUID,
@@ -59,6 +60,7 @@ typedef enum
 /* Names of attributes, as interned strings. */
 #define FERRY_PYTHON_NAMES(NAME)                                                                                       \
   NAME (__dict__)                                                                                                      \
+  NAME (__dlpack__)                                                                                                    \
   NAME (__getnewargs__)                                                                                                \
   NAME (__getnewargs_ex__)                                                                                             \
   NAME (__getstate__)                                                                                                  \
@@ -129,5 +131,8 @@ gboolean ferry_python_global_get_name (PyObject *object, PyObject *name, PyObjec
 
 /* What copyreg or multiprocessing have registered for a class: a borrowed callable, or NULL. */
 PyObject *ferry_python_type_find_reducer (PyTypeObject *type);
+
+/* Whether the class says itself how its objects are pickled, or somebody registered it; never leaves an exception. */
+gboolean ferry_python_type_has_reducer (PyTypeObject *type);
 
 G_END_DECLS

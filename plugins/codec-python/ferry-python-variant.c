@@ -46,12 +46,29 @@ owned_part_clear (FerryPythonPart *part)
 static const FerryPythonPartClass owned_part = { variant_part_write, owned_part_clear };
 
 static gboolean
-tensor_part_write (const FerryPythonPart *part, guint8 *to, GError **error)
+goes_by_columns (FerryTensor *tensor)
 {
-  if (ferry_tensor_store (part->owner, to, part->data_size))
+  return !ferry_tensor_is_c_contiguous (tensor) && ferry_tensor_is_f_contiguous (tensor);
+}
+
+gboolean
+ferry_python_tensor_write_data (FerryTensor *tensor, guint8 *to, gsize size, GError **error)
+{
+  if (goes_by_columns (tensor) && ferry_tensor_get_size_bytes (tensor) == size)
+    {
+      memcpy (to, ferry_tensor_get_data (tensor), size);
+      return TRUE;
+    }
+  if (ferry_tensor_store (tensor, to, size))
     return TRUE;
   g_set_error (error, FERRY_ERROR, FERRY_ERROR_CODEC, "codec 'python': the tensor does not fit where it was measured");
   return FALSE;
+}
+
+static gboolean
+tensor_part_write (const FerryPythonPart *part, guint8 *to, GError **error)
+{
+  return ferry_python_tensor_write_data (part->owner, to, part->data_size, error);
 }
 
 static void
@@ -276,16 +293,15 @@ encode_variant (FerryPythonOutput *output, GVariant *variant, guint levels, gboo
   return TRUE;
 }
 
-static gboolean
-encode_tensor (FerryPythonOutput *output, FerryTensor *tensor, GError **error)
+gboolean
+ferry_python_tensor_write_header (FerryPythonOutput *output, FerryTensor *tensor, gsize *size, GError **error)
 {
   FerryNumpyHeader header = { 0 };
   const char *format = ferry_tensor_get_format (tensor);
   const gint64 *shape = ferry_tensor_get_shape (tensor, &header.n_dimensions);
-  FerryPythonPart *part;
-  gsize size = ferry_tensor_get_size_bytes (tensor);
   guint8 *to;
 
+  header.flags = goes_by_columns (tensor) ? FERRY_NUMPY_FORTRAN : 0;
   header.item_size = ferry_tensor_get_item_size (tensor);
   header.format_length = strlen (format);
   if (header.format_length > FERRY_NUMPY_FORMAT_MAX)
@@ -302,7 +318,19 @@ encode_tensor (FerryPythonOutput *output, FerryTensor *tensor, GError **error)
   to = ferry_python_output_reserve (output, ferry_numpy_header_size (&header));
   memcpy (ferry_numpy_header_write (&header, to), format, header.format_length);
   output->at += ferry_numpy_header_size (&header);
-  ferry_python_output_number (output, size);
+  *size = ferry_tensor_get_size_bytes (tensor);
+  ferry_python_output_number (output, *size);
+  return TRUE;
+}
+
+static gboolean
+encode_tensor (FerryPythonOutput *output, FerryTensor *tensor, GError **error)
+{
+  FerryPythonPart *part;
+  gsize size;
+
+  if (!ferry_python_tensor_write_header (output, tensor, &size, error))
+    return FALSE;
   part = ferry_python_output_add_part (output, &tensor_part, NULL, size, size);
   part->owner = ferry_tensor_ref (tensor);
   return TRUE;
@@ -642,9 +670,11 @@ decode_reference (Decoder *self)
 static gboolean
 read_array (Decoder *self, FerryNumpyHeader *header, char **format, const guint8 **data, gsize *data_size)
 {
+  static const gint64 nothing = 0;
   gsize header_size;
   g_autofree guint8 *bytes = NULL;
   g_autoptr (GError) error = NULL;
+  g_autoptr (FerryTensor) tensor = NULL;
   gsize expected;
 
   if (!ferry_python_input_count (&self->input, 1, &header_size))
@@ -670,6 +700,25 @@ read_array (Decoder *self, FerryNumpyHeader *header, char **format, const guint8
     }
   *format = g_strndup ((const char *) bytes + FERRY_NUMPY_FIXED_SIZE + header->n_dimensions * sizeof (gint64),
                        header->format_length);
+  if (strlen (*format) != header->format_length)
+    {
+      malformed (self, "the format of an array has a zero byte in it");
+      return FALSE;
+    }
+
+  /* One without elements tells how large they are. */
+  tensor = ferry_tensor_new_take (*format, &nothing, 1, NULL, NULL, 0, 0, FALSE, NULL, NULL, &error);
+  if (tensor == NULL)
+    {
+      g_set_error (self->error, FERRY_ERROR, FERRY_ERROR_CODEC, "codec 'python': %s", error->message);
+      return FALSE;
+    }
+  if (ferry_tensor_get_item_size (tensor) != header->item_size)
+    {
+      malformed (self, "elements of an array have %" G_GSIZE_FORMAT " bytes, and those of its format %" G_GSIZE_FORMAT,
+                 header->item_size, ferry_tensor_get_item_size (tensor));
+      return FALSE;
+    }
   return TRUE;
 }
 

@@ -102,8 +102,15 @@ format_fits (const char *format, gsize item_size)
     { 'Q', sizeof (unsigned long long) },
     { 'n', sizeof (gssize) },
     { 'N', sizeof (gsize) },
+    { 'e', 2 },
     { 'f', sizeof (float) },
     { 'd', sizeof (double) },
+    { 'g', sizeof (long double) },
+    { 'F', 2 * sizeof (float) },
+    { 'D', 2 * sizeof (double) },
+    { 'G', 2 * sizeof (long double) },
+    { 'u', sizeof (wchar_t) },
+    { 'w', 4 },
     { '?', sizeof (_Bool) },
   };
 
@@ -120,7 +127,7 @@ format_fits (const char *format, gsize item_size)
   for (guint i = 0; i < G_N_ELEMENTS (known); i++)
     if (known[i].format == format[0])
       return known[i].size == item_size;
-  return TRUE;
+  return strchr ("spx", format[0]) != NULL;
 }
 
 PyObject *

@@ -165,7 +165,7 @@ class Channel(_native.Channel):
     ...     channel.send(array)
     """
 
-    def __new__(
+    def __new__(  # noqa: D102, the class has it
         cls,
         description: str,
         role: Role,

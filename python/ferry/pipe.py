@@ -102,7 +102,9 @@ class Connection(_native.Connection):
         from multiprocessing.reduction import DupFd
 
         receive, send, socket_fd, bells_fd, side = self._descriptors()
-        queues = [None if queue is None else [DupFd(fd) for fd in queue._descriptors()[:2]] for queue in (receive, send)]
+        queues = [
+            None if queue is None else [DupFd(fd) for fd in queue._descriptors()[:2]] for queue in (receive, send)
+        ]
         return _rebuild, (type(self), queues, DupFd(socket_fd), DupFd(bells_fd), side)
 
     def __repr__(self) -> str:
@@ -129,8 +131,7 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
 
 def _make_pipe(cls: type[_AnyConnection], duplex: bool) -> tuple[_AnyConnection, _AnyConnection]:
     sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    bells = os.memfd_create("ferry-bells", os.MFD_CLOEXEC)
-    os.ftruncate(bells, _BELLS_SIZE)
+    bells = _native.make_shared("ferry-bells", _BELLS_SIZE)
     to_first = _make_queue()
     to_second = _make_queue() if duplex else None
     return (

@@ -57,7 +57,8 @@ class Queue(_native.Queue):
     ctx : multiprocessing.context.BaseContext, optional
         For compatibility; the queue suits every start method.
     name : str, optional
-        Under which other programs find it. The first to open it determines its size.
+        Under which other programs find it. All of them give the same `maxsize`, or none: who gives
+        none joins a queue of any size, and keeps what is put beyond that as said above.
     transport : str, default "memfd"
         What memory it lives in; `ferry-inspect` lists what there is.
     codec : str, default "auto"
@@ -74,6 +75,8 @@ class Queue(_native.Queue):
     ------
     ferry.NoSuchFeatureError
         There is no such transport or codec.
+    ferry.MismatchError
+        There is a queue of that name with another `maxsize` or `max_bytes` than was given.
     """
 
     _joinable = False
@@ -98,7 +101,7 @@ class Queue(_native.Queue):
                 "name": name,
                 "codec": codec,
                 "pickle": pickle,
-                "capacity": maxsize if maxsize > 0 else UNLIMITED,
+                "capacity": max(maxsize, 0),
                 "max_bytes": max_bytes or 0,
                 "unlimited": maxsize <= 0,
             }
@@ -106,13 +109,20 @@ class Queue(_native.Queue):
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         self._settings = settings
-        self._maxsize = 0 if settings["unlimited"] else settings["capacity"]
+        self._maxsize = 0 if settings["unlimited"] else settings["capacity"] or UNLIMITED
         self._overflow: deque[_native.Buffer] = deque()
         self._overflow_lock = threading.Lock()
         self._overflow_thread: threading.Thread | None = None
         self._overflow_dropped = False
         self._polled: dict[bool, _native.Channel] = {}  # those that tasks wait for
-        super().__init__(**settings, **arguments)
+        try:
+            super().__init__(**{**settings, "capacity": settings["capacity"] or UNLIMITED}, **arguments)
+        except ValueError as error:
+            from ferry.errors import MismatchError
+
+            if settings["capacity"] or not isinstance(error, MismatchError):
+                raise
+            super().__init__(**settings, **arguments)  # the size is its creator's
         if settings["name"] is not None:
             from ferry._lifecycle import close_at_exit
 
@@ -317,10 +327,22 @@ class JoinableQueue(Queue):
 
     _joinable = True
 
-    def __init__(self, maxsize: int = 0, **keywords: Any) -> None:
-        if keywords.get("name") is not None:
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        ctx: Any = None,
+        name: None = None,
+        transport: str = "memfd",
+        codec: str = "auto",
+        max_bytes: int | None = None,
+        pickle: bool = True,
+    ) -> None:
+        if name is not None:
             raise ValueError("a JoinableQueue has no name: what is undone is counted in memory that is passed on")
-        super().__init__(maxsize, **keywords)
+        super().__init__(
+            maxsize, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle
+        )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         super()._init(settings, joinable=True, **arguments)
@@ -354,8 +376,19 @@ class SimpleQueue(Queue):
         As for `Queue`, but for `maxsize`.
     """
 
-    def __init__(self, *, ctx: Any = None, **keywords: Any) -> None:
-        super().__init__(0, ctx=ctx, **keywords)
+    def __init__(
+        self,
+        *,
+        ctx: Any = None,
+        name: str | None = None,
+        transport: str = "memfd",
+        codec: str = "auto",
+        max_bytes: int | None = None,
+        pickle: bool = True,
+    ) -> None:
+        super().__init__(
+            0, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle
+        )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         super()._init({**settings, "unlimited": False}, **arguments)

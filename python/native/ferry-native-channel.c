@@ -99,7 +99,7 @@ is_plain_array (PyObject *object)
   if (G_UNLIKELY (array_type == NULL))
     {
       /* There is no array as long as nobody imported numpy. */
-      if (strcmp (type->tp_name, "numpy.ndarray") != 0)
+      if (PyType_HasFeature (type, Py_TPFLAGS_HEAPTYPE) || strcmp (type->tp_name, "numpy.ndarray") != 0)
         return FALSE;
       array_type = (PyTypeObject *) Py_NewRef ((PyObject *) type);
     }
@@ -132,6 +132,20 @@ codec_for (FerryNativeChannel *self, PyObject *object, gboolean *array_found)
 
 /* ---- life ---- */
 
+static GQueue all_channels = G_QUEUE_INIT; /* under the GIL */
+
+void
+ferry_native_channels_forked (void)
+{
+  for (GList *link = all_channels.head; link != NULL; link = link->next)
+    {
+      FerryNativeChannel *self = link->data;
+
+      self->n_inside = 0;
+      self->is_opening = FALSE;
+    }
+}
+
 FerryNativeChannel *
 ferry_native_channel_create (PyTypeObject *type, const char *description, FerryRole role, const char *codec,
                              gboolean pickle)
@@ -152,6 +166,8 @@ ferry_native_channel_create (PyTypeObject *type, const char *description, FerryR
       return NULL;
     }
   self->channel = channel;
+  self->link.data = self;
+  g_queue_push_tail_link (&all_channels, &self->link);
   self->pickle = pickle;
   self->timeout = FERRY_WAIT_FOREVER;
   if (codec != NULL)
@@ -185,6 +201,8 @@ channel_dealloc (PyObject *object)
 
   if (self->weakrefs != NULL)
     PyObject_ClearWeakRefs (object);
+  if (self->link.data != NULL)
+    g_queue_unlink (&all_channels, &self->link);
   if (self->channel != NULL)
     {
       ferry_channel_close (self->channel, NULL);
@@ -256,12 +274,21 @@ value_from_object (GValue *value, GParamSpec *spec, PyObject *object)
   return !PyErr_Occurred ();
 }
 
+/* NULL with an exception. */
+static char *
+property_name (PyObject *key)
+{
+  const char *text = PyUnicode_AsUTF8 (key);
+
+  return text != NULL ? g_strdelimit (g_strdup (text), "_", '-') : NULL;
+}
+
 /* A property of the channel, else of the transport. */
 int
 ferry_native_channel_set (FerryNativeChannel *self, PyObject *key, PyObject *value)
 {
   g_auto (GValue) converted = G_VALUE_INIT;
-  g_autofree char *name = g_strdelimit (g_strdup (PyUnicode_AsUTF8 (key)), "_", '-');
+  g_autofree char *name = property_name (key);
   GObject *object;
   GParamSpec *spec;
 
@@ -296,30 +323,31 @@ ferry_native_channel_set (FerryNativeChannel *self, PyObject *key, PyObject *val
   return 0;
 }
 
-int
-ferry_native_channel_open (FerryNativeChannel *self)
+static void
+channel_exit (FerryNativeChannel *self)
 {
-  g_autoptr (GError) error = NULL;
-  FerryOverflow overflow;
-  FerryCodec *codec;
-  gboolean ok;
+  /* In a fork child it may be 0 already. */
+  if (self->n_inside > 0)
+    self->n_inside--;
+  if (self->n_inside == 0 && self->is_closed)
+    g_clear_object (&self->channel);
+}
 
-  if (self->channel == NULL || self->is_closed)
-    {
-      ferry_native_raise_code (FERRY_ERROR_CLOSED, "the channel was closed; make another object");
-      return -1;
-    }
-  self->n_inside++;
-  Py_BEGIN_ALLOW_THREADS
-  ok = ferry_channel_open (self->channel, NULL, &error);
-  Py_END_ALLOW_THREADS
-  self->n_inside--;
-  if (!ok)
-    {
-      ferry_native_raise (&error);
-      return -1;
-    }
-  if (ferry_channel_get_codec_object (self->channel) == NULL)
+static int
+channel_raise_closed (void)
+{
+  ferry_native_raise_code (FERRY_ERROR_CLOSED, "the channel was closed; make another object");
+  return -1;
+}
+
+/* What depends on the transport and on the codec, once it is open. */
+static void
+channel_opened (FerryNativeChannel *self)
+{
+  FerryOverflow overflow;
+  FerryCodec *codec = ferry_channel_get_codec_object (self->channel);
+
+  if (codec == NULL)
     {
       /* What arrives is decoded as this end allows; without the plugin there is nothing to decode so. */
       const FerryNativeCodec *any = ferry_native_get_codec ("python", self->pickle);
@@ -329,26 +357,57 @@ ferry_native_channel_open (FerryNativeChannel *self)
       else
         PyErr_Clear ();
     }
-  self->is_open = TRUE;
   g_object_get (self->channel, "overflow", &overflow, NULL);
   self->waits_for_room = overflow == FERRY_OVERFLOW_BLOCK || overflow == FERRY_OVERFLOW_ERROR;
-  codec = ferry_channel_get_codec_object (self->channel);
-  if (codec != NULL)
+  if (codec != NULL && self->fixed.codec == NULL)
     {
       if (g_object_class_find_property (G_OBJECT_GET_CLASS (codec), "pickle") != NULL)
         g_object_set (codec, "pickle", self->pickle, NULL);
-      self->fixed.codec = g_object_ref (codec);
       self->fixed.iface = FERRY_CODEC_GET_IFACE (codec);
       self->is_raw = strcmp (ferry_codec_get_wire_name (codec), "raw") == 0;
+      self->fixed.codec = g_object_ref (codec);
     }
-  return 0;
 }
 
-static void
-channel_exit (FerryNativeChannel *self)
+int
+ferry_native_channel_open (FerryNativeChannel *self)
 {
-  if (--self->n_inside == 0 && self->is_closed)
-    g_clear_object (&self->channel);
+  g_autoptr (GError) error = NULL;
+  gboolean ok;
+
+  if (self->channel == NULL || self->is_closed)
+    return channel_raise_closed ();
+  if (self->is_opening)
+    {
+      ferry_native_raise_code (FERRY_ERROR_INVALID_ARGUMENT, "another thread is opening the channel");
+      return -1;
+    }
+  self->is_opening = TRUE;
+  self->n_inside++;
+  Py_BEGIN_ALLOW_THREADS
+  ok = ferry_channel_open (self->channel, NULL, &error);
+  Py_END_ALLOW_THREADS
+  if (ok)
+    channel_opened (self);
+  self->is_opening = FALSE;
+  if (ok && self->is_closed)
+    {
+      /* Another thread did not want it any more; then there was nothing to be closed yet. */
+      Py_BEGIN_ALLOW_THREADS
+      ferry_channel_close (self->channel, NULL);
+      Py_END_ALLOW_THREADS
+    }
+  else if (ok)
+    {
+      self->is_open = TRUE;
+    }
+  if (self->is_closed)
+    channel_raise_closed ();
+  else if (!ok)
+    ferry_native_raise (&error);
+  ok = self->is_open;
+  channel_exit (self);
+  return ok && !PyErr_Occurred () ? 0 : -1;
 }
 
 /* Who waits in other threads is told; the last one out frees. */
@@ -374,6 +433,23 @@ channel_check_open (FerryNativeChannel *self)
   ferry_native_raise_code (FERRY_ERROR_CLOSED, self->is_closed ? "the channel was closed"
                                                                : "the channel is not open yet; call open() first");
   return FALSE;
+}
+
+gboolean
+ferry_native_channel_enter (FerryNativeChannel *self)
+{
+  if (!channel_check_open (self))
+    return FALSE;
+  self->n_inside++;
+  Py_INCREF (self);
+  return TRUE;
+}
+
+void
+ferry_native_channel_leave (FerryNativeChannel *self)
+{
+  channel_exit (self);
+  Py_DECREF (self);
 }
 
 /* ---- sending ---- */
@@ -496,6 +572,15 @@ wait_for_room (FerryNativeChannel *self, FerryNativeWait *wait, gint64 timeout)
     }
   channel_exit (self);
   return status;
+}
+
+FerryNativeStatus
+ferry_native_channel_wait_for_room (FerryNativeChannel *self, FerryNativeWait *wait, gint64 timeout, gboolean *waited)
+{
+  if (!channel_check_open (self))
+    return FERRY_NATIVE_FAILED;
+  *waited = self->waits_for_room && !ferry_channel_wait (self->channel, G_IO_OUT, FERRY_NO_WAIT, NULL, NULL);
+  return *waited ? wait_for_room (self, wait, timeout) : FERRY_NATIVE_OK;
 }
 
 static FerryNativeStatus
@@ -639,8 +724,9 @@ put_contents (FerryNativeChannel *self, PyObject *object, gint64 timeout)
   return status;
 }
 
-FerryNativeStatus
-ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 timeout)
+/* Who is inside stays: encoding may release the GIL, and another thread close the channel. */
+static FerryNativeStatus
+put_inside (FerryNativeChannel *self, PyObject *object, gint64 timeout)
 {
   guint8 small[FERRY_NATIVE_STACK] __attribute__ ((aligned (64)));
   const FerryNativeCodec *codec;
@@ -651,8 +737,6 @@ ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 tim
   gboolean is_array = FALSE;
   gboolean ok;
 
-  if (G_UNLIKELY (!channel_check_open (self)))
-    return FERRY_NATIVE_FAILED;
   if (G_UNLIKELY (self->is_raw))
     return put_contents (self, object, timeout);
   codec = codec_for (self, object, &is_array);
@@ -691,6 +775,19 @@ ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 tim
   if (G_LIKELY (ferry_channel_send_encoded (self->channel, codec->codec, small, size, FERRY_NO_WAIT, NULL, NULL)))
     return FERRY_NATIVE_OK;
   return send_slowly (self, codec->codec, small, size, timeout);
+}
+
+FerryNativeStatus
+ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 timeout)
+{
+  FerryNativeStatus status;
+
+  if (G_UNLIKELY (!channel_check_open (self)))
+    return FERRY_NATIVE_FAILED;
+  self->n_inside++;
+  status = put_inside (self, object, timeout);
+  channel_exit (self);
+  return status;
 }
 
 /* The message in memory of this process, to be sent later. */
@@ -831,12 +928,18 @@ FerryNativeStatus
 ferry_native_channel_get (FerryNativeChannel *self, gint64 timeout, gboolean copy, PyObject **object)
 {
   FerryBuffer *buffer;
-  FerryNativeStatus status = ferry_native_channel_take (self, timeout, &buffer);
+  FerryNativeStatus status;
 
-  if (G_UNLIKELY (status != FERRY_NATIVE_OK))
-    return status;
-  *object = ferry_native_channel_decode (self, buffer, copy, NULL);
-  return G_LIKELY (*object != NULL) ? FERRY_NATIVE_OK : FERRY_NATIVE_FAILED;
+  self->n_inside++; /* what was taken is decoded, although another thread closes the channel in between */
+  status = ferry_native_channel_take (self, timeout, &buffer);
+  if (G_LIKELY (status == FERRY_NATIVE_OK))
+    {
+      *object = ferry_native_channel_decode (self, buffer, copy, NULL);
+      if (G_UNLIKELY (*object == NULL))
+        status = FERRY_NATIVE_FAILED;
+    }
+  channel_exit (self);
+  return status;
 }
 
 /* ---- looking ---- */
@@ -926,14 +1029,16 @@ static PyObject *
 channel_get (PyObject *object, PyObject *name)
 {
   FerryNativeChannel *self = SELF (object);
-  g_autofree char *key = PyUnicode_Check (name) ? g_strdelimit (g_strdup (PyUnicode_AsUTF8 (name)), "_", '-') : NULL;
+  g_autofree char *key = property_name (name);
   g_auto (GValue) value = G_VALUE_INIT;
   GObject *from = (GObject *) self->channel;
   GParamSpec *spec;
 
-  if (key == NULL || from == NULL)
+  if (key == NULL)
+    return NULL;
+  if (from == NULL)
     {
-      PyErr_SetString (PyExc_ValueError, key == NULL ? "a property has a name" : "the channel was closed");
+      PyErr_SetString (PyExc_ValueError, "the channel was closed");
       return NULL;
     }
   spec = g_object_class_find_property (G_OBJECT_GET_CLASS (from), key);
@@ -998,11 +1103,11 @@ channel_send (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObje
                         buffer->n_exports);
           return NULL;
         }
-      held = ferry_buffer_ref (buffer->buffer);
+      held = g_steal_pointer (&buffer->buffer); /* no other thread sends, reads or releases it meanwhile */
       status = ferry_native_channel_put_buffer (SELF (object), held, timeout);
       /* a loan is spent; what was received and sent on stays readable */
-      if (status == FERRY_NATIVE_OK && ferry_buffer_get_size (held) == 0)
-        g_clear_pointer (&buffer->buffer, ferry_buffer_unref);
+      if (status != FERRY_NATIVE_OK || ferry_buffer_get_size (held) != 0)
+        buffer->buffer = g_steal_pointer (&held);
     }
   else
     {

@@ -155,12 +155,9 @@ connection_init (PyObject *object, PyObject *args, PyObject *keywords)
       PyErr_SetString (PyExc_TypeError, "a connection is made of queues");
       return -1;
     }
-  address = mmap (NULL, sizeof (Bells), PROT_READ | PROT_WRITE, MAP_SHARED, self->bells_fd, 0);
-  if (address == MAP_FAILED)
-    {
-      PyErr_SetFromErrno (PyExc_OSError);
-      return -1;
-    }
+  address = ferry_native_map_shared (self->bells_fd, sizeof (Bells));
+  if (address == NULL)
+    return -1;
   self->bells = address;
   self->in = in != Py_None ? Py_NewRef (in) : NULL;
   self->out = out != Py_None ? Py_NewRef (out) : NULL;
@@ -191,8 +188,40 @@ connection_clear (Connection *self)
 static void
 connection_exit (Connection *self)
 {
-  if (--self->n_inside == 0 && self->is_closed)
+  /* In a fork child it may be 0 already. */
+  if (self->n_inside > 0)
+    self->n_inside--;
+  if (self->n_inside == 0 && self->is_closed)
     connection_clear (self);
+}
+
+/* The endpoint of a direction, to be given back with connection_leave(). Opening it may release the GIL. */
+static FerryNativeChannel *
+connection_enter (Connection *self, gboolean sending)
+{
+  FerryNativeChannel *endpoint;
+
+  if (G_UNLIKELY (!connection_check (self, sending)))
+    return NULL;
+  self->n_inside++;
+  endpoint = sending ? ferry_native_queue_get_sender (self->out) : ferry_native_queue_get_receiver (self->in);
+  if (G_UNLIKELY (self->is_closed))
+    {
+      PyErr_Clear ();
+      connection_check (self, sending);
+      endpoint = NULL;
+    }
+  if (G_LIKELY (endpoint != NULL && ferry_native_channel_enter (endpoint)))
+    return endpoint;
+  connection_exit (self);
+  return NULL;
+}
+
+static void
+connection_leave (Connection *self, FerryNativeChannel *endpoint)
+{
+  ferry_native_channel_leave (endpoint);
+  connection_exit (self);
 }
 
 static void
@@ -259,9 +288,7 @@ connection_put (Connection *self, const Content *content)
   gint64 timeout = FERRY_NO_WAIT;
   gint64 now;
 
-  if (G_UNLIKELY (!connection_check (self, TRUE)))
-    return NULL;
-  sender = ferry_native_queue_get_sender (self->out);
+  sender = connection_enter (self, TRUE);
   if (G_UNLIKELY (sender == NULL))
     return NULL;
   /* Who sends into the void is told, as soon as that is not a system call a message. */
@@ -270,10 +297,11 @@ connection_put (Connection *self, const Content *content)
     {
       self->looked_at = now;
       if (is_hung_up (self))
-        return raise_broken ();
+        {
+          connection_leave (self, sender);
+          return raise_broken ();
+        }
     }
-  self->n_inside++;
-  Py_INCREF (sender);
   while (status == FERRY_NATIVE_TIMED_OUT)
     {
       status = content->object != NULL ? ferry_native_channel_put (sender, content->object, timeout)
@@ -288,10 +316,9 @@ connection_put (Connection *self, const Content *content)
             }
         }
     }
-  Py_DECREF (sender);
-  if (G_LIKELY (status == FERRY_NATIVE_OK && !self->is_closed))
-    ring (self);
-  connection_exit (self);
+  if (G_LIKELY (status == FERRY_NATIVE_OK))
+    ring (self); /* also when another thread has closed this end meanwhile: the other one may sleep */
+  connection_leave (self, sender);
   return status == FERRY_NATIVE_OK ? Py_NewRef (Py_None) : NULL;
 }
 
@@ -375,19 +402,13 @@ connection_sleep (Connection *self, FerryNativeChannel *receiver, FerryNativeWai
 
 /* @buffer NULL: only waits until a message is there. */
 static FerryNativeStatus
-connection_take (Connection *self, gint64 timeout, FerryBuffer **buffer)
+connection_take (Connection *self, FerryNativeChannel *receiver, gint64 timeout, FerryBuffer **buffer)
 {
-  FerryNativeChannel *receiver;
   FerryNativeStatus status = FERRY_NATIVE_OK;
   FerryNativeWait wait;
   gboolean ended = FALSE;
   gboolean first = TRUE;
 
-  if (G_UNLIKELY (!connection_check (self, FALSE)))
-    return FERRY_NATIVE_FAILED;
-  receiver = ferry_native_queue_get_receiver (self->in);
-  if (G_UNLIKELY (receiver == NULL))
-    return FERRY_NATIVE_FAILED;
   if (buffer != NULL)
     {
       *buffer = ferry_channel_receive (receiver->channel, FERRY_NO_WAIT, NULL, NULL);
@@ -399,8 +420,6 @@ connection_take (Connection *self, gint64 timeout, FerryBuffer **buffer)
         }
     }
   wait = ferry_native_wait_begin (timeout);
-  self->n_inside++;
-  Py_INCREF (receiver);
   for (;;)
     {
       gboolean got;
@@ -431,8 +450,6 @@ connection_take (Connection *self, gint64 timeout, FerryBuffer **buffer)
     }
   if (self->epoll_fd >= 0 && !self->is_closed && buffer != NULL && status == FERRY_NATIVE_OK)
     rearm (self, receiver);
-  Py_DECREF (receiver);
-  connection_exit (self);
   if (status == FERRY_NATIVE_ENDED && buffer != NULL)
     PyErr_SetNone (PyExc_EOFError);
   return status;
@@ -442,14 +459,17 @@ static PyObject *
 connection_recv (PyObject *object, PyObject *unused)
 {
   Connection *self = SELF (object);
+  FerryNativeChannel *receiver = connection_enter (self, FALSE);
   FerryBuffer *buffer;
   gboolean was_raw = FALSE;
-  PyObject *result;
+  PyObject *result = NULL;
   PyObject *loaded;
 
-  if (connection_take (self, FERRY_WAIT_FOREVER, &buffer) != FERRY_NATIVE_OK)
+  if (G_UNLIKELY (receiver == NULL))
     return NULL;
-  result = ferry_native_channel_decode (ferry_native_queue_get_receiver (self->in), buffer, FALSE, &was_raw);
+  if (connection_take (self, receiver, FERRY_WAIT_FOREVER, &buffer) == FERRY_NATIVE_OK)
+    result = ferry_native_channel_decode (receiver, buffer, FALSE, &was_raw);
+  connection_leave (self, receiver);
   if (G_LIKELY (!was_raw || result == NULL))
     return result;
   /* sent with send_bytes(): what it contains should be a pickle */
@@ -463,16 +483,23 @@ static PyObject *
 connection_recv_contents (PyObject *object, PyObject *unused)
 {
   Connection *self = SELF (object);
+  FerryNativeChannel *receiver = connection_enter (self, FALSE);
   FerryBuffer *buffer;
-  g_autofree char *name = NULL;
+  PyObject *result = NULL;
 
-  if (connection_take (self, FERRY_WAIT_FOREVER, &buffer) != FERRY_NATIVE_OK)
+  if (G_UNLIKELY (receiver == NULL))
     return NULL;
-  name = ferry_buffer_dup_wire_name (buffer, NULL);
-  if (g_str_equal (name, "raw"))
-    return ferry_native_buffer_new (buffer);
-  return Py_BuildValue ("(N)",
-                        ferry_native_channel_decode (ferry_native_queue_get_receiver (self->in), buffer, FALSE, NULL));
+  if (connection_take (self, receiver, FERRY_WAIT_FOREVER, &buffer) == FERRY_NATIVE_OK)
+    {
+      g_autofree char *name = ferry_buffer_dup_wire_name (buffer, NULL);
+
+      if (g_str_equal (name, "raw"))
+        result = ferry_native_buffer_new (buffer);
+      else
+        result = Py_BuildValue ("(N)", ferry_native_channel_decode (receiver, buffer, FALSE, NULL));
+    }
+  connection_leave (self, receiver);
+  return result;
 }
 
 static PyObject *
@@ -525,13 +552,18 @@ connection_poll (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyO
 {
   static FerryNativeSignature signature = { "poll", { "timeout" }, 0 };
   PyObject *values[1] = { NULL };
+  FerryNativeChannel *receiver;
   FerryNativeStatus status;
   gint64 timeout = FERRY_NO_WAIT;
 
   if (!ferry_native_parse (&signature, args, n_args, keywords, values)
       || (values[0] != NULL && !ferry_native_parse_timeout (values[0], &timeout)))
     return NULL;
-  status = connection_take (SELF (object), timeout, NULL);
+  receiver = connection_enter (SELF (object), FALSE);
+  if (receiver == NULL)
+    return NULL;
+  status = connection_take (SELF (object), receiver, timeout, NULL);
+  connection_leave (SELF (object), receiver);
   /* The end is something to receive, too. */
   return status == FERRY_NATIVE_FAILED ? NULL : PyBool_FromLong (status != FERRY_NATIVE_TIMED_OUT);
 }
@@ -541,13 +573,14 @@ connection_fileno (PyObject *object, PyObject *unused)
 {
   Connection *self = SELF (object);
   FerryNativeChannel *receiver;
+  PyObject *result;
   struct epoll_event event = { .events = EPOLLIN };
 
   if (self->is_closed)
     return raise_os_error ("handle is closed");
   if (self->in == NULL)
     return PyLong_FromLong (self->socket_fd);
-  receiver = ferry_native_queue_get_receiver (self->in);
+  receiver = connection_enter (self, FALSE);
   if (receiver == NULL)
     return NULL;
   if (self->epoll_fd < 0)
@@ -561,14 +594,17 @@ connection_fileno (PyObject *object, PyObject *unused)
           PyErr_SetFromErrno (PyExc_OSError);
           close_fd (&self->epoll_fd);
           close_fd (&self->ready_fd);
+          connection_leave (self, receiver);
           return NULL;
         }
     }
   rearm (self, receiver);
-  return PyLong_FromLong (self->epoll_fd);
+  result = PyLong_FromLong (self->epoll_fd);
+  connection_leave (self, receiver);
+  return result;
 }
 
-/* In a fork child: what polls is the parent's. */
+/* In a fork child: what polls is the parent's, and so are the threads that were inside. */
 static PyObject *
 connection_forked (PyObject *object, PyObject *unused)
 {
@@ -577,6 +613,9 @@ connection_forked (PyObject *object, PyObject *unused)
   close_fd (&self->epoll_fd);
   close_fd (&self->ready_fd);
   self->is_ready = FALSE;
+  self->n_inside = 0;
+  if (self->is_closed)
+    connection_clear (self);
   Py_RETURN_NONE;
 }
 

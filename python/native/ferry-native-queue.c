@@ -10,6 +10,9 @@
 
 /* How long a queue without a limit waits for its consumers before it keeps an object in this process. Microseconds. */
 #define GRACE_US (100 * 1000)
+/* How long a JoinableQueue waits for memory until it looks again: the first time, and at most. Microseconds. */
+#define PAUSE_US (100)
+#define PAUSE_MAX_US (20 * 1000)
 
 /* A queue has two endpoints on one channel, each opened in a process when it is first used there. */
 
@@ -194,14 +197,23 @@ queue_ensure (Queue *self, FerryRole role)
   if (*slot != NULL)
     return TRUE;
   channel = queue_open (self, role);
-  if (channel == NULL)
-    return FALSE;
-  /* The GIL was released: another thread may have been quicker. */
-  if (*slot != NULL)
-    Py_DECREF (channel);
-  else
-    *slot = channel;
-  return TRUE;
+  /* The GIL was released: another thread may have been quicker, or have closed the queue. */
+  if (channel != NULL && *slot == NULL && !self->is_closed)
+    {
+      *slot = channel;
+      return TRUE;
+    }
+  if (channel != NULL)
+    {
+      ferry_native_channel_close (channel);
+      Py_DECREF (channel);
+    }
+  if (self->is_closed)
+    {
+      PyErr_Clear ();
+      queue_raise_closed (self);
+    }
+  return *slot != NULL && !self->is_closed && !PyErr_Occurred ();
 }
 
 static inline FerryNativeChannel *
@@ -237,15 +249,8 @@ ferry_native_queue_get_receiver (PyObject *queue)
 static gboolean
 map_tasks (Queue *self)
 {
-  gpointer address = mmap (NULL, sizeof (Tasks), PROT_READ | PROT_WRITE, MAP_SHARED, self->tasks_fd, 0);
-
-  if (address == MAP_FAILED)
-    {
-      PyErr_SetFromErrno (PyExc_OSError);
-      return FALSE;
-    }
-  self->tasks = address;
-  return TRUE;
+  self->tasks = ferry_native_map_shared (self->tasks_fd, sizeof (Tasks));
+  return self->tasks != NULL;
 }
 
 static PyObject *
@@ -299,24 +304,29 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   self->max_bytes = max_bytes;
   self->control_fd = control_fd;
   self->data_fd = data_fd;
-  self->tasks_fd = tasks_fd;
+  if (self->tasks == NULL)
+    self->tasks_fd = tasks_fd;
   self->is_created = !create;
   self->is_unlimited = unlimited != 0;
   self->is_closed = FALSE;
-  if (joinable && self->tasks_fd < 0)
+  if (joinable && self->tasks_fd < 0 && self->tasks == NULL)
     {
-      self->tasks_fd = memfd_create ("ferry-tasks", MFD_CLOEXEC);
-      if (self->tasks_fd < 0 || ftruncate (self->tasks_fd, sizeof (Tasks)) != 0)
-        {
-          PyErr_SetFromErrno (PyExc_OSError);
-          return -1;
-        }
+      self->tasks_fd = ferry_native_make_shared ("ferry-tasks", sizeof (Tasks));
+      if (self->tasks_fd < 0)
+        return -1;
     }
-  if (self->tasks_fd >= 0 && !map_tasks (self))
+  if (self->tasks_fd >= 0 && self->tasks == NULL && !map_tasks (self))
     return -1;
   /* A receiver, for it changes nothing for the others: a sender would count for the end of the stream. */
   if ((create || name != NULL) && !queue_ensure (self, FERRY_ROLE_RECEIVER))
-    return -1;
+    {
+      /* as if nothing had been tried: it may be with other settings */
+      g_clear_pointer (&self->transport, g_free);
+      g_clear_pointer (&self->name, g_free);
+      g_clear_pointer (&self->codec, g_free);
+      self->is_closed = TRUE;
+      return -1;
+    }
   self->is_created = TRUE;
   return !create || queue_prepare (self) ? 0 : -1;
 }
@@ -455,6 +465,49 @@ queue_spill (Queue *self, PyObject *object)
   return result != NULL ? FERRY_NATIVE_OK : FERRY_NATIVE_FAILED;
 }
 
+static inline void
+tasks_add (Tasks *tasks)
+{
+  atomic_fetch_add_explicit (&tasks->unfinished, 1, memory_order_seq_cst);
+}
+
+/* What is counted is sent without waiting: who is killed while it waits leaves nothing that nobody can do. */
+static FerryNativeStatus
+queue_put_task (Queue *self, FerryNativeChannel *sender, PyObject *object, gint64 timeout)
+{
+  FerryNativeWait wait = ferry_native_wait_begin (timeout);
+  FerryNativeStatus status;
+  gulong pause = PAUSE_US;
+
+  for (;;)
+    {
+      gboolean waited;
+
+      tasks_add (self->tasks);
+      status = ferry_native_channel_put (sender, object, FERRY_NO_WAIT);
+      if (G_LIKELY (status == FERRY_NATIVE_OK))
+        return status;
+      tasks_done (self->tasks);
+      if (status != FERRY_NATIVE_TIMED_OUT || timeout == FERRY_NO_WAIT || ferry_native_wait_slice (&wait, 1) == 0)
+        return status;
+      status = ferry_native_channel_wait_for_room (sender, &wait, timeout, &waited);
+      if (status != FERRY_NATIVE_OK)
+        return status;
+      if (waited)
+        {
+          pause = PAUSE_US;
+          continue;
+        }
+      /* It is memory that is wanting, which nothing tells of but trying. */
+      Py_BEGIN_ALLOW_THREADS
+      g_usleep (pause);
+      Py_END_ALLOW_THREADS
+      if (PyErr_CheckSignals () < 0)
+        return FERRY_NATIVE_FAILED;
+      pause = MIN (2 * pause, PAUSE_MAX_US);
+    }
+}
+
 static FerryNativeStatus
 queue_put_one (Queue *self, PyObject *object, gint64 timeout)
 {
@@ -463,21 +516,24 @@ queue_put_one (Queue *self, PyObject *object, gint64 timeout)
 
   if (G_UNLIKELY (sender == NULL))
     return FERRY_NATIVE_FAILED;
-  if (G_UNLIKELY (self->tasks != NULL))
-    atomic_fetch_add_explicit (&self->tasks->unfinished, 1, memory_order_seq_cst);
   if (G_LIKELY (!self->is_spilling))
     {
       if (self->is_unlimited && (timeout < 0 || timeout > GRACE_US))
         timeout = GRACE_US;
       /* another thread may close the queue meanwhile */
       Py_INCREF (sender);
-      status = ferry_native_channel_put (sender, object, timeout);
+      status = G_LIKELY (self->tasks == NULL) ? ferry_native_channel_put (sender, object, timeout)
+                                              : queue_put_task (self, sender, object, timeout);
       Py_DECREF (sender);
     }
   if (G_UNLIKELY (status == FERRY_NATIVE_TIMED_OUT && self->is_unlimited))
-    status = queue_spill (self, object);
-  if (G_UNLIKELY (status != FERRY_NATIVE_OK && self->tasks != NULL))
-    tasks_done (self->tasks);
+    {
+      if (self->tasks != NULL)
+        tasks_add (self->tasks);
+      status = queue_spill (self, object);
+      if (status != FERRY_NATIVE_OK && self->tasks != NULL)
+        tasks_done (self->tasks);
+    }
   if (G_UNLIKELY (status == FERRY_NATIVE_FAILED && self->is_closed))
     {
       PyErr_Clear ();
@@ -569,6 +625,8 @@ queue_put_buffer (PyObject *object, PyObject *argument)
 {
   Queue *self = SELF (object);
   FerryNativeBuffer *buffer = (FerryNativeBuffer *) argument;
+  FerryNativeChannel *sender;
+  g_autoptr (FerryBuffer) held = NULL;
   FerryNativeStatus status;
 
   if (!Py_IS_TYPE (argument, &FerryNativeBuffer_Type) || buffer->buffer == NULL || self->sender == NULL)
@@ -576,7 +634,10 @@ queue_put_buffer (PyObject *object, PyObject *argument)
       PyErr_SetString (PyExc_ValueError, "there is nothing to send, or nowhere to");
       return NULL;
     }
-  status = ferry_native_channel_put_buffer (self->sender, buffer->buffer, FERRY_NO_WAIT);
+  held = ferry_buffer_ref (buffer->buffer);
+  sender = (FerryNativeChannel *) Py_NewRef ((PyObject *) self->sender);
+  status = ferry_native_channel_put_buffer (sender, held, FERRY_NO_WAIT);
+  Py_DECREF (sender);
   return status == FERRY_NATIVE_FAILED ? NULL : PyBool_FromLong (status == FERRY_NATIVE_OK);
 }
 
@@ -584,8 +645,14 @@ static PyObject *
 queue_encode (PyObject *object, PyObject *item)
 {
   FerryNativeChannel *sender = queue_sender (SELF (object));
+  PyObject *result;
 
-  return sender != NULL ? ferry_native_channel_encode (sender, item) : NULL;
+  if (sender == NULL)
+    return NULL;
+  Py_INCREF (sender); /* another thread may close the queue meanwhile */
+  result = ferry_native_channel_encode (sender, item);
+  Py_DECREF (sender);
+  return result;
 }
 
 static PyObject *
@@ -804,7 +871,8 @@ queue_end (PyObject *object, PyObject *unused)
 static PyObject *
 queue_loan_buffer (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
 {
-  FerryNativeChannel *sender = queue_sender (SELF (object));
+  FerryNativeChannel *sender;
+  PyObject *result;
   Py_ssize_t size;
   gint64 timeout;
 
@@ -814,9 +882,15 @@ queue_loan_buffer (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
       return NULL;
     }
   size = PyNumber_AsSsize_t (args[0], PyExc_OverflowError);
-  if (sender == NULL || (size == -1 && PyErr_Occurred ()) || !ferry_native_parse_timeout (args[1], &timeout))
+  if ((size == -1 && PyErr_Occurred ()) || !ferry_native_parse_timeout (args[1], &timeout))
     return NULL;
-  return ferry_native_channel_loan (sender, (gsize) size, timeout);
+  sender = queue_sender (SELF (object)); /* after the numbers, which may be made by Python code */
+  if (sender == NULL)
+    return NULL;
+  Py_INCREF (sender);
+  result = ferry_native_channel_loan (sender, (gsize) size, timeout);
+  Py_DECREF (sender);
+  return result;
 }
 
 /* The endpoint of a role, opened if need be; for what is not in a hurry. */

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-native.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <pygobject.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* ---- errors ---- */
 
@@ -193,6 +197,47 @@ ferry_native_parse_timeout (PyObject *value, gint64 *timeout)
   return TRUE;
 }
 
+/* ---- memory that is shared besides ---- */
+
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+int
+ferry_native_make_shared (const char *name, gsize size)
+{
+  int fd = memfd_create (name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+  if (fd >= 0 && ftruncate (fd, (off_t) size) == 0 && fcntl (fd, F_ADD_SEALS, SEALS) == 0)
+    return fd;
+  PyErr_SetFromErrno (PyExc_OSError);
+  if (fd >= 0)
+    close (fd);
+  return -1;
+}
+
+gpointer
+ferry_native_map_shared (int fd, gsize size)
+{
+  struct stat status;
+  gpointer address;
+  int seals = fcntl (fd, F_GET_SEALS);
+
+  if (seals < 0 || fstat (fd, &status) < 0)
+    {
+      PyErr_SetFromErrno (PyExc_OSError);
+      return NULL;
+    }
+  if ((seals & F_SEAL_SHRINK) == 0 || status.st_size < (off_t) size)
+    {
+      PyErr_SetString (PyExc_ValueError, "the shared memory is too small, or is not sealed");
+      return NULL;
+    }
+  address = mmap (NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (address != MAP_FAILED)
+    return address;
+  PyErr_SetFromErrno (PyExc_OSError);
+  return NULL;
+}
+
 /* ---- module ---- */
 
 /* Slow, and only for who asks for it: loads all of gi. */
@@ -225,7 +270,50 @@ encode (PyObject *unused, PyObject *args)
   return PyArg_ParseTuple (args, "Os|p", &object, &name, &pickle) ? ferry_native_encode (object, name, pickle) : NULL;
 }
 
+static PyObject *
+make_shared (PyObject *unused, PyObject *args)
+{
+  const char *name;
+  Py_ssize_t size;
+  int fd;
+
+  if (!PyArg_ParseTuple (args, "sn", &name, &size))
+    return NULL;
+  fd = ferry_native_make_shared (name, (gsize) size);
+  return fd >= 0 ? PyLong_FromLong (fd) : NULL;
+}
+
+static PyObject *
+forked (PyObject *unused, PyObject *unused_either)
+{
+  ferry_native_channels_forked ();
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef forked_method = { "_forked", forked, METH_NOARGS, NULL };
+
+static gboolean
+register_at_fork (void)
+{
+  PyObject *os = PyImport_ImportModule ("os");
+  PyObject *function = PyCFunction_New (&forked_method, NULL);
+  PyObject *call = os != NULL ? PyObject_GetAttrString (os, "register_at_fork") : NULL;
+  PyObject *no_arguments = PyTuple_New (0);
+  PyObject *keywords = function != NULL ? Py_BuildValue ("{sO}", "after_in_child", function) : NULL;
+  PyObject *result
+      = call != NULL && no_arguments != NULL && keywords != NULL ? PyObject_Call (call, no_arguments, keywords) : NULL;
+
+  Py_XDECREF (os);
+  Py_XDECREF (function);
+  Py_XDECREF (call);
+  Py_XDECREF (no_arguments);
+  Py_XDECREF (keywords);
+  Py_XDECREF (result);
+  return result != NULL;
+}
+
 static PyMethodDef module_methods[] = {
+  { "make_shared", make_shared, METH_VARARGS, NULL },
   { "encode", encode, METH_VARARGS, NULL },
   { "wrap_gobject", wrap_gobject, METH_O, NULL },
   { NULL },
@@ -264,5 +352,7 @@ PyInit__native (void)
         Py_DECREF (self);
         return NULL;
       }
+  if (!register_at_fork ())
+    Py_CLEAR (self);
   return self;
 }

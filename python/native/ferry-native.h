@@ -28,6 +28,32 @@ typedef enum
   FERRY_NATIVE_INTERRUPTED, /* only where the caller asked to look at something itself */
 } FerryNativeStatus;
 
+/* Slices of a wait. */
+typedef struct
+{
+  gint64 deadline; /* g_get_monotonic_time(); negative: none */
+} FerryNativeWait;
+
+static inline FerryNativeWait
+ferry_native_wait_begin (gint64 timeout)
+{
+  gint64 now;
+
+  if (timeout < 0)
+    return (FerryNativeWait){ -1 };
+  now = g_get_monotonic_time ();
+  return (FerryNativeWait){ timeout > G_MAXINT64 - now ? -1 : now + timeout };
+}
+
+/* How long the next slice may be; 0: it is over. */
+static inline gint64
+ferry_native_wait_slice (const FerryNativeWait *wait, gint64 longest)
+{
+  if (wait->deadline < 0)
+    return longest;
+  return CLAMP (wait->deadline - g_get_monotonic_time (), 0, longest);
+}
+
 /* A codec of this process. */
 typedef struct
 {
@@ -64,8 +90,10 @@ typedef struct
   gboolean is_open;
   gboolean is_closed;
   gboolean waits_for_room; /* the overflow policy is one that does not drop */
-  guint n_inside;          /* calls that released the GIL */
+  gboolean is_opening;     /* in another thread */
+  guint n_inside;          /* calls that release the GIL, or need what is decoded or encoded to stay */
   gint64 timeout;          /* of calls that name none: negative, for ever */
+  GList link;              /* in the list of all channels */
   PyObject *weakrefs;
 } FerryNativeChannel;
 
@@ -77,11 +105,22 @@ int ferry_native_channel_set (FerryNativeChannel *self, PyObject *key, PyObject 
 int ferry_native_channel_open (FerryNativeChannel *self);
 void ferry_native_channel_close (FerryNativeChannel *self);
 
+/* Between them nothing of the channel is freed, although another thread may close it. FALSE with an exception: it is
+ * not open. */
+gboolean ferry_native_channel_enter (FerryNativeChannel *self);
+void ferry_native_channel_leave (FerryNativeChannel *self);
+
+/* In a fork child: nobody but the thread that forked is inside of anything. */
+void ferry_native_channels_forked (void);
+
 FerryNativeStatus ferry_native_channel_put (FerryNativeChannel *self, PyObject *object, gint64 timeout);
 FerryNativeStatus ferry_native_channel_put_bytes (FerryNativeChannel *self, const guint8 *data, gsize size,
                                                   gint64 timeout);
 FerryNativeStatus ferry_native_channel_put_buffer (FerryNativeChannel *self, FerryBuffer *buffer, gint64 timeout);
 FerryNativeStatus ferry_native_channel_take (FerryNativeChannel *self, gint64 timeout, FerryBuffer **buffer);
+/* Waits until a message may be sent, without sending one. @waited: whether it had to. */
+FerryNativeStatus ferry_native_channel_wait_for_room (FerryNativeChannel *self, FerryNativeWait *wait, gint64 timeout,
+                                                      gboolean *waited);
 /* Takes the reference to the buffer. */
 PyObject *ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboolean copy, gboolean *was_raw);
 FerryNativeStatus ferry_native_channel_get (FerryNativeChannel *self, gint64 timeout, gboolean copy, PyObject **object);
@@ -100,6 +139,12 @@ FerryNativeChannel *ferry_native_queue_get_receiver (PyObject *queue);
 extern PyTypeObject FerryNativeConnection_Type;
 
 /* ---- the rest ---- */
+
+/* Maps what processes share besides a channel. The descriptor may come from anywhere: the memory must be as large, and
+ * nobody may be able to make it smaller. NULL with an exception. */
+gpointer ferry_native_map_shared (int fd, gsize size);
+/* Makes such memory. -1 with an exception. */
+int ferry_native_make_shared (const char *name, gsize size);
 
 /* Sets the Python exception for an error, and frees the error. Returns NULL. */
 PyObject *ferry_native_raise (GError **error);
@@ -123,31 +168,5 @@ gboolean ferry_native_parse (FerryNativeSignature *signature, PyObject *const *a
 
 /* None: for ever (-1); a number of seconds: microseconds, negative ones are 0. FALSE with an exception. */
 gboolean ferry_native_parse_timeout (PyObject *value, gint64 *timeout);
-
-/* Slices of a wait. */
-typedef struct
-{
-  gint64 deadline; /* g_get_monotonic_time(); negative: none */
-} FerryNativeWait;
-
-static inline FerryNativeWait
-ferry_native_wait_begin (gint64 timeout)
-{
-  gint64 now;
-
-  if (timeout < 0)
-    return (FerryNativeWait){ -1 };
-  now = g_get_monotonic_time ();
-  return (FerryNativeWait){ timeout > G_MAXINT64 - now ? -1 : now + timeout };
-}
-
-/* How long the next slice may be; 0: it is over. */
-static inline gint64
-ferry_native_wait_slice (const FerryNativeWait *wait, gint64 longest)
-{
-  if (wait->deadline < 0)
-    return longest;
-  return CLAMP (wait->deadline - g_get_monotonic_time (), 0, longest);
-}
 
 G_END_DECLS

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "channel-test.h"
 
+#include "ferry-buffer-private.h"
+
 #include <stdlib.h>
 
 #define TRANSPORT "memfd"
@@ -665,6 +667,19 @@ START_TEST (test_codec_mismatch)
   ferry_assert_contains (error->message, "unheard-of");
   ferry_assert_contains (error->message, "3");
   g_clear_error (&error);
+
+  /* Names end with the first zero byte: what is behind would make another codec of each. */
+  channel_test_send (sender, 2, 10);
+  g_clear_pointer (&buffer, ferry_buffer_unref);
+  buffer = channel_test_take (receiver);
+  buffer->wire_version |= 0x1000000;
+  ck_assert (!ferry_channel_decode (receiver, buffer, &value, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CODEC);
+  ferry_assert_contains (error->message, "behind its end");
+  g_clear_error (&error);
+  buffer->wire_version &= ~(guint64) 0x1000000;
+  ck_assert (ferry_channel_decode (receiver, buffer, &value, &error));
+  g_value_unset (&value);
 
   /* No variant where one is asked for. */
   channel_test_send (sender, 2, 10);

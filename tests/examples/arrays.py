@@ -67,6 +67,9 @@ def to_c() -> None:
     channel = f"{TRANSPORT} name=waves-{os.getpid()} capacity=4"
     output = pass_on([sys.executable, script, channel, str(N_STEPS)], [METER, f"{channel} ! numpy"])
 
+    first, output = output.split("\n", 1)
+    assert first.startswith(f"in {MEMORY}"), first
+
     spec = importlib.util.spec_from_file_location("waves", script)
     assert spec is not None and spec.loader is not None
     waves = importlib.util.module_from_spec(spec)

@@ -189,7 +189,8 @@ def declared() -> set[str]:
 def library_symbols() -> list[str]:
     symbols = exported(LIBDIR / f"lib{API}.so")
     wrong = [f"{name} is exported" for name in sorted(symbols) if not name.startswith("ferry_")]
-    wrong += [f"{name} is exported and in no header" for name in sorted(symbols - declared()) if name.startswith("ferry_")]
+    undeclared = sorted(symbols - declared())
+    wrong += [f"{name} is exported and in no header" for name in undeclared if name.startswith("ferry_")]
     wrong += [f"{name} is declared and not exported" for name in sorted(declared() - symbols)]
     return wrong
 

@@ -7,6 +7,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,22 @@ def links() -> list[str]:
     return wrong
 
 
+def python_style() -> list[str]:
+    """What .ruff.toml asks for."""
+    ruff = shutil.which("ruff")
+    if ruff is None:
+        raise tap.Skip("there is no ruff here; Debian 12 has none, PyPI does")
+    result = subprocess.run(
+        [ruff, "check", "--no-cache", "--no-fix", "--quiet", "--output-format", "concise", str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode == 0:
+        return []
+    return (result.stdout + result.stderr).splitlines() or [f"ruff ended with status {result.returncode}"]
+
+
 sys.exit(
     tap.run(
         [
@@ -199,6 +216,7 @@ sys.exit(
             ("plugin descriptors are alone in short files", descriptors),
             ("scripts can be parsed and run", scripts),
             ("links in the documents lead somewhere", links),
+            ("Python is as ruff wants it", python_style),
         ]
     )
 )

@@ -59,13 +59,22 @@ def test_figures(start: str) -> None:
 def test_claims(tmp_path: Path) -> None:
     """Every claim has a line, a ratio of what was measured and a verdict that follows from it; and is drawn."""
     output = tmp_path / "claims.json"
-    data = measure("--claims", "--kinds", "int,bytes,dict,array", "--output", str(output))
+    arguments = ["--claims", "--kinds", "int,bytes,dict,nested,array", "--output", str(output)]
+    library = os.environ.get("FERRY_BENCH_LIBRARY")
+    data = measure(*arguments)
     assert json.loads(output.read_text()) == data
     claims = {claim["what"]: claim for claim in data["claims"]}
     for what in ("int : mp.Queue", "bytes, 100 B : mp.Pipe bytes", "round trip of 100 bytes, ferry.Pipe : mp.Pipe"):
         assert claims[what]["measured"] > 0 and claims[what]["reference"] > 0
     for start in ("put of an array", "take a waiting", "loan and put", "the first message", "extra copies"):
         assert any(what.startswith(start) for what in claims), start
+    for start in ("int, ferry.Pipe : mp.Pipe", "bytes, 10 KB, ferry.Pipe bytes : mp.Pipe bytes"):
+        assert f"message after message, {start}" in claims
+    assert "round trip, bytes, 100 B, ferry.Pipe : mp.Pipe" in claims
+    assert any(what.startswith("message after message, nested example : the fastest") for what in claims)
+    codec = claims.pop("nested example encoded and decoded : pickle")
+    if not library:
+        assert codec["met"] is False and "--codec-library" in codec["note"]
     for claim in claims.values():
         assert claim["ratio"] is not None, claim
         good = claim["ratio"] >= claim["limit"] if claim["relation"] == "at least" else claim["ratio"] <= claim["limit"]
@@ -75,6 +84,113 @@ def test_claims(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     for word in ("throughput", "objects", "claims"):
         assert (tmp_path / f"claims-{word}.png").stat().st_size > 10_000
+
+
+def import_results() -> Any:
+    """Return the module `results` of the benchmark."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import results
+    finally:
+        sys.path.remove(str(FOLDER))
+    return results
+
+
+MEASURED = {
+    "flow": [("int", 0), ("bytes", 100), ("dict", 0), ("array", 10**6), ("bytes", 10**9)],
+    "first": [("int", 0), ("array", 10**6)],
+    "round-trip": [("bytes", 100)],
+    "memory": [("array", 10**6)],
+}
+
+
+def fill(results: Any, time: float) -> Any:
+    """Return results of everything that claims are about, where all others take a second."""
+    table = results.Results()
+    for measure, contents in MEASURED.items():
+        for kind, size in contents:
+            for way in results.WAYS.values():
+                if kind in way.kinds:
+                    value = time if way.group == "ferry" else 1.0
+                    table.get(measure, way.name, kind, size).samples = [value]
+    table.get("memory", "ferry.Queue, loan", "array", 10**6).samples = [1.0]
+    table.get("codec", "codec-python", "nested", 0).samples = [time]
+    table.get("codec", "pickle", "nested", 0).samples = [1.0]
+    details = {"put": time, "copy": 0.9 * time, "take": time, "loan_put": time}
+    table.get("waiting", "ferry.Queue", "array", 10**6).details = [
+        {f"{key}_{which}": value for key, value in details.items() for which in ("small", "large")}
+    ]
+    table.get("huge", "ferry.Queue", *results.HUGE).samples = [3.0]
+    table.get("huge", "mp.Queue", *results.HUGE).error = "a process ended with status 1"
+    return table
+
+
+def test_verdicts() -> None:
+    """What Ferry failed to do is a claim missed, whatever it is; what the others failed to do is none."""
+    results = import_results()
+    good = {claim.what: claim for claim in fill(results, 0.001).claims()}
+    assert {claim.met for claim in good.values() if claim.limit is not None} == {True}
+    told = [what for what, claim in good.items() if claim.limit is None]
+    assert told == ["array, 1 MB : py-sharedmemory", "bytes, 1 GB : py-sharedmemory"]
+    assert good["array, 1 MB : py-sharedmemory 2"].limit == 15
+
+    slow = [claim for claim in fill(results, 2.0).claims() if "extra copies" not in claim.what and claim.unit == "s"]
+    assert sum(claim.met is False for claim in slow) > len(slow) // 2
+
+    table = fill(results, 0.001)
+    for key, figure in table.figures.items():
+        if figure.to_json()["group"] == "ferry" or "ferry" in key[1] or key[1] == "codec-python":
+            figure.error = "it took more than 20 s"  # in the second turn, say
+    failed = {claim.what: claim for claim in table.claims()}
+    assert set(failed) == set(good)
+    for claim in failed.values():
+        assert claim.met is (None if claim.limit is None else False), claim
+        assert "took more" in claim.note, claim
+
+    table = fill(results, 0.001)
+    for figure in table.figures.values():
+        if figure.to_json()["group"] != "ferry" and "ferry" not in figure.way and figure.way != "codec-python":
+            figure.samples.clear()
+            figure.error = "it does not work"
+    alone = list(table.claims())
+    assert len(alone) == len(good)
+    assert False not in [claim.met for claim in alone]
+    assert any(claim.met is None for claim in alone)
+
+
+def test_huge() -> None:
+    """That message must pass, and mp.Queue must have been seen to fail."""
+    results = import_results()
+
+    def verdict(samples: list[float], error: str | None, skipped: bool = False) -> Any:
+        table = fill(results, 0.001)
+        figure = table.get("huge", "mp.Queue", *results.HUGE)
+        figure.samples, figure.error, figure.skipped = samples, error, skipped
+        return next(claim for claim in table.claims() if claim.what.startswith("a 10 GB message"))
+
+    assert "14 GiB of address space" in verdict([], "MemoryError").what
+    assert verdict([], "MemoryError").met is True
+    assert verdict([9.0], None).met is False
+    assert verdict([], "13 GB of memory are not free", True).met is None
+
+
+def test_strict(tmp_path: Path) -> None:
+    """A way of Ferry that can't be measured at all ends it with status 1."""
+    broken = tmp_path / "ferry"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("__version__ = '0'\n")
+    result = subprocess.run(
+        [sys.executable, str(FOLDER / "bench.py"), "--json", *SHORT, "--claims", "--strict", "--kinds", "int",
+         "--ways", "ferry.Queue,mp.Queue", "--measures", "flow"],
+        env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 1, result.stderr
+    claims = {claim["what"]: claim for claim in json.loads(result.stdout)["claims"]}
+    assert claims["int : mp.Queue"]["met"] is False and "AttributeError" in claims["int : mp.Queue"]["note"]
 
 
 def test_table() -> None:

@@ -17,7 +17,6 @@ import time
 from typing import NamedTuple
 
 import pytest
-
 from ferry.compat.memory import SharedMemoryReceiver, SharedMemorySender, create_shared_memory_pair
 
 numpy = pytest.importorskip("numpy")
@@ -294,6 +293,27 @@ def test_a_producer_that_exits_after_put(context):
     assert all(array.flags.writeable for array in got)
 
 
+def put_many_and_exit(sender, n):
+    for i in range(n):
+        sender.put(i if i % 10 else numpy.full(1000, i))
+
+
+def test_an_unlimited_producer_that_exits_loses_nothing(context):
+    """More than the channel holds: the process ends when all of it is passed on."""
+    sender, receiver = create_shared_memory_pair(None)
+    n = 3000
+    process = context.Process(target=put_many_and_exit, args=(sender, n))
+    process.start()
+    time.sleep(0.5)  # until it has put them all, and waits to end
+    got = [receiver.get(timeout=PATIENCE) for _ in range(n)]
+    assert [item if i % 10 else int(item.sum()) // 1000 for i, item in enumerate(got)] == list(range(n))
+    process.join(PATIENCE)
+    assert process.exitcode == 0
+    with pytest.raises(queue.Empty):
+        receiver.get_nowait()
+    assert sender.wait_for_all_ack(PATIENCE)
+
+
 def wait_in_get(receiver, started):
     started.set()
     receiver.get()
@@ -312,6 +332,45 @@ def test_a_consumer_killed_inside_get(fork):
         sender.put(numpy.ones(100_000))
         assert receiver.get(timeout=PATIENCE).sum() == 100_000
     assert sender.wait_for_all_ack(PATIENCE)
+
+
+def tell_what_comes(receiver, last):
+    while True:
+        item = receiver.get()
+        last.value = int(item[0])
+
+
+@pytest.mark.parametrize("capacity", [5, None])
+def test_a_consumer_killed_while_data_is_flowing(fork, capacity):
+    """What it had taken and not told of goes with it, one message at most; room for others comes back."""
+    sender, receiver = create_shared_memory_pair(capacity)
+    last = fork.Value("q", lock=False)
+    n = 300
+    for _ in range(5):
+        last.value = -1
+        process = fork.Process(target=tell_what_comes, args=(receiver, last))
+        process.start()
+        for i in range(n):
+            sender.put(numpy.full(20_000, i))
+        assert last.value >= 0 or capacity is None
+        # It is still at it: more comes while it dies.
+        killer = threading.Timer(0.005, os.kill, (process.pid, signal.SIGKILL))
+        killer.start()
+        for i in range(n, 2 * n):
+            try:
+                sender.put(numpy.full(20_000, i), timeout=0.5)
+            except queue.Full:
+                break
+        else:
+            i = 2 * n
+        killer.join()
+        process.join(PATIENCE)
+        rest = []
+        while not sender.wait_for_all_ack(0):
+            rest.append(int(receiver.get(timeout=PATIENCE)[0]))
+        assert rest == list(range(i - len(rest), i))
+        assert 0 <= i - len(rest) - 1 - last.value <= 1
+    assert sender.has_space()
 
 
 def test_many_messages_take_few_descriptors():

@@ -18,9 +18,8 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-import pytest
-
 import ferry
+import pytest
 from ferry import multiprocessing as mp
 from ferry.multiprocessing import _arguments
 

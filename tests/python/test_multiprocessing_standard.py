@@ -12,7 +12,6 @@ import importlib
 import unittest
 
 import pytest
-
 from ferry import multiprocessing
 
 suite = pytest.importorskip("test._test_multiprocessing", reason="needs the package libpython3.N-testsuite")

@@ -9,9 +9,8 @@ import subprocess
 import sys
 import threading
 
-import pytest
-
 import ferry
+import pytest
 
 MIB = 1024 * 1024
 SIZE = 48 * MIB
@@ -39,7 +38,9 @@ def page_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-@pytest.mark.parametrize("make", [bytes, bytearray, lambda data: data.decode("ascii")], ids=["bytes", "bytearray", "str"])
+@pytest.mark.parametrize(
+    "make", [bytes, bytearray, lambda data: data.decode("ascii")], ids=["bytes", "bytearray", "str"]
+)
 def test_memory_is_used_again(queue, make) -> None:
     sent = make(b"x" * SIZE)
     got = pass_on(queue, sent)
@@ -135,7 +136,8 @@ print("done")
         # began before us, so its end takes our functions out
         "tracemalloc.start(); held = once(q, b'a'); tracemalloc.stop(); del held; once(q, b'b'); once(q, b'c')",
         "once(q, b'a'); tracemalloc.start(); held = once(q, b'b'); tracemalloc.stop(); del held; once(q, b'c')",
-        "held = once(q, b'a'); tracemalloc.start(); del held; held = once(q, b'b'); del held; tracemalloc.stop(); once(q, b'c')",
+        "held = once(q, b'a'); tracemalloc.start(); del held; held = once(q, b'b'); del held; tracemalloc.stop(); "
+        "once(q, b'c')",
         "held = [once(q, bytes([i])) for i in range(8)]; held.clear(); once(q, b'x')",
         "global_held = once(q, b'a')",
     ],

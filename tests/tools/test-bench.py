@@ -75,7 +75,8 @@ class BenchTest(ToolTestCase):
             ("--capacity", "1"),
         ):
             with self.subTest(arguments=arguments):
-                data = self.measure(*SHORT, "--only", "throughput", "--no-baselines", "--sizes", "0,64,100K", *arguments)
+                sizes = ("--sizes", "0,64,100K")
+                data = self.measure(*SHORT, "--only", "throughput", "--no-baselines", *sizes, *arguments)
                 self.assertEqual(data["latency"], [])
                 self.assertEqual(len(data["throughput"]), 3 * len(TRANSPORTS))
                 for item in data["throughput"]:

@@ -87,7 +87,9 @@ class LsTest(ToolTestCase):
         name = self.make_name()
         sender = self.start("ferry-cat", "--send", f"{transport} name={name}", "--block-size", "10")
         sender.feed(b"x" * 30)
-        self.wait_until(lambda: self.list_channels().get((transport, name), {}).get("in-flight") == 3, "3 messages wait")
+        self.wait_until(
+            lambda: self.list_channels().get((transport, name), {}).get("in-flight") == 3, "3 messages wait"
+        )
         receiver = self.start("ferry-cat", "--receive", f"{transport} name={name}", stdin=subprocess.DEVNULL)
         self.finish(sender, receiver)
 

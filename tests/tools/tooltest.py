@@ -99,7 +99,9 @@ class Tool:
         try:
             status = self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{' '.join(self.arguments)} did not end within {limit} s; it wrote: {self.message}")
+            raise AssertionError(
+                f"{' '.join(self.arguments)} did not end within {limit} s; it wrote: {self.message}"
+            ) from None
         for thread in self._threads:
             thread.join(limit)
         return status
