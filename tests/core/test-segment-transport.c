@@ -1291,6 +1291,8 @@ START_TEST (test_fallback_directory)
           g_autofree char *description = g_strdup_printf ("memfd name=fallback-%d", (int) getpid ());
 
           open_and_close (description);
+          g_clear_pointer (&description, g_free);
+          g_clear_pointer (&directory, g_free);
           _exit (0);
         }
     }
