@@ -601,8 +601,9 @@ ferry_arena_trim (FerrySegment *self, gint64 idle_before, guint64 wanted)
               atomic_store_explicit (&self->shared->bytes_committed, sum - MIN (sum, reserved), memory_order_relaxed);
               got += reserved;
             }
+          /* seq_cst: before the bit is looked at (B2) */
           atomic_store_explicit (&descriptor->word, ferry_word (ferry_word_lap (mine), 0, FERRY_BLOCK_FREE),
-                                 memory_order_release);
+                                 memory_order_seq_cst);
           ferry_arena_set_bit (self, klass, index);
           FERRY_STEP ("trim-freed");
         }
