@@ -349,9 +349,9 @@ ferry_arena_has_warm (FerrySegment *self, guint klass, guint64 size)
 /* Large blocks: a receiver that keeps up gives the last one back within a microsecond, still hot in the cache; taking
  * another one instead costs more than waiting for it. And pages that are touched for the first time cost several times
  * the copy: before a work queue grows, it waits for what it has for as long as a copy takes. Where that turns out vain
- * (views are held), it is tried ever less often. */
+ * (views are held), it is tried ever less often. @longest: what the caller's time-out leaves, microseconds. */
 static void
-ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass, guint64 size)
+ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass, guint64 size, gint64 longest)
 {
   FerryBlock *first = &self->classes[klass].blocks[0];
   gint64 patience = REUSE_PATIENCE_NS;
@@ -373,7 +373,7 @@ ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass, guint64 size)
       && ferry_segment_count_role (self, FERRY_ROLE_RECEIVER) > 0)
     {
       grows = TRUE;
-      patience = MIN ((gint64) (size / COPY_BYTES_PER_NS), GROW_PATIENCE_MAX_NS);
+      patience = MIN ((gint64) (size / COPY_BYTES_PER_NS), MIN (longest * 1000, GROW_PATIENCE_MAX_NS));
     }
   started = ferry_waiter_now ();
   do
@@ -399,7 +399,8 @@ ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass, guint64 size)
   atomic_store_explicit (&self->no_reuse, skip, memory_order_relaxed);
 }
 
-/* Private: a block of at least that size, owned by us, its pages real. @patience: for the lock, microseconds. */
+/* Private: a block of at least that size, owned by us, its pages real. @patience: for the lock, and for memory that is
+ * warm, microseconds. */
 FerryArenaResult
 ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data, GError **error)
 {
@@ -418,7 +419,7 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *b
 
   if (ferry_arena_class_size (klass) >= REUSE_MIN_SIZE || !ferry_arena_claim_recent (self, klass, block))
     {
-      ferry_arena_wait_for_hot_block (self, klass, size);
+      ferry_arena_wait_for_hot_block (self, klass, size, patience);
       if (G_UNLIKELY (!ferry_arena_claim_free (self, klass, block)))
         {
           result = ferry_arena_grow (self, klass, patience, block, error);
