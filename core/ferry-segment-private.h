@@ -486,7 +486,7 @@ gboolean ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer d
 void ferry_waiter_learn (FerrySegment *self, gint64 waited);
 gint64 ferry_waiter_now (void);
 guint32 ferry_waiter_prepare (FerrySegment *self, FerrySide side);
-void ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline);
+void ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline, gboolean idle);
 gboolean ferry_waiter_finish (FerrySegment *self, FerrySide side);
 void ferry_waiter_wake_one (FerrySegment *self, FerrySide side);
 void ferry_waiter_wake_all (FerrySegment *self, FerrySide side);

@@ -805,7 +805,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buf
       if (nothing (result) && !atomic_load_explicit (&segment->closed, memory_order_seq_cst) && !is_shut_down (segment)
           && !ferry_segment_ended (segment) && !g_cancellable_is_cancelled (cancellable))
         {
-          ferry_waiter_sleep (segment, seen, deadline);
+          ferry_waiter_sleep (segment, seen, deadline, result == FERRY_RING_EMPTY);
           slept = TRUE;
         }
       ferry_waiter_finish (segment, FERRY_SIDE_RX);
@@ -1041,7 +1041,7 @@ ferry_segment_transport_make_room (FerrySegmentTransport *self, gboolean in_ring
 
           deadline = deadline < 0 ? soon : MIN (deadline, soon);
         }
-      ferry_waiter_sleep (segment, seen, deadline);
+      ferry_waiter_sleep (segment, seen, deadline, FALSE);
     }
   ferry_waiter_finish (segment, FERRY_SIDE_TX);
   ferry_waiter_upkeep (segment, FALSE);
@@ -1403,7 +1403,7 @@ ferry_segment_transport_wait_until (FerrySegmentTransport *self, FerrySide side,
       if (!ready (segment, data) && !is_shut_down (segment)
           && !atomic_load_explicit (&segment->closed, memory_order_seq_cst)
           && !g_cancellable_is_cancelled (cancellable))
-        ferry_waiter_sleep (segment, seen, until);
+        ferry_waiter_sleep (segment, seen, until, FALSE);
       ferry_waiter_finish (segment, side);
       ferry_waiter_upkeep (segment, FALSE);
     }

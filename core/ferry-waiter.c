@@ -51,8 +51,11 @@
 #define MANY_LOOKS (6)
 
 /* The longest sleep in one piece; then upkeep is done. With the interval it makes 0.7 s in which a death is noticed for
- * sure, and little work for who only waits. Microseconds. */
+ * sure. Microseconds. */
 #define SLEEP_MAX_US (400 * 1000)
+/* The same where nothing is in anybody's hands, so that no death holds us up: a sender's next message wakes us. What
+ * is left to notice is who is gone, and a wake-up that died with its waker. It is all that an idle endpoint ever does. */
+#define IDLE_SLEEP_MAX_US (700 * 1000)
 /* Waiting for a flush looks more often: the wake-up comes only when the ring is empty. */
 #define FLUSH_SLEEP_MAX_US (5 * 1000)
 #define UPKEEP_INTERVAL_US (300 * 1000)
@@ -199,17 +202,18 @@ ferry_waiter_prepare (FerrySegment *self, FerrySide side)
   return seen;
 }
 
-/* Private: sleeps until woken, the deadline (ns; negative: none) or the next upkeep. */
+/* Private: sleeps until woken, the deadline (ns; negative: none) or the next upkeep. @idle: nothing is in anybody's
+ * hands. */
 void
-ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline)
+ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline, gboolean idle)
 {
-  gint64 timeout = SLEEP_MAX_US;
+  gint64 timeout = idle ? IDLE_SLEEP_MAX_US : SLEEP_MAX_US;
 
   if (deadline >= 0)
     {
       gint64 left = (deadline - ferry_waiter_now () + 999) / 1000;
 
-      timeout = CLAMP (left, 0, SLEEP_MAX_US);
+      timeout = CLAMP (left, 0, timeout);
     }
   if (timeout > 0)
     self->klass->wait_word (self->transport, (guint32 *) (void *) &self->me->wake, seen, timeout);

@@ -723,21 +723,43 @@ list_work (BenchArena *arena, guint index, gpointer data, GError **error)
   return TRUE;
 }
 
-/* The named shared-memory transports that the registry offers. Asked in a process of
+static gboolean
+check_work (BenchArena *arena, guint index, gpointer data, GError **error)
+{
+  TransportList *list = data;
+
+  for (guint i = 0; i < list->n_names; i++)
+    {
+      g_autoptr (FerryTransport) transport
+          = ferry_registry_create_transport (ferry_registry_get_default (), list->names[i], error);
+
+      if (transport == NULL)
+        return FALSE;
+    }
+  bench_ready (arena);
+  return TRUE;
+}
+
+/* The transports of these names, or all named shared-memory transports that the registry offers. Asked in a process of
  * its own, which also leaves the registry's cache warm. */
 char **
-bench_channel_list_transports (GError **error)
+bench_channel_list_transports (const char *const *wanted, GError **error)
 {
   g_autoptr (BenchArena) arena = NULL;
   g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
   TransportList *list = bench_map_shared (sizeof *list);
-  BenchRun run = { .n_processes = 1, .func = list_work, .data = list, .time_limit = OPENING_TIME_LIMIT };
+  BenchRun run = { .n_processes = 1,
+                   .func = wanted != NULL ? check_work : list_work,
+                   .data = list,
+                   .time_limit = OPENING_TIME_LIMIT };
 
   if (list == NULL)
     {
       bench_fail (error, "mmap");
       return NULL;
     }
+  for (guint i = 0; wanted != NULL && wanted[i] != NULL && list->n_names < MAX_TRANSPORTS; i++)
+    g_strlcpy (list->names[list->n_names++], wanted[i], MAX_TRANSPORT_NAME);
   arena = bench_run (&run, error);
   for (guint i = 0; arena != NULL && i < list->n_names; i++)
     g_strv_builder_add (builder, list->names[i]);

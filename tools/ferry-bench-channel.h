@@ -35,6 +35,6 @@ gboolean bench_channel_opening (const BenchChannel *self, guint n_rounds, BenchO
 gboolean bench_channel_idle (const BenchChannel *self, gint64 duration, gint64 *cpu_time, GError **error);
 gboolean bench_channel_huge (const BenchChannel *self, gsize size, double *ns, GError **error);
 
-char **bench_channel_list_transports (GError **error);
+char **bench_channel_list_transports (const char *const *wanted, GError **error);
 
 G_END_DECLS

@@ -52,7 +52,7 @@ static gboolean opt_version;
 
 static const GOptionEntry entries[] = {
   { "transport", 't', 0, G_OPTION_ARG_STRING_ARRAY, &opt_transports,
-    "Measure this transport; may be given again (default: every shared-memory transport found)", "NAME" },
+    "Measure these transports, with commas between them (default: every shared-memory transport found)", "LIST" },
   { "sizes", 's', 0, G_OPTION_ARG_STRING, &opt_sizes,
     "Message sizes in bytes, with K, M or G (default: " DEFAULT_SIZES ")", "LIST" },
   { "latency-size", 0, 0, G_OPTION_ARG_STRING, &opt_latency_size,
@@ -433,18 +433,32 @@ describe_settings (const Settings *settings, char **transports, BenchReport *rep
       = g_strdup_printf ("Latency one way (half a round trip), %s; median of %u", latency_size, settings->repeats);
 }
 
+/* Names given in one list or in several; NULL when none are given. */
+static char **
+split_transports (void)
+{
+  g_autofree char *joined = opt_transports != NULL ? g_strjoinv (",", opt_transports) : NULL;
+  char **names = joined != NULL ? g_strsplit (joined, ",", -1) : NULL;
+
+  for (guint i = 0; names != NULL && names[i] != NULL; i++)
+    g_strstrip (names[i]);
+  return names;
+}
+
 static int
 run (const Settings *settings)
 {
   g_autoptr (BenchReport) report = bench_report_new ();
   g_autoptr (GError) error = NULL;
+  g_auto (GStrv) wanted = NULL;
   g_auto (GStrv) transports = NULL;
   g_autofree char *json = NULL;
 
-  transports = opt_transports != NULL ? g_strdupv (opt_transports) : bench_channel_list_transports (&error);
+  wanted = split_transports ();
+  transports = bench_channel_list_transports ((const char *const *) wanted, &error);
   if (transports == NULL)
     {
-      tool_printerr ("can't list the transports: %s", error->message);
+      tool_printerr ("%s", error->message);
       return EXIT_FAILURE;
     }
   if (transports[0] == NULL)

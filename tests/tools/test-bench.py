@@ -87,6 +87,9 @@ class BenchTest(ToolTestCase):
         data = self.measure(*SHORT, "-t", "memfd", "--only", "latency", "--wait", "sleep", "--no-baselines")
         self.assertEqual(data["throughput"], [])
         self.assertEqual([(item["series"], item["wait"]) for item in data["latency"]], [("memfd", "sleep")])
+        for names in (("-t", "posix-shm, memfd"), ("-t", "posix-shm", "-t", "memfd")):
+            data = self.measure(*SHORT, *names, "--only", "throughput", "--sizes", "64", "--no-baselines")
+            self.assertEqual([item["series"] for item in data["throughput"]], ["posix-shm", "memfd"])
 
     def test_table_and_file(self) -> None:
         """A table for people, and the same as JSON in a file."""
@@ -147,9 +150,10 @@ class BenchTest(ToolTestCase):
                 self.assertIn("ferry-bench --help", errors)
 
     def test_unknown_transport(self) -> None:
-        status, _, errors = self.run_tool("ferry-bench", *SHORT, "--sizes", "64", "-t", "memfs", "--no-baselines")
-        self.assertEqual(status, 1)
-        self.assertIn("memfd", errors)
+        for names in ("memfs", "posix-shm,memfs", ""):
+            status, output, errors = self.run_tool("ferry-bench", *SHORT, "--sizes", "64", "-t", names)
+            self.assertEqual((status, output), (1, ""), errors)
+            self.assertIn("memfd", errors)
 
     @unittest.skipUnless(THOROUGH, "takes minutes and gigabytes")
     def test_claims(self) -> None:
