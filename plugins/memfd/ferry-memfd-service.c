@@ -34,6 +34,8 @@ struct _FerryMemfdExport
   int data_fd;
   gboolean writable; /* data_fd */
   int listen_fd;
+  dev_t socket_device; /* of the socket in the file system, with its inode */
+  ino_t socket_inode;
   guint index;
   gint64 group;
 };
@@ -301,6 +303,7 @@ ferry_memfd_service_listen (FerryMemfdExport *export, const char *path, guint in
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   struct epoll_event event = { .events = EPOLLIN };
+  struct stat socket_stat;
   int fd = socket (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   gboolean bound = FALSE;
   gboolean ok = FALSE;
@@ -314,9 +317,11 @@ ferry_memfd_service_listen (FerryMemfdExport *export, const char *path, guint in
     {
       pthread_mutex_lock (&mutex);
       event.data.fd = fd;
-      ok = epoll_ctl (epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+      ok = lstat (path, &socket_stat) == 0 && epoll_ctl (epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
       if (ok)
         {
+          export->socket_device = socket_stat.st_dev;
+          export->socket_inode = socket_stat.st_ino;
           g_autofree char *parent = g_path_get_dirname (export->directory);
           g_autofree char *name = g_path_get_basename (path);
 
@@ -369,6 +374,14 @@ find_export (const char *directory)
   return NULL;
 }
 
+static gboolean
+fd_is_writable (int fd)
+{
+  int flags = fcntl (fd, F_GETFL);
+
+  return flags >= 0 && (flags & O_ACCMODE) == O_RDWR;
+}
+
 /* Private: */
 gboolean
 ferry_memfd_same_file (int a, int b)
@@ -380,14 +393,31 @@ ferry_memfd_same_file (int a, int b)
          && stat_a.st_ino == stat_b.st_ino;
 }
 
+/* Private: another endpoint of the same segment has this descriptor. The first one may have been one that only reads. */
+void
+ferry_memfd_service_renew (FerryMemfdExport *export, int data_fd)
+{
+  pthread_mutex_lock (&mutex);
+  if (!export->writable && fd_is_writable (data_fd))
+    {
+      int fd = fcntl (data_fd, F_DUPFD_CLOEXEC, 0);
+
+      if (fd >= 0)
+        {
+          close (export->data_fd);
+          export->data_fd = fd;
+          export->writable = TRUE;
+        }
+    }
+  pthread_mutex_unlock (&mutex);
+}
+
 /* Private: the segment of the channel at @directory (the run-time directory and the name) is to be
  * served; the caller then lets it listen, unless it does already. */
 FerryMemfdExport *
 ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, gint64 group, GError **error)
 {
   FerryMemfdExport *export;
-  int flags = fcntl (data_fd, F_GETFL);
-  gboolean writable = flags >= 0 && (flags & O_ACCMODE) == O_RDWR;
   struct stat control_stat = { 0 };
 
   fstat (control_fd, &control_stat);
@@ -401,14 +431,8 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
   if (export != NULL && export->device == control_stat.st_dev && export->inode == control_stat.st_ino)
     {
       export->ref_count++;
-      /* the first endpoint may have been one that only reads */
-      if (writable && !export->writable)
-        {
-          close (export->data_fd);
-          export->data_fd = fcntl (data_fd, F_DUPFD_CLOEXEC, 0);
-          export->writable = TRUE;
-        }
       pthread_mutex_unlock (&mutex);
+      ferry_memfd_service_renew (export, data_fd);
       return export;
     }
   export = g_new0 (FerryMemfdExport, 1);
@@ -419,7 +443,7 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
   export->data_fd = fcntl (data_fd, F_DUPFD_CLOEXEC, 0);
   export->device = control_stat.st_dev;
   export->inode = control_stat.st_ino;
-  export->writable = writable;
+  export->writable = fd_is_writable (data_fd);
   export->listen_fd = -1;
   if (export->control_fd < 0 || export->data_fd < 0)
     {
@@ -436,6 +460,18 @@ ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, 
   return export;
 }
 
+/* Who withdrew the channel has removed our socket already; what is there now may be that of the next channel of this
+ * name. */
+static void
+remove_socket (const FerryMemfdExport *export)
+{
+  struct stat st;
+
+  if (export->listen_fd >= 0 && lstat (export->socket_path, &st) == 0 && st.st_dev == export->socket_device
+      && st.st_ino == export->socket_inode)
+    unlink (export->socket_path);
+}
+
 /* Private: undoes one ferry_memfd_service_export(). */
 void
 ferry_memfd_service_unexport (FerryMemfdExport *export)
@@ -443,21 +479,20 @@ ferry_memfd_service_unexport (FerryMemfdExport *export)
   pthread_mutex_lock (&mutex);
   if (--export->ref_count == 0)
     {
-      if (export->listen_fd >= 0 && export->socket_path != NULL)
-        unlink (export->socket_path);
+      remove_socket (export);
       g_ptr_array_remove_fast (exports, export);
       close_export (export);
     }
   pthread_mutex_unlock (&mutex);
 }
 
-/* Private: whether this process is in the channel of that directory already; then gives
- * duplicates of its descriptors. The data descriptor may be writable. */
-gboolean
-ferry_memfd_service_find (const char *directory, int *control_fd, int *data_fd)
+/* Private: what this process serves at that directory, if it is in that channel already and listens; with
+ * duplicates of its descriptors. The data descriptor may be writable. @reference: the caller serves it too, and undoes that
+ * with ferry_memfd_service_unexport(). */
+FerryMemfdExport *
+ferry_memfd_service_find (const char *directory, gboolean reference, int *control_fd, int *data_fd)
 {
   FerryMemfdExport *export;
-  gboolean found = FALSE;
 
   pthread_mutex_lock (&mutex);
   export = find_export (directory);
@@ -465,8 +500,24 @@ ferry_memfd_service_find (const char *directory, int *control_fd, int *data_fd)
     {
       *control_fd = fcntl (export->control_fd, F_DUPFD_CLOEXEC, 0);
       *data_fd = fcntl (export->data_fd, F_DUPFD_CLOEXEC, 0);
-      found = *control_fd >= 0 && *data_fd >= 0;
+      if (*control_fd < 0 || *data_fd < 0)
+        {
+          if (*control_fd >= 0)
+            close (*control_fd);
+          if (*data_fd >= 0)
+            close (*data_fd);
+          *control_fd = *data_fd = -1;
+          export = NULL;
+        }
+      else if (reference)
+        {
+          export->ref_count++;
+        }
+    }
+  else
+    {
+      export = NULL;
     }
   pthread_mutex_unlock (&mutex);
-  return found;
+  return export;
 }

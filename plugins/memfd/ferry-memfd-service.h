@@ -35,11 +35,12 @@ typedef struct _FerryMemfdExport FerryMemfdExport;
 
 FerryMemfdExport *ferry_memfd_service_export (const char *directory, int control_fd, int data_fd, gint64 group,
                                               GError **error);
+void ferry_memfd_service_renew (FerryMemfdExport *export, int data_fd);
 gboolean ferry_memfd_service_listen (FerryMemfdExport *export, const char *path, guint index, GError **error);
 gboolean ferry_memfd_service_is_listening (FerryMemfdExport *export);
 guint ferry_memfd_service_get_index (FerryMemfdExport *export);
 void ferry_memfd_service_unexport (FerryMemfdExport *export);
-gboolean ferry_memfd_service_find (const char *directory, int *control_fd, int *data_fd);
+FerryMemfdExport *ferry_memfd_service_find (const char *directory, gboolean reference, int *control_fd, int *data_fd);
 gboolean ferry_memfd_same_file (int a, int b);
 gboolean ferry_memfd_uid_is_welcome (int socket_fd, gint64 group);
 

@@ -153,7 +153,8 @@ typedef struct
   int lock_fd; /* of NAME.lock; its size is the number of socket indices in use */
   guint n_sockets;
   char temporary[64];                   /* the directory, when it shall not outlive its channels; else empty */
-  char key[FERRY_MEMFD_KEY_LENGTH + 1]; /* socket I is KEY.I.sock */
+  const char *name;                     /* of the channel */
+  char key[FERRY_MEMFD_KEY_LENGTH + 1]; /* socket I is KEY.I.sock; empty: not needed yet */
 } Place;
 
 static void
@@ -164,15 +165,6 @@ place_leave (Place *place)
   if (place->directory_fd >= 0)
     close (place->directory_fd);
   place->lock_fd = place->directory_fd = -1;
-}
-
-/* Names may be longer than a socket's path, so sockets are named by a digest. */
-static void
-place_key (const char *name, char key[FERRY_MEMFD_KEY_LENGTH + 1])
-{
-  g_autofree char *digest = g_compute_checksum_for_string (G_CHECKSUM_SHA256, name, -1);
-
-  g_strlcpy (key, digest, FERRY_MEMFD_KEY_LENGTH + 1);
 }
 
 static gboolean
@@ -199,7 +191,8 @@ place_enter (Place *place, const char *directory, const char *name, gint64 group
       place_leave (place);
       return FALSE;
     }
-  place_key (name, place->key);
+  place->name = name;
+  place->key[0] = '\0';
   place->temporary[0] = '\0';
   if (g_str_has_prefix (directory, FALLBACK_IN_MEMORY "/" SUBDIRECTORY "-"))
     g_strlcpy (place->temporary, directory, sizeof place->temporary);
@@ -250,18 +243,25 @@ place_enter (Place *place, const char *directory, const char *name, gint64 group
     }
 }
 
+/* Names may be longer than a socket's path, so sockets are named by a digest. */
 static void
-place_socket_path (const Place *place, guint index, char path[FERRY_MEMFD_PATH_MAX])
+place_socket_path (Place *place, guint index, char path[FERRY_MEMFD_PATH_MAX])
 {
+  if (place->key[0] == '\0')
+    {
+      g_autofree char *digest = g_compute_checksum_for_string (G_CHECKSUM_SHA256, place->name, -1);
+
+      g_strlcpy (place->key, digest, sizeof place->key);
+    }
   g_snprintf (path, FERRY_MEMFD_PATH_MAX, "/proc/self/fd/%d/%s.%u" FERRY_MEMFD_SOCKET_SUFFIX, place->directory_fd,
               place->key, index);
 }
 
 /* The place is given up: nobody serves here. */
 static void
-place_remove (Place *place, const char *name)
+place_remove (Place *place)
 {
-  g_autofree char *lock_name = g_strconcat (name, LOCK_SUFFIX, NULL);
+  g_autofree char *lock_name = g_strconcat (place->name, LOCK_SUFFIX, NULL);
 
   unlinkat (place->directory_fd, lock_name, 0);
   /* Fails as long as there are others. Who is about to enter it makes it again. */
@@ -295,7 +295,7 @@ typedef enum
 } AskResult;
 
 static AskResult
-ask (const Place *place, guint index, FerryRole role, int timeout_ms, GCancellable *cancellable, int *control_fd,
+ask (Place *place, guint index, FerryRole role, int timeout_ms, GCancellable *cancellable, int *control_fd,
      int *data_fd, int *status)
 {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -367,7 +367,7 @@ ask (const Place *place, guint index, FerryRole role, int timeout_ms, GCancellab
 }
 
 static void
-place_unlink (const Place *place, guint index)
+place_unlink (Place *place, guint index)
 {
   char path[FERRY_MEMFD_PATH_MAX];
 
@@ -378,7 +378,7 @@ place_unlink (const Place *place, guint index)
 /* Asks whoever serves here. ASK_DEAD: nobody is left. Sockets of the dead are removed, except for observers, who only
  * look. */
 static AskResult
-ask_anybody (const Place *place, FerryRole role, GCancellable *cancellable, int *control_fd, int *data_fd, int *status)
+ask_anybody (Place *place, FerryRole role, GCancellable *cancellable, int *control_fd, int *data_fd, int *status)
 {
   const int timeouts_ms[]
       = { ANSWER_TIMEOUT_MS, MAX (ANSWER_LONG_TIMEOUT_MS / (int) MAX (place->n_sockets, 1), ANSWER_TIMEOUT_MS) };
@@ -404,6 +404,18 @@ ask_anybody (const Place *place, FerryRole role, GCancellable *cancellable, int 
         break;
     }
   return result;
+}
+
+/* That is the channel that we are in. */
+static void
+settle (FerryMemfdTransport *self, const char *folder, gint64 group)
+{
+  if (self->folder != folder)
+    {
+      g_free (self->folder);
+      self->folder = g_strdup (folder);
+    }
+  self->group = group;
 }
 
 /* From now on joiners find us. The place is locked. */
@@ -465,12 +477,7 @@ serve_at (FerryMemfdTransport *self, Place *place, const char *folder, int contr
   if (self->export != NULL)
     ferry_memfd_service_unexport (self->export);
   self->export = export;
-  if (self->folder != folder)
-    {
-      g_free (self->folder);
-      self->folder = g_strdup (folder);
-    }
-  self->group = group;
+  settle (self, folder, group);
   return TRUE;
 }
 
@@ -608,13 +615,12 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
   FerryMemfdTransport *self = FERRY_MEMFD_TRANSPORT (transport);
   g_autofree char *base = NULL;
   g_autofree char *folder = NULL;
+  FerryMemfdExport *known;
   Place place;
   int control_fd = -1;
   int data_fd = -1;
   int status = 0;
   gint64 group = config->group;
-  AskResult result;
-  gboolean known;
   gboolean ok;
 
   if (config->name == NULL)
@@ -624,24 +630,36 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
     group = self->group; /* of what was listed */
   base = base_directory (self, group);
   folder = g_build_filename (base, config->name, NULL);
+
+  /* An endpoint of this process knows them already. The place need not be locked: if its last participant is just
+   * withdrawing the channel, joining the segment will tell. */
+  known = ferry_memfd_service_find (folder, config->role != FERRY_ROLE_OBSERVER, &control_fd, &data_fd);
+  if (known != NULL)
+    {
+      suit_role (control_fd, config->role, &data_fd);
+      ferry_segment_transport_take_fds (transport, control_fd, data_fd);
+      if (config->role != FERRY_ROLE_OBSERVER)
+        {
+          ferry_memfd_service_renew (known, data_fd);
+          self->export = known;
+        }
+      settle (self, folder, group);
+      return TRUE;
+    }
+
   if (!place_enter (&place, base, config->name, group, FALSE, cancellable, error))
     return FALSE;
-
-  /* An endpoint of this process knows them already. */
-  known = ferry_memfd_service_find (folder, &control_fd, &data_fd);
-  result = known ? ASK_OK : ask_anybody (&place, config->role, cancellable, &control_fd, &data_fd, &status);
-
-  switch (result)
+  switch (ask_anybody (&place, config->role, cancellable, &control_fd, &data_fd, &status))
     {
     case ASK_OK:
       suit_role (control_fd, config->role, &data_fd);
       ferry_segment_transport_take_fds (transport, control_fd, data_fd);
-      ok = known || (check_seals (config->name, control_fd, error) && check_seals (config->name, data_fd, error));
+      ok = check_seals (config->name, control_fd, error) && check_seals (config->name, data_fd, error);
       break;
     case ASK_DEAD:
       /* only the dead were here */
       if (config->role != FERRY_ROLE_OBSERVER)
-        place_remove (&place, config->name);
+        place_remove (&place);
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND,
                    "no channel '%s' in %s; create it first, or open without open-mode=join", config->name, folder);
       ok = FALSE;
@@ -670,9 +688,7 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
     }
   else if (ok)
     {
-      g_free (self->folder);
-      self->folder = g_strdup (folder);
-      self->group = group;
+      settle (self, folder, group);
     }
   place_leave (&place);
   return ok;
@@ -681,7 +697,7 @@ ferry_memfd_transport_attach (FerrySegmentTransport *transport, const FerryChann
 /* Removes the sockets of the dead and, when @control_fd is given, of those who serve that segment; then the place
  * itself if nobody is left. A new channel of that name may live there already. */
 static void
-clean_place (Place *place, const char *name, int control_fd)
+clean_place (Place *place, int control_fd)
 {
   gboolean any_left = FALSE;
 
@@ -703,7 +719,7 @@ clean_place (Place *place, const char *name, int control_fd)
         }
     }
   if (!any_left)
-    place_remove (place, name);
+    place_remove (place);
 }
 
 static gboolean
@@ -729,7 +745,7 @@ ferry_memfd_transport_withdraw (FerrySegmentTransport *transport)
   if (self->export != NULL && place.n_sockets == ferry_memfd_service_get_index (self->export) + 1)
     place.n_sockets--;
   g_clear_pointer (&self->export, ferry_memfd_service_unexport);
-  clean_place (&place, name, control_fd);
+  clean_place (&place, control_fd);
   place_leave (&place);
 }
 
@@ -810,7 +826,7 @@ ferry_memfd_transport_sweep (FerrySegmentTransport *transport, const char *name,
       g_propagate_error (error, g_steal_pointer (&local));
       return FALSE;
     }
-  clean_place (&place, name, -1);
+  clean_place (&place, -1);
   place_leave (&place);
   return TRUE;
 }
