@@ -748,10 +748,9 @@ bench_channel_list_transports (const char *const *wanted, GError **error)
   g_autoptr (BenchArena) arena = NULL;
   g_autoptr (GStrvBuilder) builder = g_strv_builder_new ();
   TransportList *list = bench_map_shared (sizeof *list);
-  BenchRun run = { .n_processes = 1,
-                   .func = wanted != NULL ? check_work : list_work,
-                   .data = list,
-                   .time_limit = OPENING_TIME_LIMIT };
+  BenchRun run = {
+    .n_processes = 1, .func = wanted != NULL ? check_work : list_work, .data = list, .time_limit = OPENING_TIME_LIMIT
+  };
 
   if (list == NULL)
     {

@@ -189,6 +189,10 @@ parse_settings (Settings *settings, GError **error)
   if (opt_strict && !opt_claims)
     return usage_error (error, "--strict goes with --claims");
 
+  for (guint i = 0; opt_transports != NULL && opt_transports[i] != NULL; i++)
+    if (*opt_transports[i] == '\0')
+      return usage_error (error, "--transport is empty; ferry-inspect lists the transports");
+
   settings->duration = (gint64) (duration * G_USEC_PER_SEC);
   settings->repeats = (guint) repeats;
 
