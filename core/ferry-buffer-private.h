@@ -23,6 +23,7 @@ typedef enum
   FERRY_BUFFER_OWNS_DATA = 1 << 3, /* data was allocated with g_aligned_alloc() */
   FERRY_BUFFER_CONSUMED = 1 << 4,  /* was committed: the block is no longer ours */
   FERRY_BUFFER_LARGE = 1 << 5,     /* of the pool with much room inside */
+  FERRY_BUFFER_PRIVATE = 1 << 6,   /* what this process writes into some of its pages is its own */
 } FerryBufferFlags;
 
 struct _FerryBuffer

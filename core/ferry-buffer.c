@@ -549,6 +549,43 @@ ferry_buffer_set_wire_name (FerryBuffer *self, const char *wire_name, guint vers
 }
 
 /**
+ * ferry_buffer_privatize:
+ * @self: a received buffer
+ * @offset: where it begins, in bytes
+ * @size: bytes, at least 1
+ *
+ * Makes a part of a received message private to this process, by whole pages: what it writes there no other process
+ * sees, and from then on nobody changes it but this process. For language bindings that make an object of theirs
+ * in the message itself, around data that stay where they are. It ends with the last reference on @self; nothing may use
+ * the pages then.
+ *
+ * If the process forks meanwhile, the whole message is copied first, so that parent and child each keep what they
+ * have.
+ *
+ * Of one channel a process can have a quarter of its [property@Channel:max-bytes] so, in at most 1024
+ * messages: it is for what is used soon.
+ *
+ * Thread-safety: as for the contents.
+ *
+ * Returns: %FALSE when it can't be done: @self lies in no block, may not be written (in broadcast), has a private part
+ *   already, @offset and @size are not within it, the transport does not map files, or enough is held so. Copy
+ *   then.
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_buffer_privatize (FerryBuffer *self, gsize offset, gsize size)
+{
+  const guint needed = FERRY_BUFFER_RECEIVED | FERRY_BUFFER_WRITABLE;
+
+  g_return_val_if_fail (self != NULL, FALSE);
+
+  return (self->flags & (needed | FERRY_BUFFER_PRIVATE)) == needed && self->transport != NULL && size > 0
+         && offset <= self->size && size <= self->size - offset
+         && ferry_transport_privatize (self->transport, self, offset, size);
+}
+
+/**
  * ferry_buffer_to_bytes:
  * @self: a buffer
  *

@@ -83,6 +83,8 @@ GBytes *ferry_buffer_as_bytes (FerryBuffer *self);
 
 FERRY_AVAILABLE_IN_1_0
 GBytes *ferry_buffer_spend (FerryBuffer *self, GError **error);
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_buffer_privatize (FerryBuffer *self, gsize offset, gsize size);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FerryBuffer, ferry_buffer_unref)
 

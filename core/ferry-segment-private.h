@@ -236,6 +236,17 @@ typedef struct
   guint64 wire_version;
 } FerryMessage;
 
+/* A received block in which this process writes for itself alone. */
+typedef struct
+{
+  guint8 *data;  /* the block */
+  gsize size;    /* of the message */
+  guint8 *begin; /* whole pages: a private mapping */
+  gsize length;
+  guint32 block;
+  gboolean anonymous; /* after a fork: all of the message is a copy */
+} FerryPrivatePages;
+
 /* One participant's private view. */
 typedef struct
 {
@@ -324,6 +335,7 @@ typedef struct
   int doorbell_fd;
   int timer_fd;
   int epoll_fd;
+  GArray *private_pages; /* of FerryPrivatePages, under the mutex of all segments */
 } FerrySegment;
 
 typedef enum
@@ -481,6 +493,12 @@ typedef enum
 } FerrySide;
 
 typedef gboolean (*FerryReadyFunc) (FerrySegment *self, gpointer data);
+
+gboolean ferry_segment_transport_maps_by_descriptor (FerrySegmentTransport *self);
+gboolean ferry_segment_privatize (FerrySegment *self, guint32 block, guint8 *data, gsize message_size, gsize offset,
+                                  gsize size);
+gboolean ferry_segment_publish (FerrySegment *self, guint32 block);
+void ferry_segment_forget_private (FerrySegment *self, guint8 *data, gsize size);
 
 gboolean ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint64 started, gint64 deadline);
 void ferry_waiter_learn (FerrySegment *self, gint64 waited);

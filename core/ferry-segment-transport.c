@@ -172,6 +172,15 @@ ferry_segment_transport_default_wake (FerrySegmentTransport *self, guint32 *word
   syscall (SYS_futex, word, FUTEX_WAKE, (int) MIN (n_waiters, (guint) G_MAXINT), NULL, NULL, 0);
 }
 
+/* Private: whether its areas are mapped from descriptors, by the functions above. */
+gboolean
+ferry_segment_transport_maps_by_descriptor (FerrySegmentTransport *self)
+{
+  FerrySegmentTransportClass *klass = FERRY_SEGMENT_TRANSPORT_GET_CLASS (self);
+
+  return klass->map == ferry_segment_transport_default_map && klass->unmap == ferry_segment_transport_default_unmap;
+}
+
 /* ---- for subclasses ---- */
 
 /**
@@ -870,6 +879,17 @@ ferry_segment_transport_leave_if_done (FerrySegmentTransport *self)
   g_mutex_unlock (&priv->leave_mutex);
 }
 
+static gboolean
+ferry_segment_transport_privatize (FerryTransport *transport, FerryBuffer *buffer, gsize offset, gsize size)
+{
+  if (buffer->fork_generation != ferry_fork_generation
+      || !ferry_segment_privatize (&PRIVATE (SELF (transport))->segment, (guint32) buffer->token, buffer->data,
+                                   buffer->size, offset, size))
+    return FALSE;
+  buffer->flags |= FERRY_BUFFER_PRIVATE;
+  return TRUE;
+}
+
 static void
 ferry_segment_transport_release (FerryTransport *transport, FerryBuffer *buffer)
 {
@@ -879,8 +899,15 @@ ferry_segment_transport_release (FerryTransport *transport, FerryBuffer *buffer)
 
   /* a fork child's copy of its parent's view: not the child's to return */
   if (buffer->fork_generation != ferry_fork_generation)
-    return;
-  if (!(buffer->flags & FERRY_BUFFER_CONSUMED))
+    {
+      if (buffer->flags & FERRY_BUFFER_PRIVATE)
+        ferry_segment_forget_private (segment, buffer->data, buffer->size);
+      return;
+    }
+  if (G_UNLIKELY ((buffer->flags & FERRY_BUFFER_PRIVATE) && !ferry_segment_publish (segment, (guint32) buffer->token)))
+    g_warning ("%s: %" G_GSIZE_FORMAT " bytes of its memory stay with this process until the endpoint is closed: %s",
+               segment->label, buffer->size, g_strerror (errno));
+  else if (!(buffer->flags & FERRY_BUFFER_CONSUMED))
     {
       if ((buffer->flags & FERRY_BUFFER_RECEIVED) && segment->mode == FERRY_MODE_BROADCAST)
         ferry_arena_unhold (segment, (guint32) buffer->token, segment->id);
@@ -2174,6 +2201,7 @@ ferry_segment_transport_iface_init (FerryTransportInterface *iface)
   iface->send = ferry_segment_transport_send;
   iface->take = ferry_segment_transport_take;
   iface->release = ferry_segment_transport_release;
+  iface->privatize = ferry_segment_transport_privatize;
   iface->wait = ferry_segment_transport_wait;
   iface->wake = ferry_segment_transport_wake;
   iface->get_fd = ferry_segment_transport_get_fd;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,12 +42,16 @@ static pthread_mutex_t segments_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t process_mutex = PTHREAD_MUTEX_INITIALIZER;
 static GPtrArray *segments; /* unowned */
 
+static void copy_private_pages (FerrySegment *self);
+
 static void
 atfork_prepare (void)
 {
   pthread_mutex_lock (&refork_mutex);
   pthread_mutex_lock (&segments_mutex);
   pthread_mutex_lock (&process_mutex);
+  for (guint i = 0; segments != NULL && i < segments->len; i++)
+    copy_private_pages (g_ptr_array_index (segments, i));
 }
 
 static void
@@ -65,6 +70,8 @@ close_fd (int *fd)
   *fd = -1;
 }
 
+static void forget_private_chunks (FerrySegment *self);
+
 /* The child is nobody yet: the descriptions that prove its parent alive are not the child's to keep. */
 static void
 atfork_child (void)
@@ -78,17 +85,156 @@ atfork_child (void)
       close_fd (&self->doorbell_fd);
       close_fd (&self->timer_fd);
       close_fd (&self->epoll_fd);
+      forget_private_chunks (self);
     }
   atfork_parent ();
 }
 
-/* ---- layout ---- */
+/* ---- private pages ---- */
 
 static guint64
 round_page (guint64 size)
 {
   return (size + PAGE - 1) & ~(guint64) (PAGE - 1);
 }
+
+/* How much of a channel's memory may be held so: who collects messages must not stop the senders. */
+#define PRIVATE_SHARE (4)
+/* Each takes two more mappings, of which a process has 65530 (vm.max_map_count). */
+#define PRIVATE_MAX (1024)
+
+static guint64
+block_offset (FerrySegment *self, guint32 block)
+{
+  guint klass = FERRY_BLOCK_CLASS (block);
+
+  return self->data_offset + self->classes[klass].data_offset
+         + (guint64) FERRY_BLOCK_INDEX (block) * ferry_arena_class_size (klass);
+}
+
+/* Puts the shared pages back. */
+static gboolean
+map_shared (FerrySegment *self, const FerryPrivatePages *pages, guint8 *begin, gsize length)
+{
+  return mmap (begin, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+               ferry_segment_transport_get_data_fd (self->transport),
+               (off_t) (block_offset (self, pages->block) + (guint64) (begin - pages->data)))
+         != MAP_FAILED;
+}
+
+/* Private: makes the pages of a received block that hold these bytes private to this process, copied when it first
+ * writes there. FALSE when that can't be, or enough is held so already. */
+gboolean
+ferry_segment_privatize (FerrySegment *self, guint32 block, guint8 *data, gsize message_size, gsize offset, gsize size)
+{
+  guint8 *end = data + round_page (offset + size);
+  FerryPrivatePages pages = { .data = data, .size = message_size, .block = block };
+  guint64 held = message_size;
+  gboolean ok;
+
+  if (!self->data_writable || !ferry_segment_transport_maps_by_descriptor (self->transport)
+      || ferry_arena_class_size (FERRY_BLOCK_CLASS (block)) % PAGE != 0)
+    return FALSE;
+  pages.begin = data + (offset & ~(gsize) (PAGE - 1));
+  pages.length = (gsize) (end - pages.begin);
+
+  pthread_mutex_lock (&segments_mutex);
+  if (self->private_pages == NULL)
+    self->private_pages = g_array_new (FALSE, FALSE, sizeof (FerryPrivatePages));
+  ok = self->private_pages->len < PRIVATE_MAX;
+  for (guint i = 0; i < self->private_pages->len && ok; i++)
+    {
+      const FerryPrivatePages *other = &g_array_index (self->private_pages, FerryPrivatePages, i);
+
+      held += other->size;
+      ok = other->block != block;
+    }
+  ok = ok && held <= self->max_bytes / PRIVATE_SHARE;
+  if (ok)
+    {
+      ok = mmap (pages.begin, pages.length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                 ferry_segment_transport_get_data_fd (self->transport),
+                 (off_t) (block_offset (self, block) + (guint64) (pages.begin - data)))
+           != MAP_FAILED;
+      if (ok)
+        g_array_append_val (self->private_pages, pages);
+    }
+  pthread_mutex_unlock (&segments_mutex);
+  return ok;
+}
+
+/* Private: undoes ferry_segment_privatize(). FALSE when the block must not be used by us any more. */
+gboolean
+ferry_segment_publish (FerrySegment *self, guint32 block)
+{
+  gboolean ok = TRUE;
+
+  pthread_mutex_lock (&segments_mutex);
+  for (guint i = 0; self->private_pages != NULL && i < self->private_pages->len; i++)
+    {
+      FerryPrivatePages *pages = &g_array_index (self->private_pages, FerryPrivatePages, i);
+
+      if (pages->block != block)
+        continue;
+      ok = pages->anonymous ? map_shared (self, pages, pages->data, round_page (pages->size))
+                            : map_shared (self, pages, pages->begin, pages->length);
+      g_array_remove_index_fast (self->private_pages, i);
+      break;
+    }
+  pthread_mutex_unlock (&segments_mutex);
+  return ok;
+}
+
+/* Private: in a fork child, which has the copy: nobody needs it any more. */
+void
+ferry_segment_forget_private (FerrySegment *self, guint8 *data, gsize size)
+{
+  madvise (data, round_page (size), MADV_DONTNEED);
+}
+
+/* Before a fork. The child is to have the bytes, whatever becomes of the block, so they become what other memory is:
+ * a copy that both share until one of them writes. Under the mutex of all segments. */
+static void
+copy_private_pages (FerrySegment *self)
+{
+  for (guint i = 0; self->private_pages != NULL && i < self->private_pages->len; i++)
+    {
+      FerryPrivatePages *pages = &g_array_index (self->private_pages, FerryPrivatePages, i);
+      gsize length = round_page (pages->size);
+      gpointer copy;
+
+      if (pages->anonymous || self->fork_generation != ferry_fork_generation)
+        continue;
+      copy = mmap (NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (copy == MAP_FAILED)
+        continue; /* no memory for that: the child sees what its parent's block becomes */
+      memcpy (copy, pages->data, length);
+      if (mremap (copy, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, pages->data) == MAP_FAILED)
+        munmap (copy, length);
+      else
+        pages->anonymous = TRUE;
+    }
+}
+
+/* In the child: where its parent's bytes are, the blocks are not to be seen any more. If the child joins, it maps them
+ * anew elsewhere. */
+static void
+forget_private_chunks (FerrySegment *self)
+{
+  for (guint i = 0; self->private_pages != NULL && i < self->private_pages->len; i++)
+    {
+      const FerryPrivatePages *pages = &g_array_index (self->private_pages, FerryPrivatePages, i);
+      guint klass = FERRY_BLOCK_CLASS (pages->block);
+      gpointer *chunks = atomic_load_explicit (&self->classes[klass].chunks, memory_order_relaxed);
+
+      if (chunks != NULL)
+        chunks[FERRY_BLOCK_INDEX (pages->block) / self->classes[klass].blocks_per_chunk] = NULL;
+    }
+  if (self->private_pages != NULL)
+    g_array_set_size (self->private_pages, 0);
+}
+
+/* ---- layout ---- */
 
 typedef struct
 {
@@ -233,6 +379,7 @@ ferry_segment_clear (FerrySegment *self)
     g_ptr_array_remove_fast (segments, self);
   pthread_mutex_unlock (&segments_mutex);
 
+  g_clear_pointer (&self->private_pages, g_array_unref);
   for (guint c = 0; c < FERRY_N_CLASSES; c++)
     {
       gpointer *chunks = atomic_load_explicit (&self->classes[c].chunks, memory_order_relaxed);

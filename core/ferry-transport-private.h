@@ -28,4 +28,6 @@ FerryTransportEvent ferry_transport_poll_events (FerryTransport *self, FerryPart
 
 gsize ferry_transport_trim (FerryTransport *self);
 
+gboolean ferry_transport_privatize (FerryTransport *self, FerryBuffer *buffer, gsize offset, gsize size);
+
 G_END_DECLS

@@ -615,6 +615,15 @@ ferry_transport_trim (FerryTransport *self)
   return iface->trim != NULL ? iface->trim (self) : 0;
 }
 
+/* Private: see ferry_buffer_privatize(). */
+gboolean
+ferry_transport_privatize (FerryTransport *self, FerryBuffer *buffer, gsize offset, gsize size)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+
+  return iface->privatize != NULL && iface->privatize (self, buffer, offset, size);
+}
+
 /**
  * ferry_transport_verify:
  * @self: an open transport

@@ -53,6 +53,8 @@ G_DECLARE_INTERFACE (FerryTransport, ferry_transport, FERRY, TRANSPORT, GObject)
  * @get_participant: twin of @list_participants for language bindings, called when that is
  *   missing: fills in the participant of that index, counted from 0; %FALSE when there are
  *   no more
+ * @privatize: see [method@Buffer.privatize], which has checked its arguments; a transport that
+ *   can't do that leaves it out
  *
  * What a transport does, at the level of messages.
  *
@@ -91,9 +93,10 @@ struct _FerryTransportInterface
   gboolean (*probe_channel) (FerryTransport *self, const char *name, gboolean *alive, GError **error);
   gboolean (*sweep_channel) (FerryTransport *self, const char *name, GError **error);
   gboolean (*get_participant) (FerryTransport *self, guint index, FerryParticipant *participant);
+  gboolean (*privatize) (FerryTransport *self, FerryBuffer *buffer, gsize offset, gsize size);
 
   /*< private >*/
-  gpointer _reserved[7];
+  gpointer _reserved[6];
 };
 
 FERRY_AVAILABLE_IN_1_0

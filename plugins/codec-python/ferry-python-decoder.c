@@ -428,6 +428,13 @@ decode_bytes (Decoder *self, gboolean in_part)
     return NULL;
   if (!in_part)
     return PyBytes_FromStringAndSize ((const char *) data, (Py_ssize_t) size);
+  /* Only where code from the peer would be run too: it could change the bytes while somebody relies on them. */
+  if (self->pickle && ferry_python_input_is_at_end (&self->input))
+    {
+      bytes = ferry_python_warm_bytes (self->buffer, (gsize) (self->input.end - self->input.message), data, size);
+      if (bytes != NULL)
+        return bytes;
+    }
   ferry_python_warm_begin (size);
   bytes = PyBytes_FromStringAndSize (NULL, (Py_ssize_t) size);
   ferry_python_warm_end ();

@@ -9,13 +9,20 @@
  * That is done in the interpreter's allocator of raw memory, where objects of more than 512 bytes come from
  * (PyMem_SetAllocator(), Python/C API, "Customize Memory Allocators"). Only pointers that malloc() gave are kept, so that
  * nothing goes wrong when somebody takes our functions out again (as tracemalloc does that began before us): then free()
- * gets them. The kernel may take the pages of what is kept when it needs them (MADV_FREE). */
+ * gets them. The kernel may take the pages of what is kept when it needs them (MADV_FREE).
+ *
+ * bytes that are a message of their own are not copied at all: the object is made where they lie, in front of them
+ * (docs/wire-formats.md), and when it is freed the message is released. The page with the object's head is private, so
+ * that no other process can reach into it. That is done only while our functions are the interpreter's, and what is above
+ * them passes on what it does not know: not with tracemalloc, PYTHONMALLOC or `-X dev`. */
 
 #include "ferry-python-warm.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -28,6 +35,11 @@
 #define WASTE_SHARE (8)
 #define N_CHUNKS (32)
 #define HUGE_PAGE ((gsize) 2 * 1024 * 1024)
+/* From this size on bytes are not copied: to change a mapping and back, and two page faults, take as long as it takes to
+ * copy so much. Bytes. */
+#define LEND_MIN (512 * 1024)
+/* Of objects, as obmalloc.c aligns them. Bytes. */
+#define OBJECT_ALIGNMENT (16)
 
 typedef struct
 {
@@ -37,8 +49,20 @@ typedef struct
   guint64 since; /* counts what was kept */
 } Chunk;
 
+/* An object in a message. */
+typedef struct
+{
+  gpointer object;
+  gsize size; /* of the object, bytes */
+  FerryBuffer *buffer;
+} Lent;
+
 static PyMemAllocatorEx previous;
+static PyMemAllocatorEx above; /* the allocator of objects, which passes on to ours what is not its own */
+static gpointer probe;
+static gboolean can_lend;
 static gboolean installed;
+static GArray *lent; /* of Lent */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static Chunk chunks[N_CHUNKS];
 static guint n_chunks;
@@ -67,6 +91,35 @@ find (gpointer data)
     if (chunks[i].data == data)
       return &chunks[i];
   return NULL;
+}
+
+/* Under the mutex: the message in which the object lies, which is no longer lent; NULL when it is no such object. */
+static FerryBuffer *
+take_back (gpointer object, gsize *size)
+{
+  for (guint i = 0; lent != NULL && i < lent->len; i++)
+    {
+      Lent *one = &g_array_index (lent, Lent, i);
+      FerryBuffer *buffer = one->buffer;
+
+      if (one->object != object)
+        continue;
+      *size = one->size;
+      g_array_remove_index_fast (lent, i);
+      return buffer;
+    }
+  return NULL;
+}
+
+static void
+widen_range (gpointer data)
+{
+  uintptr_t address = (uintptr_t) data;
+
+  atomic_store_explicit (&lowest, MIN (atomic_load_explicit (&lowest, memory_order_relaxed), address),
+                         memory_order_relaxed);
+  atomic_store_explicit (&highest, MAX (atomic_load_explicit (&highest, memory_order_relaxed), address),
+                         memory_order_relaxed);
 }
 
 static void
@@ -115,15 +168,10 @@ remember (gpointer data, gsize size)
   pthread_mutex_lock (&mutex);
   if (n_chunks < N_CHUNKS)
     {
-      uintptr_t address = (uintptr_t) data;
-
       chunks[n_chunks] = (Chunk){ data, size, FALSE, 0 };
       advise (&chunks[n_chunks], MADV_HUGEPAGE, HUGE_PAGE);
       n_chunks++;
-      atomic_store_explicit (&lowest, MIN (atomic_load_explicit (&lowest, memory_order_relaxed), address),
-                             memory_order_relaxed);
-      atomic_store_explicit (&highest, MAX (atomic_load_explicit (&highest, memory_order_relaxed), address),
-                             memory_order_relaxed);
+      widen_range (data);
     }
   pthread_mutex_unlock (&mutex);
 }
@@ -143,6 +191,17 @@ drop_oldest (void)
   data = oldest->data;
   forget (oldest);
   return data;
+}
+
+static void
+lend (gpointer object, gsize size, FerryBuffer *buffer)
+{
+  Lent one = { object, size, buffer };
+
+  pthread_mutex_lock (&mutex);
+  g_array_append_val (lent, one);
+  widen_range (object);
+  pthread_mutex_unlock (&mutex);
 }
 
 static void *
@@ -173,13 +232,31 @@ warm_realloc (void *context, void *data, size_t size)
 {
   if (G_UNLIKELY (data != NULL && may_be_ours (data)))
     {
+      FerryBuffer *buffer;
+      gsize old_size = 0;
       Chunk *chunk;
 
       pthread_mutex_lock (&mutex);
       chunk = find (data);
       if (chunk != NULL)
         forget (chunk);
+      buffer = take_back (data, &old_size);
       pthread_mutex_unlock (&mutex);
+      if (buffer != NULL)
+        {
+          gpointer moved = previous.malloc (previous.ctx, size);
+
+          if (moved != NULL)
+            {
+              memcpy (moved, data, MIN (size, old_size));
+              ferry_buffer_unref (buffer);
+            }
+          else
+            {
+              lend (data, old_size, buffer);
+            }
+          return moved;
+        }
     }
   return previous.realloc (previous.ctx, data, size);
 }
@@ -190,6 +267,8 @@ warm_free (void *context, void *data)
   gpointer dropped[N_CHUNKS];
   guint n_dropped = 0;
   gboolean keep = FALSE;
+  FerryBuffer *buffer;
+  gsize lent_size;
   Chunk *chunk;
 
   if (G_LIKELY (data == NULL || !may_be_ours (data)))
@@ -198,7 +277,16 @@ warm_free (void *context, void *data)
       return;
     }
 
+  if (G_UNLIKELY (data == probe))
+    can_lend = TRUE;
   pthread_mutex_lock (&mutex);
+  buffer = take_back (data, &lent_size);
+  if (buffer != NULL)
+    {
+      pthread_mutex_unlock (&mutex);
+      ferry_buffer_unref (buffer);
+      return;
+    }
   chunk = find (data);
   if (chunk != NULL && chunk->size > keep_max)
     {
@@ -246,8 +334,58 @@ install (void)
   installed = TRUE;
   keep_max = (gsize) MIN (memory / KEEP_SHARE, KEEP_MAX);
   pthread_atfork (lock_cb, unlock_cb, unlock_cb);
+  lent = g_array_new (FALSE, FALSE, sizeof (Lent));
   PyMem_GetAllocator (PYMEM_DOMAIN_RAW, &previous);
   PyMem_SetAllocator (PYMEM_DOMAIN_RAW, &ours);
+
+  /* Does what PyObject_Free() does not know come to us? Debug hooks, which have a context, would look in front of it. */
+  PyMem_GetAllocator (PYMEM_DOMAIN_OBJ, &above);
+  if (above.ctx == NULL && previous.ctx == NULL)
+    {
+      probe = previous.malloc (previous.ctx, WARM_MIN);
+      if (probe != NULL)
+        {
+          widen_range (probe);
+          PyObject_Free (probe);
+          probe = NULL;
+        }
+    }
+}
+
+/* Whether an object that is freed now would come to us. */
+static gboolean
+may_lend (void)
+{
+  PyMemAllocatorEx raw;
+  PyMemAllocatorEx objects;
+
+  if (!installed)
+    install ();
+  if (!can_lend || PyBytes_Type.tp_free != PyObject_Free)
+    return FALSE;
+  PyMem_GetAllocator (PYMEM_DOMAIN_RAW, &raw);
+  PyMem_GetAllocator (PYMEM_DOMAIN_OBJ, &objects);
+  return raw.free == warm_free && objects.ctx == above.ctx && objects.free == above.free
+         && objects.realloc == above.realloc;
+}
+
+PyObject *
+ferry_python_warm_bytes (FerryBuffer *buffer, gsize used, const guint8 *data, gsize size)
+{
+  const gsize head = offsetof (PyBytesObject, ob_sval);
+  gsize message_size;
+  const guint8 *message = ferry_buffer_get_data (buffer, &message_size);
+  gsize offset = (gsize) (data - message);
+  PyBytesObject *object = (PyBytesObject *) (void *) (data - head);
+
+  if (size < LEND_MIN || offset < used + head || (uintptr_t) object % OBJECT_ALIGNMENT != 0 || offset > message_size
+      || size >= message_size - offset || *(const volatile guint8 *) (data + size) != '\0' || !may_lend ()
+      || !ferry_buffer_privatize (buffer, offset - head, head))
+    return NULL;
+  PyObject_InitVar ((PyVarObject *) object, &PyBytes_Type, (Py_ssize_t) size);
+  _Py_COMP_DIAG_PUSH _Py_COMP_DIAG_IGNORE_DEPR_DECLS object->ob_shash = -1;
+  _Py_COMP_DIAG_POP lend (object, head + size + 1, ferry_buffer_ref (buffer));
+  return (PyObject *) object;
 }
 
 void
