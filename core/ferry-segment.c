@@ -697,12 +697,20 @@ process_self (void)
   return &self;
 }
 
+/* Whether nobody has the liveness lock of a used record: a system call, where looking at the process takes five. */
+static gboolean
+is_unlocked (FerrySegment *self, guint id)
+{
+  struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LIVENESS_OFFSET + id, .l_len = 1 };
+
+  return !(self->joined && id == self->id) && fcntl (self->lock_fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+}
+
 /* Private: whether the participant of a used record is known to be dead. */
 gboolean
 ferry_segment_is_dead (FerrySegment *self, guint id)
 {
   FerryParticipantRecord *record = &self->records[id];
-  struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LIVENESS_OFFSET + id, .l_len = 1 };
   const FerryProcess *here;
   gint64 pid;
   guint64 start;
@@ -710,9 +718,7 @@ ferry_segment_is_dead (FerrySegment *self, guint id)
 
   if (self->joined && id == self->id)
     return FALSE;
-  if (fcntl (self->lock_fd, F_OFD_GETLK, &lock) != 0)
-    return FALSE; /* not known */
-  if (lock.l_type == F_UNLCK)
+  if (is_unlocked (self, id))
     return TRUE;
 
   /* The lock may have outlived its process in a child made by a bare clone(). */
@@ -881,13 +887,13 @@ repair (FerrySegment *self, guint dead)
 /* Returns how many were repaired, at least one if any is dead; after @patience microseconds the others are left for the
  * next time. Under the lock. */
 static guint
-repair_dead_locked (FerrySegment *self, gint64 patience)
+repair_dead_locked (FerrySegment *self, gboolean (*is_dead) (FerrySegment *self, guint id), gint64 patience)
 {
   gint64 end = g_get_monotonic_time () + patience;
   guint n_repaired = 0;
 
   for (guint id = 0; id < ferry_segment_n_records (self); id++)
-    if (record_in_use (self, id) && ferry_segment_is_dead (self, id))
+    if (record_in_use (self, id) && is_dead (self, id))
       {
         repair (self, id);
         n_repaired++;
@@ -910,7 +916,7 @@ ferry_segment_repair_dead (FerrySegment *self, gint64 patience)
     any = record_in_use (self, id) && ferry_segment_is_dead (self, id);
   if (any && ferry_segment_lock_within (self, patience, NULL))
     {
-      n_repaired = repair_dead_locked (self, MAX (patience, REPAIR_SLICE_US));
+      n_repaired = repair_dead_locked (self, ferry_segment_is_dead, MAX (patience, REPAIR_SLICE_US));
       ferry_segment_unlock (self);
     }
   return n_repaired;
@@ -981,7 +987,8 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCa
     }
 
   flags = atomic_load_explicit (&self->shared->flags, memory_order_acquire);
-  repair_dead_locked (self, G_MAXINT32);
+  /* Whether anybody is alive at all decides about a name. Otherwise the first look finds nearly all, and upkeep the rest. */
+  repair_dead_locked (self, self->anonymous ? is_unlocked : ferry_segment_is_dead, G_MAXINT32);
   for (id = 0; id < ferry_segment_n_records (self); id++)
     n_alive += record_in_use (self, id);
   if (!self->anonymous
@@ -1120,7 +1127,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
     }
   else
     {
-      repair_dead_locked (self, G_MAXINT32);
+      repair_dead_locked (self, ferry_segment_is_dead, G_MAXINT32);
       for (guint id = 0; id < ferry_segment_n_records (self); id++)
         n_others += id != self->id && record_in_use (self, id);
       FERRY_STEP ("leave-begin");

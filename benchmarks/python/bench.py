@@ -25,11 +25,11 @@ from typing import Any
 import crew
 import payloads
 import peers
-from results import HUGE, LARGE_SIZES, ROUND_TRIP, SMALL_OBJECTS, Claim, Results
+from results import HUGE, LARGE_KINDS, LARGE_SIZES, ROUND_TRIP, SMALL_OBJECTS, Claim, Results
 from ways import WAYS
 
 FORMAT_VERSION = 1
-_ALL_SIZES = "10,100,1K,10K,100K,1M,10M,100M,1G"
+_ALL_SIZES = "100,1K,10K,100K,1M,10M,100M,1G"
 _QUICK_SIZES = "100,10K,1M,10M"
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NESTED_SIZES = (0, 10**8)  # with an array of that size in it
@@ -45,7 +45,9 @@ _HUGE_SECONDS = 120.0
 _JOB_LIMIT = 20.0  # seconds, and
 _SECONDS_PER_BYTE = 100e-9  # for the slowest way, with all of its repetitions
 _SLOW_JOB = 8.0  # seconds; what takes longer is repeated less
-_SLOW_REPEATS = 2
+_SLOW_REPEATS = 1
+_FIRST_MAX = 10**7  # bytes; beyond it is fresh memory that is measured
+_TURNS_WAYS = ("ferry.Queue", "mp.Queue", "py-sharedmemory 2", "py-sharedmemory")
 _CODEC_SCRIPT = Path(__file__).resolve().parents[1] / "codec-python.py"
 _DEFAULT_PEERS = Path(__file__).resolve().parents[2] / "build" / "peers"
 
@@ -113,7 +115,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-s", "--sizes", type=parse_sizes, help=f"of bytes and arrays (default: {_ALL_SIZES})")
     parser.add_argument("-k", "--kinds", help=f"some of {','.join(payloads.KINDS)}")
     parser.add_argument("-w", "--ways", help="ways whose names begin with one of these, such as ferry.Queue,mp.")
-    parser.add_argument("-m", "--measures", help="some of flow,first,round-trip (with --claims all)")
+    parser.add_argument("-m", "--measures", help="some of flow,turns,first,round-trip (default: all)")
     parser.add_argument("--start", default="fork", choices=["fork", "spawn", "forkserver"], help="start method")
     parser.add_argument("-r", "--repeat", type=int, metavar="N", help="how often each is measured (default: 3)")
     parser.add_argument("-d", "--duration", type=float, metavar="S", help="seconds for each (default: 0.3)")
@@ -130,12 +132,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options.repeat = options.repeat or (2 if options.quick else 3)
     options.duration = options.duration or (0.1 if options.quick else 0.3)
     options.kinds = options.kinds.split(",") if options.kinds else list(payloads.KINDS)
-    options.measures = options.measures.split(",") if options.measures else ["flow", "first", "round-trip"]
+    options.measures = options.measures.split(",") if options.measures else ["flow", "turns", "first", "round-trip"]
     options.ways = options.ways.split(",") if options.ways else [""]
     if not set(options.kinds) <= set(payloads.KINDS):
         parser.error(f"kinds are {', '.join(payloads.KINDS)}")
-    if not set(options.measures) <= {"flow", "first", "round-trip", "waiting", "memory"}:
-        parser.error("measures are flow, first, round-trip; with --claims also waiting and memory")
+    if not set(options.measures) <= {"flow", "turns", "first", "round-trip"}:
+        parser.error("measures are flow, turns, first, round-trip")
     return options
 
 
@@ -171,7 +173,9 @@ def list_tasks(options: argparse.Namespace, ways: list[str]) -> list[Task]:
             contents += [(kind, size) for size in options.sizes]
         elif kind == "nested":
             largest = max(options.sizes, default=0)
-            contents += [(kind, size) for size in (*_NESTED_SIZES, _FULL_NESTED) if size <= 1.75 * largest]
+            contents += [(kind, size) for size in _NESTED_SIZES if size <= largest]
+            if options.huge:
+                contents.append((kind, _FULL_NESTED))
         else:
             contents.append((kind, 0))
 
@@ -179,9 +183,13 @@ def list_tasks(options: argparse.Namespace, ways: list[str]) -> list[Task]:
         return tuple(way for way in ways if kind in WAYS[way].kinds)
 
     tasks = []
-    for measure in ("flow", "first"):
-        if measure in options.measures:
-            tasks += [Task(measure, kind, size, able(kind)) for kind, size in contents]
+    if "flow" in options.measures:
+        tasks += [Task("flow", kind, size, able(kind)) for kind, size in contents]
+    if "turns" in options.measures:
+        some = tuple(way for way in ways if way in _TURNS_WAYS)
+        tasks += [Task("turns", kind, size, some) for kind, size in contents if kind in LARGE_KINDS and size in LARGE_SIZES]
+    if "first" in options.measures:
+        tasks += [Task("first", kind, size, able(kind)) for kind, size in contents if size <= _FIRST_MAX]
     if "round-trip" in options.measures:
         wanted = [pair for pair in (*SMALL_OBJECTS, ("array", 10**6)) if pair in contents or pair == ROUND_TRIP]
         tasks += [Task("round-trip", kind, size, able(kind)) for kind, size in wanted]
@@ -240,6 +248,8 @@ def run_task(
                 continue
             if "value" in result:
                 figure.samples.append(result.pop("value"))
+            if "creation" in result and task.kind == "int":
+                results.get("making", task.name(way), task.kind, task.size).samples.append(result["creation"])
             figure.details.append(result)
 
 
@@ -368,7 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(data, indent=1))
     else:
         console = report.make_console()
-        for measure_name in ("flow", "first", "round-trip", "memory"):
+        for measure_name in ("flow", "turns", "first", "making", "round-trip", "memory"):
             report.print_measure(console, results, measure_name, warnings)
         if claims:
             report.print_claims(console, claims)

@@ -13,7 +13,9 @@ from ways import WAYS
 
 _TITLES = {
     "flow": "Message after message: time for each, and how many times longer than ferry.Queue",
-    "first": "The first message of a new channel: making it, put, get",
+    "turns": "One message at a time, the receiver waits for it: time from put to got",
+    "first": "The first message of a new channel, from put to got",
+    "making": "Making a channel",
     "round-trip": "Round trip: there and back, both sides active (queues: one for each direction)",
     "memory": "Most memory that sender and receiver take in addition, in messages",
 }

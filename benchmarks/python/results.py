@@ -15,6 +15,7 @@ from ways import WAYS
 SMALL_OBJECTS = (("int", 0), ("bytes", 100), ("dict", 0))
 #: Sizes in bytes that the claim about large ones is about.
 LARGE_SIZES = (10**6, 10**7, 10**8, 10**9)
+LARGE_KINDS = ("array", "bytes")
 ROUND_TRIP = ("bytes", 100)
 HUGE = ("sparse", 10**10)
 
@@ -207,15 +208,19 @@ class Results:
         yield from self._compare(what, "round-trip", _PIPE, "mp.Pipe", *ROUND_TRIP, _ROUND_TRIP_LIMIT, "at most")
 
     def _large(self) -> Iterator[Claim]:
-        for kind in ("array", "bytes"):
-            for size in LARGE_SIZES:
-                for reference, limit in (
-                    ("mp.Queue", _LARGE_QUEUE_LIMIT),
-                    ("py-sharedmemory 2", _LARGE_PEER_LIMIT),
-                    ("py-sharedmemory", None),  # what came after what the promise names
-                ):
-                    what = f"{payloads.describe(kind, size)} : {reference}"
-                    yield from self._compare(what, "flow", _QUEUE, reference, kind, size, limit)
+        """The promises, and what they would be with one message at a time."""
+        for measure, words in (("flow", ""), ("turns", ", one at a time")):
+            for kind in LARGE_KINDS:
+                for size in LARGE_SIZES:
+                    for reference, limit in (
+                        ("mp.Queue", _LARGE_QUEUE_LIMIT),
+                        ("py-sharedmemory 2", _LARGE_PEER_LIMIT),
+                        ("py-sharedmemory", None),  # what came after what the promise names
+                    ):
+                        what = f"{payloads.describe(kind, size)}{words} : {reference}"
+                        yield from self._compare(
+                            what, measure, _QUEUE, reference, kind, size, limit if measure == "flow" else None
+                        )
 
     def _waiting(self) -> Iterator[Claim]:
         figures = sorted(self.select("waiting"), key=lambda figure: figure.size)

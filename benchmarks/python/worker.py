@@ -34,6 +34,7 @@ from ways import WAYS
 NS = 1e-9
 _PR_SET_PDEATHSIG = 1
 _FIRST_ROUNDS = 5
+_TURNS_MAX = 1000
 _SETTLE = 0.02  # seconds until a process that was told to receive surely waits
 _SAMPLE_INTERVAL = 0.002  # seconds between looks at the memory
 _WARM_UP_LIMIT = 5.0  # seconds; ways that are slower than that are not warmed up to the end
@@ -367,8 +368,23 @@ def measure_flow(context: Any, job: dict[str, Any]) -> dict[str, Any]:
     return {"value": seconds / n, "put": put_seconds / n, "messages": n, "warm_up": count}
 
 
+def measure_turns(context: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """One message at a time, the receiver waits for it: seconds from put to got."""
+    duration, capacity = job["duration"], job["capacity"]
+    values: list[float] = []
+    spent = 0.0
+    with Flow(context, job) as flow:
+        for _ in range(capacity + 2):
+            spent += flow.run(1)[0]
+            if spent >= _WARM_UP_LIMIT:
+                break
+        while len(values) < job["min_messages"] or (sum(values) < duration and len(values) < _TURNS_MAX):
+            values.append(flow.run(1)[0])
+    return {"value": statistics.median(values), "messages": len(values)}
+
+
 def measure_first(context: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """The first message of a new channel: making it, and from put to got."""
+    """The first message of a new channel, from put to got, and making the channel."""
     way = WAYS[job["way"]]
     way.prepare(job["kind"], job["size"])
     # What the first channel of a process costs beyond that, imports for example, is not a channel's.
@@ -379,10 +395,9 @@ def measure_first(context: Any, job: dict[str, Any]) -> dict[str, Any]:
     spent = 0.0
     while len(values) < _FIRST_ROUNDS and spent < _WARM_UP_LIMIT:
         with Flow(context, job) as flow:
-            seconds, _ = flow.run(1, _SETTLE)
+            values.append(flow.run(1, _SETTLE)[0])
             creations.append(flow.creation_ns * NS)
-            values.append(seconds + creations[-1])
-        spent += values[-1]
+        spent += values[-1] + creations[-1]
     return {"value": statistics.median(values), "creation": statistics.median(creations), "rounds": len(values)}
 
 
@@ -503,6 +518,7 @@ def measure_huge(context: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 MEASURES = {
     "flow": measure_flow,
+    "turns": measure_turns,
     "first": measure_first,
     "round-trip": measure_round_trip,
     "waiting": measure_waiting,
