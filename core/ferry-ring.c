@@ -13,6 +13,8 @@
 #define TAIL_REFRESH (16)
 /* Answers that take longer than this on average are no ping-pong. Nanoseconds. */
 #define QUICK_ANSWER_NS (1000)
+/* A receiver that is alone stores the head hint every so many messages. */
+#define HEAD_INTERVAL (8)
 /* A spinner looks at the slot itself every so many looks. */
 #define SLOT_LOOK_INTERVAL (16)
 /* The second cache line of a slot, in bytes from its start. */
@@ -429,10 +431,25 @@ ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
   __builtin_prefetch ((guint8 *) ahead + CACHE_LINE, 0);
 }
 
+/* Where to begin to look for the head. Senders read the shared hint while they wait for room, and each time take its line
+ * away, so a receiver that is alone does better with what it remembers, and stores the hint seldom; where others were here
+ * since, the shared hint is ahead of that. @own: which it is. */
+static inline guint64
+ferry_ring_guess_head (FerrySegment *self, gboolean *own)
+{
+  guint64 h = atomic_load_explicit (&self->own_head, memory_order_acquire);
+  guint64 w = atomic_load_explicit (&ferry_segment_slot (self, h)->word, memory_order_acquire);
+
+  *own = ferry_word_lap_ahead (w, h >> self->lap_shift) == 0
+         && (ferry_word_state (w) == FERRY_SLOT_COMMITTED || ferry_word_state (w) == FERRY_SLOT_EMPTY);
+  return G_LIKELY (*own) ? h : atomic_load_explicit (self->head, memory_order_acquire);
+}
+
 static FerryRingResult
 ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload)
 {
-  guint64 h = atomic_load_explicit (self->head, memory_order_acquire);
+  gboolean own;
+  guint64 h = ferry_ring_guess_head (self, &own);
   guint64 start = h;
   guint64 pending = 0;          /* slots passed that are not resolved */
   guint64 writing = 0;          /* the first of them that was being written ... */
@@ -474,7 +491,10 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
             {
             case FERRY_SLOT_EMPTY:
               if (pending == 0 && h != start)
-                atomic_store_explicit (self->head, h, memory_order_release);
+                {
+                  atomic_store_explicit (self->head, h, memory_order_release);
+                  atomic_store_explicit (&self->own_head, h, memory_order_release);
+                }
               return pending == 0 ? FERRY_RING_EMPTY : FERRY_RING_PENDING;
             case FERRY_SLOT_VOID:
               atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
@@ -552,7 +572,11 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
             return FERRY_RING_CORRUPT;
         }
       if (pending == 0)
-        atomic_store_explicit (self->head, h + 1, memory_order_release);
+        {
+          atomic_store_explicit (&self->own_head, h + 1, memory_order_release);
+          if (!own || (h + 1) % HEAD_INTERVAL == 0)
+            atomic_store_explicit (self->head, h + 1, memory_order_release);
+        }
       FERRY_STEP ("take-head");
       ferry_waiter_notify_senders (self);
       FERRY_STEP ("take-woken");
@@ -717,11 +741,12 @@ ferry_ring_maybe_ready (FerrySegment *self)
   guint64 position;
   guint64 w;
   gint64 ahead;
+  gboolean own;
 
   if (self->mode == FERRY_MODE_BROADCAST && self->role == FERRY_ROLE_RECEIVER)
     position = atomic_load_explicit (&self->cursor, memory_order_relaxed);
   else
-    position = atomic_load_explicit (self->head, memory_order_acquire);
+    position = ferry_ring_guess_head (self, &own);
   w = atomic_load_explicit (&ferry_segment_slot (self, position)->word, memory_order_acquire);
   ahead = ferry_word_lap_ahead (w, position >> self->lap_shift);
   if (ahead != 0)
@@ -742,7 +767,7 @@ ferry_ring_spin_ready (FerrySegment *self, gpointer looks)
       || ++*(guint *) looks % SLOT_LOOK_INTERVAL == 0)
     return ferry_ring_maybe_ready (self);
   position = self->mode == FERRY_MODE_BROADCAST ? atomic_load_explicit (&self->cursor, memory_order_relaxed)
-                                                : atomic_load_explicit (self->head, memory_order_relaxed);
+                                                : atomic_load_explicit (&self->own_head, memory_order_relaxed);
   return (gint64) (atomic_load_explicit (self->tail, memory_order_acquire) - position) > 0;
 }
 

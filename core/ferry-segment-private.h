@@ -316,6 +316,7 @@ typedef struct
   /* private hints */
   _Atomic guint64 cached_head; /* senders: head, or the smallest cursor in broadcast */
   _Atomic guint64 own_tail;    /* senders: positions below this are known to be claimed */
+  _Atomic guint64 own_head;    /* work queue: positions below this are known to be resolved */
   _Atomic guint64 cached_tail; /* receivers: positions below this are known to be claimed */
   _Atomic guint64 cursor;      /* broadcast receivers: the truth of which the record has a copy */
   GMutex cursor_mutex;         /* threads of one broadcast receiver take turns */
@@ -501,6 +502,7 @@ gboolean ferry_segment_publish (FerrySegment *self, guint32 block);
 void ferry_segment_forget_private (FerrySegment *self, guint8 *data, gsize size);
 
 gboolean ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint64 started, gint64 deadline);
+gboolean ferry_waiter_may_spin (FerrySegment *self);
 void ferry_waiter_learn (FerrySegment *self, gint64 waited);
 gint64 ferry_waiter_now (void);
 guint32 ferry_waiter_prepare (FerrySegment *self, FerrySide side);

@@ -44,6 +44,11 @@
  * takes. Bytes. */
 #define COPY_PREFETCH_MIN (32 * 1024)
 #define COPY_PREFETCH_BEFORE (4 * 1024)
+/* A full ring has room again one slot at a time, and each look for it takes cache lines away from the receiver that makes the
+ * room. So a sender first lets a part of the ring be taken: it pauses (some 50 ns each) for one of so many slots, at most
+ * so often. Receivers that take some 4 ns a slot, faster than any, would get so far. */
+#define ROOM_PAUSE_SHARE (12)
+#define ROOM_PAUSES_MAX (80)
 /* A sender that drops the oldest gives up after so many tries in a row without room. */
 #define DROP_TRIES (1000)
 
@@ -1041,6 +1046,9 @@ ferry_segment_transport_make_room (FerrySegmentTransport *self, gboolean in_ring
     }
   if (g_cancellable_set_error_if_cancelled (wait->cancellable, error))
     return ROOM_NONE;
+  if (in_ring && ferry_waiter_may_spin (segment))
+    for (guint i = MIN (segment->capacity / ROOM_PAUSE_SHARE, ROOM_PAUSES_MAX); i > 0; i--)
+      ferry_waiter_relax ();
   if (in_ring && ferry_waiter_spin (segment, ready, NULL, ferry_waiter_now (), wait->deadline))
     return ROOM_RETRY;
   if (segment->wait_strategy == FERRY_WAIT_STRATEGY_SPIN)

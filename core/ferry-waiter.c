@@ -86,6 +86,13 @@ ferry_waiter_single_cpu (void)
   return single == 1;
 }
 
+/* Private: whether it is any use to wait without sleeping. */
+gboolean
+ferry_waiter_may_spin (FerrySegment *self)
+{
+  return self->wait_strategy != FERRY_WAIT_STRATEGY_SLEEP && !ferry_waiter_single_cpu ();
+}
+
 /* Private: what a wait took, in ns, with or without sleep. */
 void
 ferry_waiter_learn (FerrySegment *self, gint64 waited)
