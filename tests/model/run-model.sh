@@ -126,6 +126,7 @@ for which in "$@"; do
       # more laps
       sampled ring -DNO_DEATH -DMESSAGES_0=4 -DMESSAGES_1=0
       mutant ring -DMUTANT_HEAD_PAST_TAKEN
+      mutant ring -DMUTANT_TAIL_ANY_LAP -DNO_DEATH
       mutant ring -DMUTANT_NO_SECOND_LOOK
       mutant ring -DMUTANT_ONE_LOOK -DNO_DEATH -DMESSAGES_0=4 -DMESSAGES_1=0
       mutant ring -DMUTANT_NO_RECHECK
