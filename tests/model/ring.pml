@@ -8,7 +8,7 @@
  * step; a taker's walk is not of that kind and is done slot by slot.
  *
  * A slot has the position its word is for instead of the lap: EMPTY(L+1) is EMPTY with pos + SLOTS. The wake word is a
- * flag: loading it before sleeping is clearing it. Sleeps do not time out, so a wake-up that would come 200 ms late is
+ * flag: loading it before sleeping is clearing it. Sleeps do not time out, so a wake-up that would come 400 ms late is
  * an error here.
  *
  * Each MUTANT_x is a mistake; run-model.sh demands that it is found. */
@@ -81,15 +81,36 @@ hidden byte state;
 #define BIT(p) (1 << ((p) % 2))
 #define SLOT(position) slot[(position) % SLOTS]
 
-/* t: the first position that is not claimed. The walk is exact whatever hint it starts from (R2), so there is no tail
- * hint here. */
-inline find_tail (t)
+/* To the first position that is not claimed: the walk gives the same from any hint (R2). */
+inline walk (t)
 {
-  t = head;
   do
   :: SLOT (t).pos < t || (SLOT (t).pos == t && SLOT (t).state == EMPTY) -> break
   :: else -> t++
   od
+}
+
+/* A sender begins at the position behind its own last one: the tail if that slot is free, and free for this position, as
+ * others may have used it since; else the stalest hint there is. */
+#ifdef MUTANT_TAIL_ANY_LAP
+#define FREE_FOR(t) (SLOT (t).state == EMPTY)
+#else
+#define FREE_FOR(t) (SLOT (t).pos == t && SLOT (t).state == EMPTY)
+#endif
+
+inline find_tail (t)
+{
+  t = own_tail;
+  if
+  :: FREE_FOR (t)
+  :: else -> walk (t)
+  fi;
+#ifndef MUTANT_TAIL_ANY_LAP
+  position = head;
+  walk (position);
+  assert (t == position);
+  position = 0
+#endif
 }
 
 /* hh: the first position that is not resolved */
@@ -131,6 +152,10 @@ proctype Sender (byte me)
   byte n;
   byte b = BLOCKS;
   byte t;
+  byte own_tail; /* behind the last message of its own */
+#ifdef MUTANT_TAIL_ANY_LAP
+  byte seen;
+#endif
   byte sleeper;
   bool waited;
 
@@ -159,15 +184,25 @@ end:
          pc == CHECK ->
          look_for_room (t);
          if
+#ifdef MUTANT_TAIL_ANY_LAP
+         :: FREE_FOR (t) -> seen = SLOT (t).pos; pc = CLAIM
+         :: !FREE_FOR (t) && room && hh > t -> t = 0
+#else
          :: room && hh <= t -> pc = CLAIM
          :: room && hh > t -> t = 0
+#endif
          :: else -> t = 0; pc = SLEEP
          fi
        }
     :: d_step {
          pc == CLAIM ->
          if
+#ifdef MUTANT_TAIL_ANY_LAP
+         :: SLOT (t).pos == seen && SLOT (t).state == EMPTY ->
+            SLOT (t).pos = t;
+#else
          :: SLOT (t).pos == t && SLOT (t).state == EMPTY ->
+#endif
             SLOT (t).state = WRITING;
             SLOT (t).owner = me;
             pc = COMMIT
@@ -180,6 +215,7 @@ end:
          SLOT (t).block = b;
          SLOT (t).state = COMMITTED;
          committed[MESSAGE (me, n)] = true;
+         own_tail = t + 1;
          t = 0;
          b = BLOCKS;
          pc = NOTIFY
@@ -206,7 +242,7 @@ end:
          n++;
          if
          :: n < MESSAGES (me) -> pc = ALLOC
-         :: else -> finished[me] = true; n = 0; pc = 0
+         :: else -> finished[me] = true; own_tail = 0; n = 0; pc = 0
          fi
        }
 

@@ -3,7 +3,7 @@
 #
 # Checks the models of the protocol with spin; see README.md.
 #
-#   run-model.sh [ring|broadcast]...
+#   run-model.sh [ring|broadcast|arena]...
 #
 # An "exhaustive" run must visit every state, or it fails. A "sampled" run (bitstate hashing, a time limit) visits as
 # many as it can, says how many, and fails on any error. A "mutant" run must end in an error: the model is run with a
@@ -112,7 +112,7 @@ mutant() {
   fail "$name: the mistake was not found"
 }
 
-[ $# -gt 0 ] || set -- ring broadcast
+[ $# -gt 0 ] || set -- ring broadcast arena
 for which in "$@"; do
   case $which in
     ring)
@@ -126,6 +126,7 @@ for which in "$@"; do
       # more laps
       sampled ring -DNO_DEATH -DMESSAGES_0=4 -DMESSAGES_1=0
       mutant ring -DMUTANT_HEAD_PAST_TAKEN
+      mutant ring -DMUTANT_TAIL_ANY_LAP -DNO_DEATH
       mutant ring -DMUTANT_NO_SECOND_LOOK
       mutant ring -DMUTANT_ONE_LOOK -DNO_DEATH -DMESSAGES_0=4 -DMESSAGES_1=0
       mutant ring -DMUTANT_NO_RECHECK
@@ -147,6 +148,30 @@ for which in "$@"; do
       mutant broadcast -DMUTANT_NO_SECOND_LOOK
       mutant broadcast -DMUTANT_UNHOLD_ONLY
       mutant broadcast -DMUTANT_REPAIR_LEAVES_HOLDERS -DVICTIM=1 -DRESTARTS=0 -DMESSAGES=2
+      ;;
+    arena)
+      # one block that everybody wants; more blocks than owners; then every kind of victim
+      exhaustive arena -DBLOCKS=1
+      exhaustive arena -DNO_DEATH -DBLOCKS=3
+      exhaustive arena -DROUNDS=1 -DTRIMS=1
+      exhaustive arena -DVICTIM=0 -DTRIMS=1 -DRESTARTS=0
+      exhaustive arena -DVICTIM=2 -DROUNDS=1
+      sampled arena
+      # plain stores would do with a fence behind each: what is wrong without is that they come late, nothing else
+      exhaustive arena -DMUTANT_TRIM_RELEASE -DMUTANT_FREE_RELEASE -DFENCE -DNO_DEATH
+      # too weak an order: the stores that set a block free, then the loads behind them and behind the clearing of a bit
+      mutant arena -DMUTANT_TRIM_RELEASE -DNO_DEATH -DROUNDS=1 -DTRIMS=1
+      mutant arena -DMUTANT_FREE_RELEASE -DNO_DEATH
+      mutant arena -DMUTANT_BIT_FIRST -DNO_DEATH
+      mutant arena -DMUTANT_LOOK_FIRST -DNO_DEATH
+      mutant arena -DMUTANT_FREE_NO_BIT -DNO_DEATH
+      mutant arena -DMUTANT_TRIM_NO_BIT -DNO_DEATH
+      mutant arena -DMUTANT_TRIM_IN_PLACE -DNO_DEATH
+      mutant arena -DMUTANT_RECENT_ANY_STATE -DNO_DEATH
+      mutant arena -DMUTANT_CLAIM_STORE -DNO_DEATH
+      mutant arena -DMUTANT_CLAIM_ANY_GENERATION -DNO_DEATH
+      mutant arena -DMUTANT_REPAIR_NO_BITS -DVICTIM=0 -DRESTARTS=0
+      mutant arena -DMUTANT_REPAIR_LEAVES_TRIMMING -DVICTIM=2 -DRESTARTS=0
       ;;
     *)
       fail "no model $which"
