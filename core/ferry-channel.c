@@ -1153,10 +1153,11 @@ ferry_channel_end_of_stream (FerryChannel *self, GError **error)
  * @cancellable: (nullable): to give up
  * @error: return location for an error
  *
- * Waits until everything that was sent so far is taken by a receiver, in broadcast by every
- * receiver.
+ * Waits until everything that was sent so far, by whatever sender, is taken by a receiver, in
+ * broadcast by every receiver. What is sent while it waits does not count.
  *
- * Errors: %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED, %G_IO_ERROR_CANCELLED.
+ * Errors: %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT,
+ * %G_IO_ERROR_CANCELLED.
  *
  * Returns: whether everything is taken
  *
@@ -1165,6 +1166,64 @@ ferry_channel_end_of_stream (FerryChannel *self, GError **error)
 gboolean
 ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error)
 {
+  guint64 mark;
+
+  g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
+
+  return ferry_channel_mark (self, &mark, error)
+         && ferry_channel_flush_mark (self, mark, timeout, cancellable, error);
+}
+
+/**
+ * ferry_channel_mark:
+ * @self: a channel opened as sender
+ * @mark: (out): where to put the mark
+ * @error: return location for an error
+ *
+ * Tells how far has been sent: everything that this thread sent before is before the mark, and
+ * everything that anybody sends afterwards is not. [method@Channel.flush_mark] waits for a mark;
+ * a program that wants to do something else in between calls it again with the same one.
+ *
+ * Errors: %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT.
+ *
+ * Returns: whether there is a mark
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_channel_mark (FerryChannel *self, guint64 *mark, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
+  g_return_val_if_fail (mark != NULL, FALSE);
+
+  *mark = 0;
+  if (!self->is_open)
+    return ferry_channel_fail_closed (self, error);
+  return ferry_transport_mark (self->transport, mark, error);
+}
+
+/**
+ * ferry_channel_flush_mark:
+ * @self: a channel opened as sender
+ * @mark: what [method@Channel.mark] of the same channel told
+ * @timeout: how long to wait, in microseconds
+ * @cancellable: (nullable): to give up
+ * @error: return location for an error
+ *
+ * Waits until everything before the mark is taken by a receiver, in broadcast by every receiver.
+ *
+ * With a transport that has no marks, which those in shared memory all have, what is sent between
+ * the calls is waited for as well.
+ *
+ * Errors: as [method@Channel.flush].
+ *
+ * Returns: whether everything before the mark is taken
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_channel_flush_mark (FerryChannel *self, guint64 mark, gint64 timeout, GCancellable *cancellable, GError **error)
+{
   GError *local = NULL;
   Slices slices;
 
@@ -1172,11 +1231,11 @@ ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellab
 
   if (!self->is_open)
     return ferry_channel_fail_closed (self, error);
-  if (ferry_transport_flush (self->transport, first_slice (timeout), cancellable, &local))
+  if (ferry_transport_flush_mark (self->transport, mark, first_slice (timeout), cancellable, &local))
     return TRUE;
   slices = slices_begin (timeout);
   while (slices_go_on (self, &slices, &local, error))
-    if (ferry_transport_flush (self->transport, slices_next (&slices), cancellable, &local))
+    if (ferry_transport_flush_mark (self->transport, mark, slices_next (&slices), cancellable, &local))
       return TRUE;
   return FALSE;
 }
@@ -1850,13 +1909,10 @@ static gboolean
 try_flush (GTask *task, GError **error)
 {
   AsyncOperation *operation = g_task_get_task_data (task);
-  FerryChannel *self = g_task_get_source_object (task);
+  const guint64 *mark = operation->data;
 
-  /* What is sent after the start does not count: the first try made the flush's target known to nobody, so an
-   * empty channel is waited for, which comes no earlier. */
-  if (!ferry_channel_flush (self, FERRY_NO_WAIT, NULL, error))
+  if (!ferry_channel_flush_mark (g_task_get_source_object (task), *mark, FERRY_NO_WAIT, NULL, error))
     return FALSE;
-  (void) operation;
   g_task_return_boolean (task, TRUE);
   return TRUE;
 }
@@ -1956,8 +2012,7 @@ ferry_channel_receive_finish (FerryChannel *self, GAsyncResult *result, GError *
  * @callback: (scope async) (closure user_data) (nullable): called when all is taken
  * @user_data: data for @callback
  *
- * [method@Channel.flush] without blocking the caller. What is sent while it waits is waited
- * for as well.
+ * [method@Channel.flush] without blocking the caller.
  *
  * Since: 1.0
  */
@@ -1965,10 +2020,18 @@ void
 ferry_channel_flush_async (FerryChannel *self, int io_priority, GCancellable *cancellable, GAsyncReadyCallback callback,
                            gpointer user_data)
 {
+  g_autofree guint64 *mark = g_new (guint64, 1);
+  GError *error = NULL;
+
   g_return_if_fail (FERRY_IS_CHANNEL (self));
 
-  async_start (self, ferry_channel_flush_async, try_flush, 0, NULL, NULL, io_priority, cancellable, callback,
-               user_data);
+  if (!ferry_channel_mark (self, mark, &error))
+    {
+      g_task_report_error (self, callback, user_data, ferry_channel_flush_async, error);
+      return;
+    }
+  async_start (self, ferry_channel_flush_async, try_flush, 0, g_steal_pointer (&mark), g_free, io_priority,
+               cancellable, callback, user_data);
 }
 
 /**

@@ -104,6 +104,13 @@ FERRY_AVAILABLE_IN_1_0
 gboolean ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gboolean ferry_channel_mark (FerryChannel *self, guint64 *mark, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_channel_flush_mark (FerryChannel *self, guint64 mark, gint64 timeout, GCancellable *cancellable,
+                                   GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 void ferry_channel_flush_async (FerryChannel *self, int io_priority, GCancellable *cancellable,
                                 GAsyncReadyCallback callback, gpointer user_data);
 

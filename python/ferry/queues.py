@@ -111,6 +111,7 @@ class Queue(_native.Queue):
         self._settings = settings
         self._maxsize = 0 if settings["unlimited"] else settings["capacity"] or UNLIMITED
         self._overflow: deque[_native.Buffer] = deque()
+        self._n_passed_on = 0  # of those that were in there
         self._overflow_lock = threading.Lock()
         self._overflow_thread: threading.Thread | None = None
         self._overflow_dropped = False
@@ -158,6 +159,7 @@ class Queue(_native.Queue):
             if not self._put_buffer(self._overflow[0]):
                 return False
             self._overflow.popleft()
+            self._n_passed_on += 1
         self._set_spilling(False)
         return True
 

@@ -1286,12 +1286,16 @@ channel_flush (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObj
   FerryNativeChannel *self = SELF (object);
   PyObject *values[1] = { NULL };
   FerryNativeStatus status = FERRY_NATIVE_OK;
+  g_autoptr (GError) no_mark = NULL;
   FerryNativeWait wait;
   gint64 timeout;
+  guint64 mark;
 
   if (!ferry_native_parse (&signature, args, n_args, keywords, values) || !parse_own_timeout (self, values[0], &timeout)
       || !channel_check_open (self))
     return NULL;
+  if (!ferry_channel_mark (self->channel, &mark, &no_mark))
+    return ferry_native_raise (&no_mark);
   wait = ferry_native_wait_begin (timeout);
   self->n_inside++;
   while (status == FERRY_NATIVE_OK)
@@ -1302,7 +1306,7 @@ channel_flush (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObj
       gboolean ok;
 
       Py_BEGIN_ALLOW_THREADS
-      ok = ferry_channel_flush (self->channel, slice, NULL, &error);
+      ok = ferry_channel_flush_mark (self->channel, mark, slice, NULL, &error);
       Py_END_ALLOW_THREADS
       if (ok)
         break;
@@ -1534,7 +1538,7 @@ static PyMethodDef channel_methods[] = {
   { "flush", FAST (channel_flush),
     "flush($self, /, timeout=...)\n--\n\n"
     "Wait until everything that was sent so far, by whatever sender, is taken: by a receiver, in broadcast by\n"
-    "each of them. What is sent meanwhile may be waited for as well.\n\n"
+    "each of them. What is sent meanwhile does not count.\n\n"
     "Parameters\n----------\n"
     "timeout : float or None, optional\n    Seconds to wait; None: for ever; 0: not at all.\n\n"
     "Raises\n------\n"

@@ -149,6 +149,27 @@ def test_pickles_only_where_allowed(name):
         sender.send(threading.Thread)
 
 
+def test_flush_does_not_wait_for_what_comes_later(name):
+    with ferry.Channel(name, "sender", capacity=8) as sender, ferry.Channel(name, "receiver") as receiver:
+        for i in range(5):
+            sender.send(i)
+        thread = threading.Thread(target=sender.flush)
+        thread.start()
+        # The channel is never empty; what was there before takes longer than a slice of the call's wait.
+        for n_taken in range(1, 16):
+            time.sleep(0.04)
+            sender.send("later")
+            receiver.receive()
+            if n_taken == 4:
+                assert thread.is_alive()
+        thread.join(0.1)
+        done = not thread.is_alive()
+        while len(receiver) > 0:
+            receiver.receive()
+        thread.join()
+        assert done
+
+
 def test_broadcast_is_read_only(name):
     with (
         ferry.Channel(name, "sender", mode="broadcast") as sender,
