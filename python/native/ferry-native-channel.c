@@ -175,6 +175,18 @@ ferry_native_channel_create (PyTypeObject *type, const char *description, FerryR
   return self;
 }
 
+static gboolean
+described_pickle (FerryChannel *channel)
+{
+  FerryCodec *codec = ferry_channel_get_codec_object (channel);
+  gboolean pickle = FALSE;
+
+  if (codec != NULL && g_object_class_find_property (G_OBJECT_GET_CLASS (codec), "pickle") != NULL)
+    g_object_get (codec, "pickle", &pickle, NULL);
+  return pickle;
+}
+
+/* Without a word about pickles it is as the description says. */
 static PyObject *
 channel_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -182,16 +194,22 @@ channel_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
   const char *description;
   int role;
   const char *codec = NULL;
-  int pickle = FALSE;
+  PyObject *pickle = Py_None;
+  int may_pickle = FALSE;
+  FerryNativeChannel *self;
 
-  if (!PyArg_ParseTupleAndKeywords (args, keywords, "si|zp", names, &description, &role, &codec, &pickle))
+  if (!PyArg_ParseTupleAndKeywords (args, keywords, "si|zO", names, &description, &role, &codec, &pickle)
+      || (pickle != Py_None && (may_pickle = PyObject_IsTrue (pickle)) < 0))
     return NULL;
   if (role < FERRY_ROLE_SENDER || role > FERRY_ROLE_OBSERVER)
     {
       PyErr_SetString (PyExc_ValueError, "role must be sender, receiver or observer");
       return NULL;
     }
-  return (PyObject *) ferry_native_channel_create (type, description, (FerryRole) role, codec, pickle != 0);
+  self = ferry_native_channel_create (type, description, (FerryRole) role, codec, may_pickle != 0);
+  if (self != NULL && pickle == Py_None)
+    self->pickle = described_pickle (self->channel);
+  return (PyObject *) self;
 }
 
 static void
@@ -1468,6 +1486,12 @@ channel_iternext (PyObject *object)
 }
 
 static PyObject *
+channel_get_pickle (PyObject *object, void *closure)
+{
+  return PyBool_FromLong (SELF (object)->pickle);
+}
+
+static PyObject *
 channel_get_is_open (PyObject *object, void *closure)
 {
   return PyBool_FromLong (SELF (object)->is_open);
@@ -1569,6 +1593,7 @@ static PyMethodDef channel_methods[] = {
 };
 
 static PyGetSetDef channel_getset[] = {
+  { "_pickle", channel_get_pickle, NULL, NULL, NULL },
   { "is_open", channel_get_is_open, NULL, "bool: whether this end is open", NULL },
   { "timeout", channel_get_timeout, channel_set_timeout,
     "float or None: the time-out in seconds of calls that name none; None, the default: for ever", NULL },
