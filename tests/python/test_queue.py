@@ -269,10 +269,30 @@ class TestMany:
         with pytest.raises(ValueError):
             q.get_many(-1)
 
-    def test_put_many_tells_how_many(self):
-        q = ferry.Queue(3)
-        assert q.put_many(range(10), block=False) == 3
-        assert q.put_many(range(10), timeout=0.02) == 0
+    @pytest.mark.parametrize("cls", [ferry.Queue, ferry.JoinableQueue])
+    def test_put_many_is_refused_as_put_is(self, cls):
+        q = cls(3)
+        for arguments, n_put in (({"block": False}, 3), ({"timeout": 0.02}, 0), ({"timeout": 0}, 0)):
+            items = iter(range(10))
+            with pytest.raises(queue.Full) as caught:
+                q.put_many(items, **arguments)
+            assert type(caught.value) is queue.Full
+            assert caught.value.n_put == n_put
+            assert list(items) == list(range(n_put + 1, 10))
+        assert q.get_many() == [0, 1, 2]
+        assert q.put_many([], block=False) == 0
+        assert q.put_many(range(3), timeout=1) == 3
+
+    def test_put_many_has_one_time_out_for_all(self):
+        q = ferry.Queue(2)
+        timer = threading.Timer(0.2, q.get)
+        began = time.monotonic()
+        timer.start()
+        with pytest.raises(queue.Full) as caught:
+            q.put_many(range(10), timeout=0.4)
+        assert 0.4 <= time.monotonic() - began < 0.4 + 0.3
+        assert caught.value.n_put == 3
+        timer.join()
 
     def test_put_many_passes_errors_of_the_iterator(self):
         q = ferry.Queue()
