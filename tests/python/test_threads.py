@@ -220,10 +220,19 @@ def memfd(size, seals):
 def test_foreign_memory_is_checked(make):
     receive = _native.Queue("memfd", capacity=2)
     with pytest.raises((OSError, ValueError)):
-        _native.Connection(receive, None, -1, make(), 0)
+        _native.Connection(receive, None, -1, make(), os.eventfd(0, os.EFD_NONBLOCK), -1, 0)
     fds = dict(zip(("control_fd", "data_fd"), map(os.dup, receive._descriptors()[:2]), strict=True))
     with pytest.raises((OSError, ValueError)):
         _native.Queue("memfd", create=False, **fds, tasks_fd=make(), joinable=True)
+
+
+def test_a_foreign_bell_does_not_block():
+    bells = memfd(4096, SEALS)
+    for bell in (os.eventfd(0), -1, os.pipe()[0]):
+        receive = _native.Queue("memfd", capacity=2)
+        with pytest.raises((OSError, ValueError)):
+            _native.Connection(receive, None, -1, os.dup(bells), bell, -1, 0)
+    os.close(bells)
 
 
 @pytest.mark.parametrize("arguments", [{"maxsize": 1}, {"maxsize": 8, "max_bytes": 1 << 20}])
