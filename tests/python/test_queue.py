@@ -361,6 +361,36 @@ class TestJoinable:
     def test_join_of_nothing_returns(self):
         ferry.JoinableQueue().join()
 
+    def test_what_a_killed_process_leaves_undone(self):
+        """What it had got, and what it kept for want of room; no more, and anybody may call task_done() for it."""
+        q = ferry.JoinableQueue()
+        n = 1100
+        n_put = shared_number()
+
+        def work():
+            q.get()
+            n_put[0] = q.put_many(range(n))
+            time.sleep(60)
+
+        q.put("got and not done")
+        process = start(work)
+        while n_put[0] < n:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert q.get_many() == list(range(1024))
+        for _ in range(n):
+            q.task_done()
+        joining = threading.Thread(target=q.join, daemon=True)
+        joining.start()
+        joining.join(0.2)
+        assert joining.is_alive()
+        q.task_done()
+        joining.join(5)
+        assert not joining.is_alive()
+        with pytest.raises(ValueError):
+            q.task_done()
+
     def test_a_refused_put_is_no_task(self):
         q = ferry.JoinableQueue(1)
         q.put(1)
