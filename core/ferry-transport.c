@@ -104,6 +104,19 @@ ferry_transport_default_init (FerryTransportInterface *iface)
  */
 
 /**
+ * FerryTransportInterface::mark:
+ * @self: a transport
+ * @mark: (out): how far has been sent, as the transport counts
+ * @error: return location for an error
+ *
+ * What [method@Channel.mark] tells.
+ *
+ * Returns: whether there is a mark
+ *
+ * Since: 1.0
+ */
+
+/**
  * FerryTransportInterface::list_participants: (skip)
  * @self: a transport
  *
