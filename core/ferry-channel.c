@@ -8,6 +8,7 @@
 #include "ferry-error.h"
 #include "ferry-registry.h"
 #include "ferry-segment-private.h"
+#include "ferry-tensor-private.h"
 #include "ferry-transport-private.h"
 
 #include <string.h>
@@ -979,6 +980,87 @@ ferry_channel_known_encoder (FerryChannel *self, FerryCodec *codec, Known *scrat
 }
 
 /**
+ * ferry_channel_loan_tensor:
+ * @self: a channel opened as sender
+ * @format: what the elements are, see [struct@Tensor]; for instance
+ *   what [func@DataType.get_format] returns
+ * @shape: (array length=n_dimensions) (nullable): elements along each dimension
+ * @n_dimensions: 0 to %FERRY_TENSOR_MAX_DIMENSIONS
+ * @timeout: how long to wait for memory, in microseconds
+ * @cancellable: (nullable): to give up
+ * @tensor: (out) (transfer full): the elements in it: writable, in C order, and undefined
+ * @error: return location for an error
+ *
+ * [method@Channel.loan] for an array: the message is complete but for the elements, which are filled
+ * in place. It is sent with [method@Channel.send_buffer], without a copy; receivers get the
+ * array, in Python for instance a NumPy array.
+ *
+ * The elements are the receiver's as soon as the buffer is sent: drop @tensor before. It is the
+ * channel's codec that must have a form for arrays, with codec `auto` the best-ranked one that accepts
+ * tensors; `numpy` does.
+ *
+ * Errors: %FERRY_ERROR_INVALID_ARGUMENT when format or shape make no sense,
+ * %FERRY_ERROR_UNSUPPORTED when the codec has no such form, %FERRY_ERROR_CODEC when it can't do it for
+ * this array, and as [method@Channel.send].
+ *
+ * Returns: (transfer full): a writable buffer, the whole message
+ *
+ * Since: 1.0
+ */
+FerryBuffer *
+ferry_channel_loan_tensor (FerryChannel *self, const char *format, const gint64 *shape, guint n_dimensions,
+                           gint64 timeout, GCancellable *cancellable, FerryTensor **tensor, GError **error)
+{
+  g_autoptr (FerryCodec) chosen = NULL;
+  g_autoptr (FerryTensor) elements = NULL;
+  g_autoptr (FerryBuffer) buffer = NULL;
+  FerryCodec *codec = NULL;
+  FerryCodecInterface *iface;
+  const Known *known;
+  Known scratch;
+  gsize offset = 0;
+  gsize size;
+
+  g_return_val_if_fail (FERRY_IS_CHANNEL (self), NULL);
+  g_return_val_if_fail (format != NULL, NULL);
+  g_return_val_if_fail (shape != NULL || n_dimensions == 0, NULL);
+  g_return_val_if_fail (tensor != NULL, NULL);
+
+  *tensor = NULL;
+  if (G_UNLIKELY (!self->is_open))
+    {
+      ferry_channel_fail_closed (self, error);
+      return NULL;
+    }
+  elements = ferry_tensor_new_layout (format, shape, n_dimensions, error);
+  if (elements == NULL)
+    return NULL;
+  codec = self->codec;
+  if (codec == NULL)
+    codec = chosen = ferry_channel_codec_for (self, FERRY_TYPE_TENSOR, error);
+  if (codec == NULL)
+    return NULL;
+  iface = FERRY_CODEC_GET_IFACE (codec);
+  if (!iface->measure_tensor (codec, elements, &offset, error))
+    return NULL;
+  if (!g_size_checked_add (&size, offset, ferry_tensor_get_size_bytes (elements)))
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG, "channel '%s': the array is too big for any memory",
+                   self->config->name != NULL ? self->config->name : "(anonymous)");
+      return NULL;
+    }
+  buffer = ferry_channel_loan (self, size, timeout, cancellable, error);
+  if (buffer == NULL || !iface->begin_tensor (codec, elements, buffer->data, offset, error))
+    return NULL;
+  known = ferry_channel_known_encoder (self, codec, &scratch);
+  buffer->wire_name = known->name;
+  buffer->wire_version = known->version;
+  ferry_tensor_place (elements, buffer, offset);
+  *tensor = g_steal_pointer (&elements);
+  return g_steal_pointer (&buffer);
+}
+
+/**
  * ferry_channel_send_encoded:
  * @self: a channel opened as sender
  * @codec: the codec that made the bytes, or whose encoding they are
@@ -1170,8 +1252,7 @@ ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellab
 
   g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
 
-  return ferry_channel_mark (self, &mark, error)
-         && ferry_channel_flush_mark (self, mark, timeout, cancellable, error);
+  return ferry_channel_mark (self, &mark, error) && ferry_channel_flush_mark (self, mark, timeout, cancellable, error);
 }
 
 /**
@@ -2030,8 +2111,8 @@ ferry_channel_flush_async (FerryChannel *self, int io_priority, GCancellable *ca
       g_task_report_error (self, callback, user_data, ferry_channel_flush_async, error);
       return;
     }
-  async_start (self, ferry_channel_flush_async, try_flush, 0, g_steal_pointer (&mark), g_free, io_priority,
-               cancellable, callback, user_data);
+  async_start (self, ferry_channel_flush_async, try_flush, 0, g_steal_pointer (&mark), g_free, io_priority, cancellable,
+               callback, user_data);
 }
 
 /**

@@ -78,6 +78,11 @@ FerryBuffer *ferry_channel_loan (FerryChannel *self, gsize size, gint64 timeout,
                                  GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+FerryBuffer *ferry_channel_loan_tensor (FerryChannel *self, const char *format, const gint64 *shape, guint n_dimensions,
+                                        gint64 timeout, GCancellable *cancellable, FerryTensor **tensor,
+                                        GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 gboolean ferry_channel_send_buffer (FerryChannel *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
                                     GError **error);
 

@@ -592,6 +592,26 @@ def test_a_tensor_holds_its_message(pair):
     assert held(sender) == 0
 
 
+@needs_codec_python
+def test_an_array_in_a_message_on_loan(name):
+    with (
+        Ferry.Channel(transport="memfd", name=name, role="receiver") as receiver,
+        Ferry.Channel(transport="memfd", name=name, codec="numpy") as sender,
+    ):
+        message, tensor = sender.loan_tensor("<i4", (100, 300), TIMEOUT)
+        numpy.asarray(tensor)[:] = numpy.arange(30_000).reshape(100, 300)
+        del tensor
+        sender.send_buffer(message)
+        assert held(sender) == 0
+        array = receiver.receive(TIMEOUT)
+        assert array.shape == (100, 300) and array.dtype == "<i4"
+        assert (array.ravel() == numpy.arange(30_000)).all()
+        with pytest.raises(ValueError):
+            sender.loan_tensor("nonsense", (1,))
+    with Ferry.Channel(transport="memfd", name=name, codec="raw") as sender, pytest.raises(NotImplementedError):
+        sender.loan_tensor("<i4", (1,))
+
+
 # ---- main loop ----
 
 

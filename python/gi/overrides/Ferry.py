@@ -24,7 +24,7 @@ import queue
 import threading
 import time
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from gi.overrides import override
@@ -130,6 +130,7 @@ _channel_receive = Ferry.Channel.receive
 _channel_receive_bytes = Ferry.Channel.receive_bytes
 _channel_receive_variant = Ferry.Channel.receive_variant
 _channel_loan = Ferry.Channel.loan
+_channel_loan_tensor = Ferry.Channel.loan_tensor
 _channel_mark = Ferry.Channel.mark
 _channel_flush_mark = Ferry.Channel.flush_mark
 _channel_wait = Ferry.Channel.wait
@@ -705,6 +706,19 @@ class Channel(Ferry.Channel):
     def loan(self, size: int, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> Buffer:
         """Borrow shared memory, to be filled through `view()` and sent with `send_buffer`."""
         return self._wait_for(_channel_loan, (size,), _OUT, timeout, cancellable)
+
+    def loan_tensor(
+        self,
+        format: str,
+        shape: Sequence[int],
+        timeout: float | None = None,
+        cancellable: Gio.Cancellable | None = None,
+    ) -> tuple[Buffer, Tensor]:
+        """Borrow a message with an array in it, to be filled through the tensor and sent with `send_buffer`.
+
+        Drop the tensor, and what views it has, before: then the elements are the receiver's.
+        """
+        return self._wait_for(_channel_loan_tensor, (format, shape), _OUT, timeout, cancellable)
 
     def flush(self, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
         """Wait until everything that was sent so far is received; what is sent meanwhile does not count."""
