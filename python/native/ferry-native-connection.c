@@ -34,8 +34,8 @@ typedef struct
   int bells_fd;
   int bell_fd;       /* what wakes this end; -1: not readable */
   int other_bell_fd; /* the other end's; -1: not writable */
-  int epoll_fd; /* -1: nobody asked for a descriptor */
-  int ready_fd; /* an eventfd: makes epoll_fd readable while messages wait */
+  int epoll_fd;      /* -1: nobody asked for a descriptor */
+  int ready_fd;      /* an eventfd: makes epoll_fd readable while messages wait */
   gboolean is_ready;
   guint side;
   guint n_inside;

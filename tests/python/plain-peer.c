@@ -127,7 +127,8 @@ main (int argc, char **argv)
   if (ok && receives)
     ok = receive (channel, &error);
   else if (ok)
-    ok = strcmp (argv[1], "send-tensor") == 0 ? send_tensor (channel, &error) : send_variants (channel, argv + 3, &error);
+    ok = strcmp (argv[1], "send-tensor") == 0 ? send_tensor (channel, &error)
+                                              : send_variants (channel, argv + 3, &error);
   if (!ok)
     {
       g_printerr ("%s: %s\n", argv[0], error->message);

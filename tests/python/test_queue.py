@@ -814,7 +814,8 @@ class TestLeaks:
         default = 1_000_000 if os.environ.get("FERRY_TEST_THOROUGH") else 100_000
         n = max(int(os.environ.get("FERRY_TEST_MESSAGES", default)), 2 * warm_up)
         array = numpy.arange(2000.0)
-        items = [1, "text", (1, "x", b"y" * 50), {"id": 7, "ok": True}, Point(1, [2]), array, {"a": array[:10]}, b"z" * 5000]
+        items = [1, "text", (1, "x", b"y" * 50), {"id": 7, "ok": True}, Point(1, [2]), array, {"a": array[:10]}]
+        items.append(b"z" * 5000)
         objects = [*items, array[:10].dtype, Point, None]
 
         def state():
