@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import queue
 import select
 import threading
@@ -160,6 +161,8 @@ def test_pickles_as_the_description_says(name, form):
         return True
 
     assert allowed("yes") and allowed("yes", pickle=True, codec="python")
+    with ferry.Channel(form.format(name, "yes"), "sender") as sender, pickle.loads(pickle.dumps(sender)) as again:
+        again.send(threading.Thread)
     assert not allowed("no") and not allowed("no", pickle=False)
     for says, argument in (("yes", False), ("no", True)):
         with pytest.raises(ValueError, match="contradicts"):
@@ -170,9 +173,9 @@ def test_pickles_as_the_description_says(name, form):
 
 def test_pickles_where_the_description_says_nothing(name):
     for description in (f"memfd name={name}", f"memfd name={name} ! python", f"memfd name={name} ! auto"):
-        for pickle in (None, False, True):
-            with ferry.Channel(description, "sender", pickle=pickle) as sender:
-                if pickle:
+        for allowed in (None, False, True):
+            with ferry.Channel(description, "sender", pickle=allowed) as sender:
+                if allowed:
                     sender.send(threading.Thread)
                     continue
                 with pytest.raises(ferry.CodecError):
