@@ -8,6 +8,7 @@
 #include "ferry-error.h"
 #include "ferry-registry.h"
 #include "ferry-segment-private.h"
+#include "ferry-tensor-private.h"
 #include "ferry-transport-private.h"
 
 #include <string.h>
@@ -979,6 +980,87 @@ ferry_channel_known_encoder (FerryChannel *self, FerryCodec *codec, Known *scrat
 }
 
 /**
+ * ferry_channel_loan_tensor:
+ * @self: a channel opened as sender
+ * @format: what the elements are, see [struct@Tensor]; for instance
+ *   what [func@DataType.get_format] returns
+ * @shape: (array length=n_dimensions) (nullable): elements along each dimension
+ * @n_dimensions: 0 to %FERRY_TENSOR_MAX_DIMENSIONS
+ * @timeout: how long to wait for memory, in microseconds
+ * @cancellable: (nullable): to give up
+ * @tensor: (out) (transfer full): the elements in it: writable, in C order, and undefined
+ * @error: return location for an error
+ *
+ * [method@Channel.loan] for an array: the message is complete but for the elements, which are filled
+ * in place. It is sent with [method@Channel.send_buffer], without a copy; receivers get the
+ * array, in Python for instance a NumPy array.
+ *
+ * The elements are the receiver's as soon as the buffer is sent: drop @tensor before. It is the
+ * channel's codec that must have a form for arrays, with codec `auto` the best-ranked one that accepts
+ * tensors; `numpy` does.
+ *
+ * Errors: %FERRY_ERROR_INVALID_ARGUMENT when format or shape make no sense,
+ * %FERRY_ERROR_UNSUPPORTED when the codec has no such form, %FERRY_ERROR_CODEC when it can't do it for
+ * this array, and as [method@Channel.send].
+ *
+ * Returns: (transfer full): a writable buffer, the whole message
+ *
+ * Since: 1.0
+ */
+FerryBuffer *
+ferry_channel_loan_tensor (FerryChannel *self, const char *format, const gint64 *shape, guint n_dimensions,
+                           gint64 timeout, GCancellable *cancellable, FerryTensor **tensor, GError **error)
+{
+  g_autoptr (FerryCodec) chosen = NULL;
+  g_autoptr (FerryTensor) elements = NULL;
+  g_autoptr (FerryBuffer) buffer = NULL;
+  FerryCodec *codec = NULL;
+  FerryCodecInterface *iface;
+  const Known *known;
+  Known scratch;
+  gsize offset = 0;
+  gsize size;
+
+  g_return_val_if_fail (FERRY_IS_CHANNEL (self), NULL);
+  g_return_val_if_fail (format != NULL, NULL);
+  g_return_val_if_fail (shape != NULL || n_dimensions == 0, NULL);
+  g_return_val_if_fail (tensor != NULL, NULL);
+
+  *tensor = NULL;
+  if (G_UNLIKELY (!self->is_open))
+    {
+      ferry_channel_fail_closed (self, error);
+      return NULL;
+    }
+  elements = ferry_tensor_new_layout (format, shape, n_dimensions, error);
+  if (elements == NULL)
+    return NULL;
+  codec = self->codec;
+  if (codec == NULL)
+    codec = chosen = ferry_channel_codec_for (self, FERRY_TYPE_TENSOR, error);
+  if (codec == NULL)
+    return NULL;
+  iface = FERRY_CODEC_GET_IFACE (codec);
+  if (!iface->measure_tensor (codec, elements, &offset, error))
+    return NULL;
+  if (!g_size_checked_add (&size, offset, ferry_tensor_get_size_bytes (elements)))
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG, "channel '%s': the array is too big for any memory",
+                   self->config->name != NULL ? self->config->name : "(anonymous)");
+      return NULL;
+    }
+  buffer = ferry_channel_loan (self, size, timeout, cancellable, error);
+  if (buffer == NULL || !iface->begin_tensor (codec, elements, buffer->data, offset, error))
+    return NULL;
+  known = ferry_channel_known_encoder (self, codec, &scratch);
+  buffer->wire_name = known->name;
+  buffer->wire_version = known->version;
+  ferry_tensor_place (elements, buffer, offset);
+  *tensor = g_steal_pointer (&elements);
+  return g_steal_pointer (&buffer);
+}
+
+/**
  * ferry_channel_send_encoded:
  * @self: a channel opened as sender
  * @codec: the codec that made the bytes, or whose encoding they are
@@ -1153,10 +1235,11 @@ ferry_channel_end_of_stream (FerryChannel *self, GError **error)
  * @cancellable: (nullable): to give up
  * @error: return location for an error
  *
- * Waits until everything that was sent so far is taken by a receiver, in broadcast by every
- * receiver.
+ * Waits until everything that was sent so far, by whatever sender, is taken by a receiver, in
+ * broadcast by every receiver. What is sent while it waits does not count.
  *
- * Errors: %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED, %G_IO_ERROR_CANCELLED.
+ * Errors: %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT,
+ * %G_IO_ERROR_CANCELLED.
  *
  * Returns: whether everything is taken
  *
@@ -1165,6 +1248,63 @@ ferry_channel_end_of_stream (FerryChannel *self, GError **error)
 gboolean
 ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error)
 {
+  guint64 mark;
+
+  g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
+
+  return ferry_channel_mark (self, &mark, error) && ferry_channel_flush_mark (self, mark, timeout, cancellable, error);
+}
+
+/**
+ * ferry_channel_mark:
+ * @self: a channel opened as sender
+ * @mark: (out): where to put the mark
+ * @error: return location for an error
+ *
+ * Tells how far has been sent: everything that this thread sent before is before the mark, and
+ * everything that anybody sends afterwards is not. [method@Channel.flush_mark] waits for a mark;
+ * a program that wants to do something else in between calls it again with the same one.
+ *
+ * Errors: %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT.
+ *
+ * Returns: whether there is a mark
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_channel_mark (FerryChannel *self, guint64 *mark, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_CHANNEL (self), FALSE);
+  g_return_val_if_fail (mark != NULL, FALSE);
+
+  *mark = 0;
+  if (!self->is_open)
+    return ferry_channel_fail_closed (self, error);
+  return ferry_transport_mark (self->transport, mark, error);
+}
+
+/**
+ * ferry_channel_flush_mark:
+ * @self: a channel opened as sender
+ * @mark: what [method@Channel.mark] of the same channel told
+ * @timeout: how long to wait, in microseconds
+ * @cancellable: (nullable): to give up
+ * @error: return location for an error
+ *
+ * Waits until everything before the mark is taken by a receiver, in broadcast by every receiver.
+ *
+ * With a transport that has no marks, which those in shared memory all have, what is sent between
+ * the calls is waited for as well.
+ *
+ * Errors: as [method@Channel.flush].
+ *
+ * Returns: whether everything before the mark is taken
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_channel_flush_mark (FerryChannel *self, guint64 mark, gint64 timeout, GCancellable *cancellable, GError **error)
+{
   GError *local = NULL;
   Slices slices;
 
@@ -1172,11 +1312,11 @@ ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellab
 
   if (!self->is_open)
     return ferry_channel_fail_closed (self, error);
-  if (ferry_transport_flush (self->transport, first_slice (timeout), cancellable, &local))
+  if (ferry_transport_flush_mark (self->transport, mark, first_slice (timeout), cancellable, &local))
     return TRUE;
   slices = slices_begin (timeout);
   while (slices_go_on (self, &slices, &local, error))
-    if (ferry_transport_flush (self->transport, slices_next (&slices), cancellable, &local))
+    if (ferry_transport_flush_mark (self->transport, mark, slices_next (&slices), cancellable, &local))
       return TRUE;
   return FALSE;
 }
@@ -1850,13 +1990,10 @@ static gboolean
 try_flush (GTask *task, GError **error)
 {
   AsyncOperation *operation = g_task_get_task_data (task);
-  FerryChannel *self = g_task_get_source_object (task);
+  const guint64 *mark = operation->data;
 
-  /* What is sent after the start does not count: the first try made the flush's target known to nobody, so an
-   * empty channel is waited for, which comes no earlier. */
-  if (!ferry_channel_flush (self, FERRY_NO_WAIT, NULL, error))
+  if (!ferry_channel_flush_mark (g_task_get_source_object (task), *mark, FERRY_NO_WAIT, NULL, error))
     return FALSE;
-  (void) operation;
   g_task_return_boolean (task, TRUE);
   return TRUE;
 }
@@ -1956,8 +2093,7 @@ ferry_channel_receive_finish (FerryChannel *self, GAsyncResult *result, GError *
  * @callback: (scope async) (closure user_data) (nullable): called when all is taken
  * @user_data: data for @callback
  *
- * [method@Channel.flush] without blocking the caller. What is sent while it waits is waited
- * for as well.
+ * [method@Channel.flush] without blocking the caller.
  *
  * Since: 1.0
  */
@@ -1965,10 +2101,18 @@ void
 ferry_channel_flush_async (FerryChannel *self, int io_priority, GCancellable *cancellable, GAsyncReadyCallback callback,
                            gpointer user_data)
 {
+  g_autofree guint64 *mark = g_new (guint64, 1);
+  GError *error = NULL;
+
   g_return_if_fail (FERRY_IS_CHANNEL (self));
 
-  async_start (self, ferry_channel_flush_async, try_flush, 0, NULL, NULL, io_priority, cancellable, callback,
-               user_data);
+  if (!ferry_channel_mark (self, mark, &error))
+    {
+      g_task_report_error (self, callback, user_data, ferry_channel_flush_async, error);
+      return;
+    }
+  async_start (self, ferry_channel_flush_async, try_flush, 0, g_steal_pointer (&mark), g_free, io_priority, cancellable,
+               callback, user_data);
 }
 
 /**

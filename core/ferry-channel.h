@@ -78,6 +78,11 @@ FerryBuffer *ferry_channel_loan (FerryChannel *self, gsize size, gint64 timeout,
                                  GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+FerryBuffer *ferry_channel_loan_tensor (FerryChannel *self, const char *format, const gint64 *shape, guint n_dimensions,
+                                        gint64 timeout, GCancellable *cancellable, FerryTensor **tensor,
+                                        GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 gboolean ferry_channel_send_buffer (FerryChannel *self, FerryBuffer *buffer, gint64 timeout, GCancellable *cancellable,
                                     GError **error);
 
@@ -102,6 +107,13 @@ gboolean ferry_channel_end_of_stream (FerryChannel *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_channel_flush (FerryChannel *self, gint64 timeout, GCancellable *cancellable, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_channel_mark (FerryChannel *self, guint64 *mark, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_channel_flush_mark (FerryChannel *self, guint64 mark, gint64 timeout, GCancellable *cancellable,
+                                   GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 void ferry_channel_flush_async (FerryChannel *self, int io_priority, GCancellable *cancellable,

@@ -167,6 +167,18 @@ ferry_codec_default_decode (FerryCodec *self, FerryBuffer *buffer, guint version
   return fail (self, "decode_value", local, error);
 }
 
+static gboolean
+ferry_codec_default_measure_tensor (FerryCodec *self, FerryTensor *tensor, gsize *offset, GError **error)
+{
+  return set_unsupported (self, "measure_tensor", error);
+}
+
+static gboolean
+ferry_codec_default_begin_tensor (FerryCodec *self, FerryTensor *tensor, guint8 *data, gsize offset, GError **error)
+{
+  return set_unsupported (self, "begin_tensor", error);
+}
+
 static void
 ferry_codec_default_init (FerryCodecInterface *iface)
 {
@@ -177,6 +189,8 @@ ferry_codec_default_init (FerryCodecInterface *iface)
   iface->encode = ferry_codec_default_encode;
   iface->free_state = ferry_codec_default_free_state;
   iface->decode = ferry_codec_default_decode;
+  iface->measure_tensor = ferry_codec_default_measure_tensor;
+  iface->begin_tensor = ferry_codec_default_begin_tensor;
 }
 
 /**
@@ -212,6 +226,26 @@ ferry_codec_default_init (FerryCodecInterface *iface)
  * @type: the type of a value
  *
  * Not all language bindings can pass a type to what they implement: `accepts_type_name` is the twin.
+ *
+ * Since: 1.0
+ */
+
+/**
+ * FerryCodecInterface::measure_tensor: (skip)
+ * @self: a codec
+ * @tensor: a tensor without memory
+ *
+ * For codecs in C.
+ *
+ * Since: 1.0
+ */
+
+/**
+ * FerryCodecInterface::begin_tensor: (skip)
+ * @self: a codec
+ * @tensor: a tensor without memory
+ *
+ * For codecs in C.
  *
  * Since: 1.0
  */

@@ -43,6 +43,10 @@ G_DECLARE_INTERFACE (FerryCodec, ferry_codec, FERRY, CODEC, GObject)
  *   @measure is missing: encodes into private memory, which is then copied
  * @decode_value: twin of @decode for language bindings, called when that is missing: hands
  *   what it has read to [method@Codec.set_decoded]
+ * @measure_tensor: how many bytes the message of a tensor has before its elements, which follow in
+ *   C order and are its end; optional, and only with @begin_tensor. The tensor has no memory yet:
+ *   nothing but its format and its shape may be looked at
+ * @begin_tensor: writes exactly that many bytes
  *
  * How values become bytes.
  *
@@ -70,9 +74,11 @@ struct _FerryCodecInterface
   gboolean (*accepts_type_name) (FerryCodec *self, const char *type_name);
   GBytes *(*encode_bytes) (FerryCodec *self, const GValue *value, GError **error);
   gboolean (*decode_value) (FerryCodec *self, FerryBuffer *buffer, guint version, GError **error);
+  gboolean (*measure_tensor) (FerryCodec *self, FerryTensor *tensor, gsize *offset, GError **error);
+  gboolean (*begin_tensor) (FerryCodec *self, FerryTensor *tensor, guint8 *data, gsize offset, GError **error);
 
   /*< private >*/
-  gpointer _reserved[4];
+  gpointer _reserved[2];
 };
 
 FERRY_AVAILABLE_IN_1_0

@@ -1469,17 +1469,20 @@ do_wait (FerryTransport *transport, GIOCondition condition, gint64 timeout, GCan
       segment->role == FERRY_ROLE_SENDER ? "no room came" : "no message came", cancellable, error);
 }
 
+/* A mark is the position in the ring that is claimed next: what this thread has sent lies before it. */
 static gboolean
-do_flush (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+do_mark (FerryTransport *transport, guint64 *mark, GError **error)
 {
-  FerrySegmentTransport *self = SELF (transport);
-  FerrySegment *segment = &PRIVATE (self)->segment;
-  guint64 target;
+  FerrySegment *segment = &PRIVATE (SELF (transport))->segment;
 
-  target = ferry_ring_find_tail (segment);
-  if (target == G_MAXUINT64)
-    return ferry_segment_set_corrupt (segment, error, "the ring has no end");
-  return ferry_segment_transport_wait_until (self, FERRY_SIDE_FLUSH, flush_ready, &target, timeout,
+  *mark = ferry_ring_find_tail (segment);
+  return *mark != G_MAXUINT64 || ferry_segment_set_corrupt (segment, error, "the ring has no end");
+}
+
+static gboolean
+do_flush_mark (FerryTransport *transport, guint64 mark, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  return ferry_segment_transport_wait_until (SELF (transport), FERRY_SIDE_FLUSH, flush_ready, &mark, timeout,
                                              "not everything was taken", cancellable, error);
 }
 
@@ -2080,15 +2083,37 @@ ferry_segment_transport_wait (FerryTransport *transport, GIOCondition condition,
 }
 
 static gboolean
-ferry_segment_transport_flush (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+ferry_segment_transport_mark (FerryTransport *transport, guint64 *mark, GError **error)
 {
   gboolean ok;
 
   if (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_SENDER, error))
     return FALSE;
-  ok = do_flush (transport, timeout, cancellable, error);
+  ok = do_mark (transport, mark, error);
   ferry_segment_transport_exit (SELF (transport));
   return ok;
+}
+
+static gboolean
+ferry_segment_transport_flush_mark (FerryTransport *transport, guint64 mark, gint64 timeout, GCancellable *cancellable,
+                                    GError **error)
+{
+  gboolean ok;
+
+  if (!ferry_segment_transport_enter (SELF (transport), FERRY_ROLE_SENDER, error))
+    return FALSE;
+  ok = do_flush_mark (transport, mark, timeout, cancellable, error);
+  ferry_segment_transport_exit (SELF (transport));
+  return ok;
+}
+
+static gboolean
+ferry_segment_transport_flush (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  guint64 mark;
+
+  return ferry_segment_transport_mark (transport, &mark, error)
+         && ferry_segment_transport_flush_mark (transport, mark, timeout, cancellable, error);
 }
 
 static int
@@ -2215,6 +2240,8 @@ ferry_segment_transport_iface_init (FerryTransportInterface *iface)
   iface->get_fd = ferry_segment_transport_get_fd;
   iface->check = ferry_segment_transport_check;
   iface->flush = ferry_segment_transport_flush;
+  iface->mark = ferry_segment_transport_mark;
+  iface->flush_mark = ferry_segment_transport_flush_mark;
   iface->end_of_stream = ferry_segment_transport_end_of_stream;
   iface->shut_down = ferry_segment_transport_shut_down;
   iface->get_statistics = ferry_segment_transport_get_statistics;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ferry-tensor.h"
+#include "ferry-tensor-private.h"
 
 #include "ferry-dlpack-private.h"
 #include "ferry-error.h"
@@ -698,6 +698,24 @@ tensor_alloc (const char *format, const gint64 *shape, guint n_dimensions, gsize
   self->release = ferry_aligned_free;
   self->release_data = self->data;
   return self;
+}
+
+/* Private: a tensor in C order that has no memory yet: of its elements nothing may be looked at. */
+FerryTensor *
+ferry_tensor_new_layout (const char *format, const gint64 *shape, guint n_dimensions, GError **error)
+{
+  return tensor_make (format, shape, n_dimensions, NULL, NULL, SIZE_UNKNOWN, 0, TRUE, NULL, NULL, error);
+}
+
+/* Private: the memory of a layout, from @offset in bytes on; there is as much of it. */
+void
+ferry_tensor_place (FerryTensor *self, FerryBuffer *buffer, gsize offset)
+{
+  g_assert (self->data == NULL && self->release == NULL);
+
+  self->data = ferry_buffer_get_writable_data (buffer, NULL) + offset;
+  self->release = (GDestroyNotify) ferry_buffer_unref;
+  self->release_data = ferry_buffer_ref (buffer);
 }
 
 /**

@@ -18,6 +18,11 @@ GIOCondition ferry_transport_check (FerryTransport *self, GIOCondition condition
 
 gboolean ferry_transport_flush (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error);
 
+gboolean ferry_transport_mark (FerryTransport *self, guint64 *mark, GError **error);
+
+gboolean ferry_transport_flush_mark (FerryTransport *self, guint64 mark, gint64 timeout, GCancellable *cancellable,
+                                     GError **error);
+
 gboolean ferry_transport_end_of_stream (FerryTransport *self, GError **error);
 
 gboolean ferry_transport_shut_down (FerryTransport *self, GError **error);

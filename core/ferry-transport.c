@@ -104,6 +104,19 @@ ferry_transport_default_init (FerryTransportInterface *iface)
  */
 
 /**
+ * FerryTransportInterface::mark:
+ * @self: a transport
+ * @mark: (out): how far has been sent, as the transport counts
+ * @error: return location for an error
+ *
+ * What [method@Channel.mark] tells.
+ *
+ * Returns: whether there is a mark
+ *
+ * Since: 1.0
+ */
+
+/**
  * FerryTransportInterface::list_participants: (skip)
  * @self: a transport
  *
@@ -512,7 +525,7 @@ ferry_transport_check (FerryTransport *self, GIOCondition condition)
   return iface->check != NULL ? iface->check (self, condition) : condition;
 }
 
-/* Private: waits until everything that this endpoint sent is taken. */
+/* Private: waits until everything that was sent so far is taken. */
 gboolean
 ferry_transport_flush (FerryTransport *self, gint64 timeout, GCancellable *cancellable, GError **error)
 {
@@ -525,6 +538,30 @@ ferry_transport_flush (FerryTransport *self, gint64 timeout, GCancellable *cance
       return FALSE;
     }
   return iface->flush (self, timeout, cancellable, &local) || fail (self, "flush", local, error);
+}
+
+/* Private: how far has been sent. A transport that has no marks is flushed as it is each time that one is waited for. */
+gboolean
+ferry_transport_mark (FerryTransport *self, guint64 *mark, GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  GError *local = NULL;
+
+  *mark = 0;
+  return iface->mark == NULL || iface->mark (self, mark, &local) || fail (self, "mark", local, error);
+}
+
+/* Private: waits until everything before the mark is taken. */
+gboolean
+ferry_transport_flush_mark (FerryTransport *self, guint64 mark, gint64 timeout, GCancellable *cancellable,
+                            GError **error)
+{
+  FerryTransportInterface *iface = FERRY_TRANSPORT_GET_IFACE (self);
+  GError *local = NULL;
+
+  if (iface->flush_mark == NULL)
+    return ferry_transport_flush (self, timeout, cancellable, error);
+  return iface->flush_mark (self, mark, timeout, cancellable, &local) || fail (self, "flush_mark", local, error);
 }
 
 /* Private: this sender sends no more. */

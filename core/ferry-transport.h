@@ -36,7 +36,8 @@ G_DECLARE_INTERFACE (FerryTransport, ferry_transport, FERRY, TRANSPORT, GObject)
  * @get_fd: a descriptor that becomes readable when an armed condition may hold
  * @check: the conditions of @condition that hold now; those that don't are armed on
  *   the descriptor
- * @flush: waits until everything that this endpoint sent is taken
+ * @flush: waits until everything that was sent so far is taken; what is sent while it waits does
+ *   not count
  * @end_of_stream: declares that this sender sends no more
  * @shut_down: closes the channel for everybody
  * @get_statistics: fills in a snapshot
@@ -55,6 +56,9 @@ G_DECLARE_INTERFACE (FerryTransport, ferry_transport, FERRY, TRANSPORT, GObject)
  *   no more
  * @privatize: see [method@Buffer.privatize], which has checked its arguments; a transport that
  *   can't do that leaves it out
+ * @mark: tells how far has been sent, for @flush_mark; optional, and only with that
+ * @flush_mark: waits until everything before a mark is taken; may be called again with the
+ *   same mark after a time-out
  *
  * What a transport does, at the level of messages.
  *
@@ -94,9 +98,12 @@ struct _FerryTransportInterface
   gboolean (*sweep_channel) (FerryTransport *self, const char *name, GError **error);
   gboolean (*get_participant) (FerryTransport *self, guint index, FerryParticipant *participant);
   gboolean (*privatize) (FerryTransport *self, FerryBuffer *buffer, gsize offset, gsize size);
+  gboolean (*mark) (FerryTransport *self, guint64 *mark, GError **error);
+  gboolean (*flush_mark) (FerryTransport *self, guint64 mark, gint64 timeout, GCancellable *cancellable,
+                          GError **error);
 
   /*< private >*/
-  gpointer _reserved[6];
+  gpointer _reserved[4];
 };
 
 FERRY_AVAILABLE_IN_1_0

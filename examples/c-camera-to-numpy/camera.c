@@ -7,14 +7,12 @@
  *   ./camera 'memfd name=camera capacity=4 ! numpy'
  */
 #include <math.h>
-#include <string.h>
 
 #include <ferry.h>
 
 #define WIDTH (1280)
 #define HEIGHT (720)
 #define COLOURS (3)
-#define PICTURE_SIZE ((gsize) HEIGHT * WIDTH * COLOURS) /* bytes */
 #define FORMAT "|u1"
 
 /* The ball, in pixels and frames; watch.py knows this path too. */
@@ -67,42 +65,14 @@ draw (guint8 *pixels, guint frame)
         }
 }
 
-/*
- * What a message has before its elements. It says type and shape and is the same for all pictures, so that it is made
- * once, by encoding one: the codec ends a message with the last element.
- */
-static GBytes *
-make_header (FerryCodec *codec, GError **error)
-{
-  g_autoptr (FerryTensor) tensor = ferry_tensor_new (FORMAT, shape, G_N_ELEMENTS (shape), error);
-  g_auto (GValue) value = G_VALUE_INIT;
-  g_autoptr (GBytes) message = NULL;
-
-  if (tensor == NULL)
-    return NULL;
-  g_value_init (&value, FERRY_TYPE_TENSOR);
-  g_value_set_boxed (&value, tensor);
-  message = ferry_codec_encode_bytes (codec, &value, error);
-  if (message == NULL)
-    return NULL;
-  return g_bytes_new_from_bytes (message, 0, g_bytes_get_size (message) - PICTURE_SIZE);
-}
-
 static gboolean
-send_picture (FerryChannel *channel, GBytes *header, guint frame, GError **error)
+send_picture (FerryChannel *channel, guint frame, GError **error)
 {
-  FerryCodec *codec = ferry_channel_get_codec_object (channel);
-  gsize header_size = g_bytes_get_size (header);
   g_autoptr (FerryTensor) picture = NULL;
-  g_autoptr (FerryBuffer) buffer
-      = ferry_channel_loan (channel, header_size + PICTURE_SIZE, FERRY_WAIT_FOREVER, NULL, error);
+  g_autoptr (FerryBuffer) buffer = ferry_channel_loan_tensor (channel, FORMAT, shape, G_N_ELEMENTS (shape),
+                                                              FERRY_WAIT_FOREVER, NULL, &picture, error);
 
   if (buffer == NULL)
-    return FALSE;
-  ferry_buffer_set_wire_name (buffer, ferry_codec_get_wire_name (codec), ferry_codec_get_wire_version (codec));
-  ferry_buffer_fill (buffer, 0, g_bytes_get_data (header, NULL), header_size);
-  picture = ferry_tensor_new_for_buffer (FORMAT, shape, G_N_ELEMENTS (shape), NULL, 0, buffer, header_size, error);
-  if (picture == NULL)
     return FALSE;
 
   ferry_buffer_set_timestamp (buffer, g_get_monotonic_time ());
@@ -116,14 +86,10 @@ static gboolean
 run (const char *description, guint n_frames, guint frames_per_second, GError **error)
 {
   g_autoptr (FerryChannel) channel = NULL;
-  g_autoptr (GBytes) header = NULL;
   gint64 began;
 
   channel = ferry_channel_new_from_description (description, FERRY_ROLE_SENDER, error);
   if (channel == NULL || !ferry_channel_open (channel, NULL, error))
-    return FALSE;
-  header = make_header (ferry_channel_get_codec_object (channel), error);
-  if (header == NULL)
     return FALSE;
 
   prepare_scene ();
@@ -137,7 +103,7 @@ run (const char *description, guint n_frames, guint frames_per_second, GError **
           if (wait > 0)
             g_usleep ((gulong) wait);
         }
-      if (!send_picture (channel, header, frame, error))
+      if (!send_picture (channel, frame, error))
         return FALSE;
     }
 

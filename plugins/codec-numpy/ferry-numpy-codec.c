@@ -126,6 +126,15 @@ write_padding (guint8 *data, gsize header_size)
   memset (data + header_size, 0, ferry_numpy_align (header_size) - header_size);
 }
 
+static void
+tensor_write_header (FerryTensor *tensor, const FerryNumpyHeader *header, guint8 *data)
+{
+  guint8 *to = ferry_numpy_header_write (header, data);
+
+  memcpy (to, ferry_tensor_get_format (tensor), header->format_length);
+  write_padding (data, ferry_numpy_header_size (header));
+}
+
 static gboolean
 tensor_encode (FerryTensor *tensor, guint8 *data, gsize size, GError **error)
 {
@@ -136,9 +145,7 @@ tensor_encode (FerryTensor *tensor, guint8 *data, gsize size, GError **error)
 
   if (!tensor_measure (tensor, &header, &needed, error) || !check_size (needed, size, error))
     return FALSE;
-  to = ferry_numpy_header_write (&header, data);
-  memcpy (to, ferry_tensor_get_format (tensor), header.format_length);
-  write_padding (data, ferry_numpy_header_size (&header));
+  tensor_write_header (tensor, &header, data);
   to = data + size - data_size;
   if ((header.flags & FERRY_NUMPY_FORTRAN) == 0)
     ferry_tensor_store (tensor, to, data_size);
@@ -343,6 +350,31 @@ ferry_numpy_codec_free_state (FerryCodec *codec, gpointer state)
   g_free (python);
 }
 
+static gboolean
+ferry_numpy_codec_measure_tensor (FerryCodec *codec, FerryTensor *tensor, gsize *offset, GError **error)
+{
+  FerryNumpyHeader header;
+  gsize size;
+
+  if (!tensor_measure (tensor, &header, &size, error))
+    return FALSE;
+  *offset = size - ferry_tensor_get_size_bytes (tensor);
+  return TRUE;
+}
+
+static gboolean
+ferry_numpy_codec_begin_tensor (FerryCodec *codec, FerryTensor *tensor, guint8 *data, gsize offset, GError **error)
+{
+  FerryNumpyHeader header;
+  gsize size;
+
+  if (!tensor_measure (tensor, &header, &size, error)
+      || !check_size (size - ferry_tensor_get_size_bytes (tensor), offset, error))
+    return FALSE;
+  tensor_write_header (tensor, &header, data);
+  return TRUE;
+}
+
 /*
  * Decoding
  */
@@ -539,6 +571,8 @@ ferry_numpy_codec_codec_init (FerryCodecInterface *iface)
   iface->encode = ferry_numpy_codec_encode;
   iface->free_state = ferry_numpy_codec_free_state;
   iface->decode = ferry_numpy_codec_decode;
+  iface->measure_tensor = ferry_numpy_codec_measure_tensor;
+  iface->begin_tensor = ferry_numpy_codec_begin_tensor;
 }
 
 static void

@@ -135,11 +135,12 @@ class Channel(_native.Channel):
     role : {"sender", "receiver", "observer"}
         What this end does.
     codec : str, optional
-        How objects are encoded. `auto`, the default: plain arrays by `numpy`, everything else
-        by `python`; received is what arrives.
-    pickle : bool, default False
-        Whether codec-python may pickle what it has no form for, and read pickles. To read a
-        pickle is to run code: only where every sender is trusted.
+        How objects are encoded; what the description says if left out. `auto`, the default
+        there: plain arrays by `numpy`, everything else by `python`; received is what arrives.
+    pickle : bool, optional
+        Whether codec-python may pickle what it has no form for, and read pickles; what the
+        description says (``... ! python pickle=yes``) if left out, and that is no if it says
+        nothing. To read a pickle is to run code: only where every sender is trusted.
     timeout : float or None, optional
         The time-out in seconds of calls that name none; None: for ever.
     open : bool, default True
@@ -154,6 +155,8 @@ class Channel(_native.Channel):
     ferry.FerryError
         And what of the standard library goes with it: FileNotFoundError, FileExistsError,
         PermissionError, ValueError, TimeoutError, OSError.
+    ValueError
+        `codec` or `pickle` is given and contradicts the description.
 
     See Also
     --------
@@ -171,7 +174,7 @@ class Channel(_native.Channel):
         role: Role,
         *,
         codec: str | None = None,
-        pickle: bool = False,
+        pickle: bool | None = None,
         timeout: float | None = None,
         open: bool = True,
         **properties: Any,
@@ -182,6 +185,8 @@ class Channel(_native.Channel):
         if not _is_name(description):
             if transport is not None:
                 raise ValueError("the transport is the first word of the description")
+            if codec is not None or pickle is not None:
+                _check_codec(description, codec, pickle)
         else:
             properties["name"] = description
             description = transport or "auto"
@@ -387,6 +392,26 @@ def open(description: str, role: Role, **properties: Any) -> Channel:
 def _is_name(text: str) -> bool:
     """Whether it is the name of a channel, and neither a description nor a URI."""
     return not any(character in text for character in " =!:")
+
+
+def _check_codec(description: str, codec: str | None, pickle: bool | None) -> None:
+    """Refuse arguments that say something else than the description does."""
+    import shlex
+
+    described_channel = _native.Channel(description, _ROLES["observer"])
+    # A line also where it was a URI. A word of one exclamation mark is no value, which has its key before it.
+    words = shlex.split(described_channel._description())
+    if "!" not in words:
+        return
+    described, *properties = words[words.index("!") + 1 :]
+    if codec is not None and codec != described:
+        raise ValueError(f"codec={codec!r} contradicts the description {description!r}, whose codec is {described}")
+    if (
+        pickle is not None
+        and any(word.startswith("pickle=") for word in properties)
+        and bool(pickle) != described_channel._pickle
+    ):
+        raise ValueError(f"pickle={pickle!r} contradicts the description {description!r}")
 
 
 def _rebuild(cls: type[Channel], description: str, role: Role, arguments: dict[str, Any]) -> Channel:

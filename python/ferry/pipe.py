@@ -41,9 +41,11 @@ class Connection(_native.Connection):
         send: _native.Queue | None,
         socket_fd: int,
         bells_fd: int,
+        bell_fd: int,
+        other_bell_fd: int,
         side: int,
     ) -> None:
-        super().__init__(receive, send, socket_fd, bells_fd, side)
+        super().__init__(receive, send, socket_fd, bells_fd, bell_fd, other_bell_fd, side)
         _connections.add(self)
 
     def recv_bytes_into(self, buf: Any, offset: int = 0) -> int:
@@ -101,11 +103,11 @@ class Connection(_native.Connection):
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         from multiprocessing.reduction import DupFd
 
-        receive, send, socket_fd, bells_fd, side = self._descriptors()
+        receive, send, *fds, side = self._descriptors()
         queues = [
             None if queue is None else [DupFd(fd) for fd in queue._descriptors()[:2]] for queue in (receive, send)
         ]
-        return _rebuild, (type(self), queues, DupFd(socket_fd), DupFd(bells_fd), side)
+        return _rebuild, (type(self), queues, [DupFd(fd) if fd >= 0 else None for fd in fds], side)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -134,14 +136,22 @@ def _make_pipe(cls: type[_AnyConnection], duplex: bool) -> tuple[_AnyConnection,
     bells = _native.make_shared("ferry-bells", _BELLS_SIZE)
     to_first = _make_queue()
     to_second = _make_queue() if duplex else None
+    first_bell = _make_bell()
+    second_bell = _make_bell() if duplex else (-1, -1)
     return (
-        cls(to_first, _other_end(to_second), sockets[0].detach(), os.dup(bells), 0),
-        cls(to_second, _other_end(to_first), sockets[1].detach(), bells, 1),
+        cls(to_first, _other_end(to_second), sockets[0].detach(), os.dup(bells), first_bell[0], second_bell[0], 0),
+        cls(to_second, _other_end(to_first), sockets[1].detach(), bells, second_bell[1], first_bell[1], 1),
     )
 
 
 def _make_queue() -> _native.Queue:
     return _native.Queue("memfd", capacity=CAPACITY)
+
+
+def _make_bell() -> tuple[int, int]:
+    """Make what wakes the readers of an end, for both ends."""
+    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    return fd, os.dup(fd)
 
 
 def _other_end(queue: _native.Queue | None) -> _native.Queue | None:
@@ -151,14 +161,15 @@ def _other_end(queue: _native.Queue | None) -> _native.Queue | None:
     return _native.Queue("memfd", create=False, control_fd=os.dup(control_fd), data_fd=os.dup(data_fd))
 
 
-def _rebuild(cls: type[Connection], queues: list[Any], socket_fd: Any, bells_fd: Any, side: int) -> Connection:
+def _rebuild(cls: type[Connection], queues: list[Any], duplicates: list[Any], side: int) -> Connection:
     ends = [
         None
         if fds is None
         else _native.Queue("memfd", create=False, control_fd=fds[0].detach(), data_fd=fds[1].detach())
         for fds in queues
     ]
-    return cls(ends[0], ends[1], socket_fd.detach(), bells_fd.detach(), side)
+    fds = [-1 if duplicate is None else duplicate.detach() for duplicate in duplicates]
+    return cls(ends[0], ends[1], *fds, side)
 
 
 def _after_fork() -> None:

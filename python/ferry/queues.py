@@ -111,6 +111,7 @@ class Queue(_native.Queue):
         self._settings = settings
         self._maxsize = 0 if settings["unlimited"] else settings["capacity"] or UNLIMITED
         self._overflow: deque[_native.Buffer] = deque()
+        self._n_passed_on = 0  # of those that were in there
         self._overflow_lock = threading.Lock()
         self._overflow_thread: threading.Thread | None = None
         self._overflow_dropped = False
@@ -158,6 +159,7 @@ class Queue(_native.Queue):
             if not self._put_buffer(self._overflow[0]):
                 return False
             self._overflow.popleft()
+            self._n_passed_on += 1
         self._set_spilling(False)
         return True
 
@@ -321,8 +323,14 @@ class JoinableQueue(Queue):
     """A queue that can tell when everything that was put into it is done.
 
     As `multiprocessing.JoinableQueue`: for each object that it got a consumer calls
-    `task_done()`, and `join()` waits until all is done. A consumer that is killed in between
-    leaves its task undone. Such a queue has no name.
+    `task_done()`, and `join()` waits until all is done. Such a queue has no name.
+
+    What was put and never done, `join()` waits for for ever, as there: a consumer that is killed
+    between `get()` and `task_done()` leaves its task undone, for nobody knows how much of the
+    work it had done; who knows calls `task_done()` in its place. So does a process that is
+    killed while it keeps objects that found no room, which happens without `maxsize` only (see
+    `Queue`): they count from `put()` on, and are gone. With a `maxsize` a process that is killed
+    inside `put()` leaves no task.
     """
 
     _joinable = True

@@ -175,6 +175,18 @@ ferry_native_channel_create (PyTypeObject *type, const char *description, FerryR
   return self;
 }
 
+static gboolean
+described_pickle (FerryChannel *channel)
+{
+  FerryCodec *codec = ferry_channel_get_codec_object (channel);
+  gboolean pickle = FALSE;
+
+  if (codec != NULL && g_object_class_find_property (G_OBJECT_GET_CLASS (codec), "pickle") != NULL)
+    g_object_get (codec, "pickle", &pickle, NULL);
+  return pickle;
+}
+
+/* Without a word about pickles it is as the description says. */
 static PyObject *
 channel_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -182,16 +194,22 @@ channel_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
   const char *description;
   int role;
   const char *codec = NULL;
-  int pickle = FALSE;
+  PyObject *pickle = Py_None;
+  int may_pickle = FALSE;
+  FerryNativeChannel *self;
 
-  if (!PyArg_ParseTupleAndKeywords (args, keywords, "si|zp", names, &description, &role, &codec, &pickle))
+  if (!PyArg_ParseTupleAndKeywords (args, keywords, "si|zO", names, &description, &role, &codec, &pickle)
+      || (pickle != Py_None && (may_pickle = PyObject_IsTrue (pickle)) < 0))
     return NULL;
   if (role < FERRY_ROLE_SENDER || role > FERRY_ROLE_OBSERVER)
     {
       PyErr_SetString (PyExc_ValueError, "role must be sender, receiver or observer");
       return NULL;
     }
-  return (PyObject *) ferry_native_channel_create (type, description, (FerryRole) role, codec, pickle != 0);
+  self = ferry_native_channel_create (type, description, (FerryRole) role, codec, may_pickle != 0);
+  if (self != NULL && pickle == Py_None)
+    self->pickle = described_pickle (self->channel);
+  return (PyObject *) self;
 }
 
 static void
@@ -1286,12 +1304,16 @@ channel_flush (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObj
   FerryNativeChannel *self = SELF (object);
   PyObject *values[1] = { NULL };
   FerryNativeStatus status = FERRY_NATIVE_OK;
+  g_autoptr (GError) no_mark = NULL;
   FerryNativeWait wait;
   gint64 timeout;
+  guint64 mark;
 
   if (!ferry_native_parse (&signature, args, n_args, keywords, values) || !parse_own_timeout (self, values[0], &timeout)
       || !channel_check_open (self))
     return NULL;
+  if (!ferry_channel_mark (self->channel, &mark, &no_mark))
+    return ferry_native_raise (&no_mark);
   wait = ferry_native_wait_begin (timeout);
   self->n_inside++;
   while (status == FERRY_NATIVE_OK)
@@ -1302,7 +1324,7 @@ channel_flush (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObj
       gboolean ok;
 
       Py_BEGIN_ALLOW_THREADS
-      ok = ferry_channel_flush (self->channel, slice, NULL, &error);
+      ok = ferry_channel_flush_mark (self->channel, mark, slice, NULL, &error);
       Py_END_ALLOW_THREADS
       if (ok)
         break;
@@ -1464,6 +1486,12 @@ channel_iternext (PyObject *object)
 }
 
 static PyObject *
+channel_get_pickle (PyObject *object, void *closure)
+{
+  return PyBool_FromLong (SELF (object)->pickle);
+}
+
+static PyObject *
 channel_get_is_open (PyObject *object, void *closure)
 {
   return PyBool_FromLong (SELF (object)->is_open);
@@ -1534,7 +1562,7 @@ static PyMethodDef channel_methods[] = {
   { "flush", FAST (channel_flush),
     "flush($self, /, timeout=...)\n--\n\n"
     "Wait until everything that was sent so far, by whatever sender, is taken: by a receiver, in broadcast by\n"
-    "each of them. What is sent meanwhile may be waited for as well.\n\n"
+    "each of them. What is sent meanwhile does not count.\n\n"
     "Parameters\n----------\n"
     "timeout : float or None, optional\n    Seconds to wait; None: for ever; 0: not at all.\n\n"
     "Raises\n------\n"
@@ -1565,6 +1593,7 @@ static PyMethodDef channel_methods[] = {
 };
 
 static PyGetSetDef channel_getset[] = {
+  { "_pickle", channel_get_pickle, NULL, NULL, NULL },
   { "is_open", channel_get_is_open, NULL, "bool: whether this end is open", NULL },
   { "timeout", channel_get_timeout, channel_set_timeout,
     "float or None: the time-out in seconds of calls that name none; None, the default: for ever", NULL },

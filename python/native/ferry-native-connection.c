@@ -2,26 +2,28 @@
 #include "ferry-native.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-/* One end of a pipe: a queue in each direction, and a UNIX socket, through which nothing goes but what only a
- * descriptor can tell: the kernel hangs it up when the last process that had the other end is gone, however it went,
- * whether it ever used it or not; and a byte in it wakes who polls. */
+/* One end of a pipe: a queue in each direction, and what only descriptors can tell. Through a UNIX socket nothing goes
+ * at all: the kernel hangs it up when the last process that had the other end is gone, however it went, whether it ever
+ * used it or not. An eventfd in each direction is the bell that wakes who polls; who is woken and finds more than one
+ * message leaves it ringing for the others, which is why it is no byte in the socket: only the other end could send
+ * that. */
 
 /* Shared by both ends. */
 typedef struct
 {
-  _Atomic guint32 armed[2]; /* the end polls its socket: send a byte after a message */
+  _Atomic guint32 armed[2]; /* the end polls its bell: ring it after a message */
 } Bells;
 
-/* Who waits longer than this sleeps on the socket, where it learns at once that the other end is gone. Microseconds. */
+/* Who waits longer than this polls, so that it learns at once that the other end is gone. Microseconds. */
 #define SPELL_US (2 * 1000)
 
 typedef struct
@@ -30,8 +32,10 @@ typedef struct
   PyObject *out;              /* NULL: not writable */
   int socket_fd;
   int bells_fd;
-  int epoll_fd; /* -1: nobody asked for a descriptor */
-  int ready_fd; /* an eventfd: makes epoll_fd readable while messages wait */
+  int bell_fd;       /* what wakes this end; -1: not readable */
+  int other_bell_fd; /* the other end's; -1: not writable */
+  int epoll_fd;      /* -1: nobody asked for a descriptor */
+  int ready_fd;      /* an eventfd: makes epoll_fd readable while messages wait */
   gboolean is_ready;
   guint side;
   guint n_inside;
@@ -80,6 +84,14 @@ coarse_now (void)
   return now.tv_sec * G_GINT64_CONSTANT (1000000000) + now.tv_nsec;
 }
 
+static void
+ring_bell (int fd)
+{
+  guint64 number = 1;
+
+  (void) !write (fd, &number, sizeof number);
+}
+
 static inline void
 ring (Connection *self)
 {
@@ -88,19 +100,27 @@ ring (Connection *self)
   /* Pairs with the store in arm(): the message was committed with seq_cst before. */
   if (G_UNLIKELY (atomic_load_explicit (armed, memory_order_seq_cst) != 0)
       && atomic_exchange_explicit (armed, 0, memory_order_seq_cst) != 0)
-    (void) !send (self->socket_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ring_bell (self->other_bell_fd);
 }
 
-/* From now on a message makes the socket readable. TRUE: one is there already, or the end. */
+/* From now on a message makes the bell readable. TRUE: one is there already, or the end. The bell may be rung for
+ * several messages, and for others who poll it, in threads and processes that share this end: nobody silences it while
+ * there is a message. */
 static gboolean
 arm (Connection *self, FerryNativeChannel *receiver)
 {
-  char bytes[16];
+  guint64 number;
+  gboolean rung;
 
-  while (recv (self->socket_fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
-    ;
+  if (ferry_channel_wait (receiver->channel, G_IO_IN, FERRY_NO_WAIT, NULL, NULL))
+    return TRUE;
+  rung = read (self->bell_fd, &number, sizeof number) > 0;
   atomic_store_explicit (&self->bells->armed[self->side], 1, memory_order_seq_cst);
-  return ferry_channel_wait (receiver->channel, G_IO_IN, FERRY_NO_WAIT, NULL, NULL);
+  if (!ferry_channel_wait (receiver->channel, G_IO_IN, FERRY_NO_WAIT, NULL, NULL))
+    return FALSE;
+  if (rung)
+    ring_bell (self->bell_fd);
+  return TRUE;
 }
 
 /* Keeps the descriptor that was asked for as readable as it should be. */
@@ -108,13 +128,13 @@ static void
 rearm (Connection *self, FerryNativeChannel *receiver)
 {
   gboolean ready = arm (self, receiver);
-  guint64 number = 1;
+  guint64 number;
 
   if (ready == self->is_ready)
     return;
   self->is_ready = ready;
   if (ready)
-    (void) !write (self->ready_fd, &number, sizeof number);
+    ring_bell (self->ready_fd);
   else
     (void) !read (self->ready_fd, &number, sizeof number);
 }
@@ -128,9 +148,25 @@ connection_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
 
   if (self == NULL)
     return NULL;
-  self->socket_fd = self->bells_fd = self->epoll_fd = self->ready_fd = -1;
+  self->socket_fd = self->bells_fd = self->bell_fd = self->other_bell_fd = self->epoll_fd = self->ready_fd = -1;
   self->is_closed = TRUE;
   return (PyObject *) self;
+}
+
+/* A bell comes from anywhere; to wait for it here would be to wait for ever. */
+static gboolean
+check_bell (int fd, PyObject *queue)
+{
+  int flags;
+
+  if (queue == Py_None && fd == -1)
+    return TRUE;
+  flags = fcntl (fd, F_GETFL);
+  if (flags < 0)
+    PyErr_SetFromErrno (PyExc_OSError);
+  else if ((flags & O_NONBLOCK) == 0)
+    PyErr_SetString (PyExc_ValueError, "the bell of a connection must be a descriptor that does not block");
+  return flags >= 0 && (flags & O_NONBLOCK) != 0;
 }
 
 /* Queues or None, the descriptors, which become ours, and which of the two ends it is. */
@@ -147,7 +183,8 @@ connection_init (PyObject *object, PyObject *args, PyObject *keywords)
       PyErr_SetString (PyExc_TypeError, "a connection is initialised once");
       return -1;
     }
-  if (!PyArg_ParseTuple (args, "OOiiI", &in, &out, &self->socket_fd, &self->bells_fd, &self->side))
+  if (!PyArg_ParseTuple (args, "OOiiiiI", &in, &out, &self->socket_fd, &self->bells_fd, &self->bell_fd,
+                         &self->other_bell_fd, &self->side))
     return -1;
   if ((in != Py_None && !PyObject_TypeCheck (in, &FerryNativeQueue_Type))
       || (out != Py_None && !PyObject_TypeCheck (out, &FerryNativeQueue_Type)) || self->side > 1)
@@ -155,6 +192,8 @@ connection_init (PyObject *object, PyObject *args, PyObject *keywords)
       PyErr_SetString (PyExc_TypeError, "a connection is made of queues");
       return -1;
     }
+  if (!check_bell (self->bell_fd, in) || !check_bell (self->other_bell_fd, out))
+    return -1;
   address = ferry_native_map_shared (self->bells_fd, sizeof (Bells));
   if (address == NULL)
     return -1;
@@ -178,6 +217,8 @@ connection_clear (Connection *self)
 {
   close_fd (&self->socket_fd);
   close_fd (&self->bells_fd);
+  close_fd (&self->bell_fd);
+  close_fd (&self->other_bell_fd);
   close_fd (&self->epoll_fd);
   close_fd (&self->ready_fd);
   if (self->bells != NULL)
@@ -245,7 +286,9 @@ connection_close (PyObject *object, PyObject *unused)
       self->n_inside++;
       close_queue (self->in);
       close_queue (self->out);
-      /* who polls here in another thread sees it after its slice: shutdown() would end the others' copies too */
+      /* Who polls here in another thread sees it; shutdown() of the socket would end the others' copies too. */
+      if (self->in != NULL && self->n_inside > 1)
+        ring_bell (self->bell_fd);
       connection_exit (self);
     }
   Py_RETURN_NONE;
@@ -380,7 +423,7 @@ connection_send_bytes (PyObject *object, PyObject *const *args, Py_ssize_t n_arg
 static FerryNativeStatus
 connection_sleep (Connection *self, FerryNativeChannel *receiver, FerryNativeWait *wait)
 {
-  struct pollfd fd = { self->socket_fd, POLLIN, 0 };
+  struct pollfd fds[] = { { self->socket_fd, 0, 0 }, { self->bell_fd, POLLIN, 0 } };
   gint64 slice = ferry_native_wait_slice (wait, FERRY_NATIVE_SLICE_US);
 
   if (arm (self, receiver))
@@ -388,7 +431,7 @@ connection_sleep (Connection *self, FerryNativeChannel *receiver, FerryNativeWai
   if (slice == 0)
     return is_hung_up (self) ? FERRY_NATIVE_ENDED : FERRY_NATIVE_TIMED_OUT;
   Py_BEGIN_ALLOW_THREADS
-  poll (&fd, 1, (int) ((slice + 999) / 1000));
+  poll (fds, G_N_ELEMENTS (fds), (int) ((slice + 999) / 1000));
   Py_END_ALLOW_THREADS
   if (PyErr_CheckSignals () < 0)
     return FERRY_NATIVE_FAILED;
@@ -397,7 +440,7 @@ connection_sleep (Connection *self, FerryNativeChannel *receiver, FerryNativeWai
       raise_os_error ("handle is closed");
       return FERRY_NATIVE_FAILED;
     }
-  return fd.revents & (POLLHUP | POLLERR) ? FERRY_NATIVE_ENDED : FERRY_NATIVE_OK;
+  return fds[0].revents & (POLLHUP | POLLERR) ? FERRY_NATIVE_ENDED : FERRY_NATIVE_OK;
 }
 
 /* @buffer NULL: only waits until a message is there. */
@@ -575,6 +618,7 @@ connection_fileno (PyObject *object, PyObject *unused)
   FerryNativeChannel *receiver;
   PyObject *result;
   struct epoll_event event = { .events = EPOLLIN };
+  struct epoll_event end = { .events = 0 }; /* it is told of hanging up all the same */
 
   if (self->is_closed)
     return raise_os_error ("handle is closed");
@@ -589,7 +633,8 @@ connection_fileno (PyObject *object, PyObject *unused)
       self->epoll_fd = epoll_create1 (EPOLL_CLOEXEC);
       if (self->ready_fd < 0 || self->epoll_fd < 0
           || epoll_ctl (self->epoll_fd, EPOLL_CTL_ADD, self->ready_fd, &event) < 0
-          || epoll_ctl (self->epoll_fd, EPOLL_CTL_ADD, self->socket_fd, &event) < 0)
+          || epoll_ctl (self->epoll_fd, EPOLL_CTL_ADD, self->bell_fd, &event) < 0
+          || epoll_ctl (self->epoll_fd, EPOLL_CTL_ADD, self->socket_fd, &end) < 0)
         {
           PyErr_SetFromErrno (PyExc_OSError);
           close_fd (&self->epoll_fd);
@@ -626,8 +671,8 @@ connection_descriptors (PyObject *object, PyObject *unused)
 
   if (self->is_closed)
     return raise_os_error ("handle is closed");
-  return Py_BuildValue ("(OOiiI)", self->in != NULL ? self->in : Py_None, self->out != NULL ? self->out : Py_None,
-                        self->socket_fd, self->bells_fd, self->side);
+  return Py_BuildValue ("(OOiiiiI)", self->in != NULL ? self->in : Py_None, self->out != NULL ? self->out : Py_None,
+                        self->socket_fd, self->bells_fd, self->bell_fd, self->other_bell_fd, self->side);
 }
 
 static PyObject *

@@ -52,8 +52,8 @@ typedef struct
 static PyObject *queue_full;
 static PyObject *queue_empty;
 
-static PyObject *
-raise_standard (PyObject **class, const char *name)
+static gboolean
+load_standard (PyObject **class, const char *name)
 {
   if (*class == NULL)
     {
@@ -62,7 +62,13 @@ raise_standard (PyObject **class, const char *name)
       *class = module != NULL ? PyObject_GetAttrString (module, name) : NULL;
       Py_XDECREF (module);
     }
-  if (*class != NULL)
+  return *class != NULL;
+}
+
+static PyObject *
+raise_standard (PyObject **class, const char *name)
+{
+  if (load_standard (class, name))
     PyErr_SetNone (*class);
   return NULL;
 }
@@ -587,6 +593,26 @@ queue_put_nowait (PyObject *object, PyObject *item)
   return queue_put_result (queue_put_one (SELF (object), item, FERRY_NO_WAIT));
 }
 
+/* Who put some of many has to know which are left. */
+static PyObject *
+queue_raise_full_after (Py_ssize_t n)
+{
+  PyObject *number = PyLong_FromSsize_t (n);
+  PyObject *full;
+
+  if (number == NULL || !load_standard (&queue_full, "Full"))
+    {
+      Py_XDECREF (number);
+      return NULL;
+    }
+  full = PyObject_CallNoArgs (queue_full);
+  if (full != NULL && PyObject_SetAttrString (full, "n_put", number) == 0)
+    PyErr_SetObject (queue_full, full);
+  Py_XDECREF (full);
+  Py_DECREF (number);
+  return NULL;
+}
+
 static PyObject *
 queue_put_many (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyObject *keywords)
 {
@@ -616,7 +642,7 @@ queue_put_many (PyObject *object, PyObject *const *args, Py_ssize_t n_args, PyOb
   Py_DECREF (iterator);
   if (status == FERRY_NATIVE_FAILED || PyErr_Occurred ())
     return NULL;
-  return PyLong_FromSsize_t (n);
+  return status == FERRY_NATIVE_OK ? PyLong_FromSsize_t (n) : queue_raise_full_after (n);
 }
 
 /* Sends what was encoded before, without waiting; also when the queue is being closed. TRUE: it is sent. */
@@ -976,12 +1002,14 @@ static PyMethodDef queue_methods[] = {
     "Put one object after the other.\n\n"
     "Parameters\n----------\n"
     "iterable : iterable\n    The objects.\n"
-    "block : bool, default True\n    Whether to wait for room. If not, it ends at the first that there is none for.\n"
+    "block : bool, default True\n    Whether to wait for room.\n"
     "timeout : float or None, optional\n    For how many seconds at most, for all of them together. Without\n"
     "    `block` it does not count.\n\n"
-    "Returns\n-------\nint\n    How many were put: all of them, unless there was no room, or none in time.\n"
-    "    `queue.Full` is not raised. From an iterator one more is taken by then.\n\n"
+    "Returns\n-------\nint\n    How many were put: all of them.\n\n"
     "Raises\n------\n"
+    "queue.Full\n    There is no room for the next one, or none came in time. Those before it are put; the\n"
+    "    attribute `n_put` of the exception tells how many they are. From an iterator the next one\n"
+    "    is taken by then.\n"
     "ValueError\n    The queue is closed.\n"
     "ferry.CodecError\n    An object can't be encoded; those before it are put." },
   { "get", FAST (queue_get),

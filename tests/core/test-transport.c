@@ -361,6 +361,7 @@ START_TEST (test_unsupported)
   g_autoptr (FerryStatistics) statistics = ferry_statistics_new ();
   g_autoptr (FerryParticipant) participant = ferry_participant_new ();
   gboolean alive;
+  guint64 mark;
 
   assert_unsupported (ferry_transport_open (t, config, NULL, &error), "open");
   assert_unsupported (ferry_transport_close (t, &error), "close");
@@ -386,6 +387,8 @@ START_TEST (test_unsupported)
   ck_assert_int_eq (ferry_transport_check (t, G_IO_IN), G_IO_IN);
   ck_assert_int_eq (ferry_transport_poll_events (t, participant), FERRY_TRANSPORT_EVENT_NONE);
   ck_assert_uint_eq (ferry_transport_trim (t), 0);
+  ck_assert (ferry_transport_mark (t, &mark, NULL));
+  assert_unsupported (ferry_transport_flush_mark (t, mark, 0, NULL, &error), "flush");
 }
 END_TEST
 

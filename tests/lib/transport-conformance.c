@@ -2504,7 +2504,19 @@ TRANSPORT_TEST (test_flush_async)
   ck_assert (async.succeeded);
   async_clear (&async);
 
+  /* what is sent meanwhile does not count */
   channel_test_send (sender, 2, 10);
+  ferry_channel_flush_async (sender, G_PRIORITY_DEFAULT, NULL, flushed_cb, &async);
+  channel_test_iterate_for (0.02);
+  ck_assert (!async.done);
+  channel_test_send (sender, 3, 10);
+  channel_test_expect (receiver, 2, 10);
+  channel_test_iterate_until (&async.done, 5);
+  ferry_assert_no_error (async.error);
+  async_clear (&async);
+  channel_test_expect (receiver, 3, 10);
+
+  channel_test_send (sender, 4, 10);
   ferry_channel_flush_async (sender, G_PRIORITY_DEFAULT, cancellable, flushed_cb, &async);
   channel_test_iterate_for (0.02);
   g_cancellable_cancel (cancellable);
@@ -2661,6 +2673,81 @@ TRANSPORT_TEST (test_flush)
       channel_test_close (receivers[1]);
       channel_test_close (sender);
     }
+}
+
+TRANSPORT_TEST (test_flush_mark)
+{
+  for (guint broadcast = 0; broadcast < 2; broadcast++)
+    {
+      FerryChannel *sender;
+      FerryChannel *other;
+      FerryChannel *receiver;
+      g_autoptr (GError) error = NULL;
+      guint64 mark;
+
+      channel_test_forget (test);
+      sender = open_sender (test, broadcast ? "mode=broadcast" : NULL);
+      other = open_sender (test, NULL);
+      receiver = open_receiver (test, NULL);
+      ck_assert (ferry_channel_mark (sender, &mark, NULL));
+      channel_test_send (other, 0, 10);
+      ck_assert (ferry_channel_flush_mark (sender, mark, FERRY_NO_WAIT, NULL, NULL));
+      channel_test_send (sender, 1, 10);
+      ck_assert (ferry_channel_mark (sender, &mark, NULL));
+      channel_test_send (other, 2, 10);
+      for (guint i = 0; i < 2; i++)
+        {
+          ck_assert (!ferry_channel_flush_mark (sender, mark, FERRY_NO_WAIT, NULL, &error));
+          channel_test_assert_error (test, error, FERRY_ERROR_TIMED_OUT);
+          g_clear_error (&error);
+          channel_test_expect (receiver, i, 10);
+        }
+      ck_assert (ferry_channel_flush_mark (sender, mark, FERRY_WAIT_FOREVER, NULL, NULL));
+      ck_assert (!ferry_channel_flush (sender, FERRY_NO_WAIT, NULL, NULL));
+      channel_test_expect (receiver, 2, 10);
+      ck_assert (ferry_channel_flush (sender, FERRY_NO_WAIT, NULL, NULL));
+
+      ck_assert (!ferry_channel_mark (receiver, &mark, NULL));
+      channel_test_close (receiver);
+      channel_test_close (other);
+      ck_assert (ferry_channel_close (sender, NULL));
+      ck_assert (!ferry_channel_mark (sender, &mark, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED);
+      channel_test_close (sender);
+    }
+}
+
+/* On a channel that is never empty only what was there before is waited for, however long that takes. */
+TRANSPORT_TEST (test_flush_busy)
+{
+  /* One after the other they take longer than any slice that a call waits in. */
+  const guint n_before = 10;
+  const gulong pause = 80 * MS;
+  FerryChannel *sender = open_sender (test, "capacity=16");
+  FerryChannel *receiver = open_receiver (test, NULL);
+  Waiting waiting = { .call = CALL_FLUSH, .channel = sender, .timeout = FERRY_WAIT_FOREVER };
+  GThread *thread;
+  guint i;
+
+  for (i = 0; i < n_before; i++)
+    channel_test_send (sender, i, 10);
+  thread = g_thread_new ("waiting", wait_thread, &waiting);
+  while (!g_atomic_int_get (&waiting.started))
+    g_usleep (MS);
+  g_usleep (20 * MS);
+  for (i = 0; i < 3 * n_before && __atomic_load_n (&waiting.returned, __ATOMIC_ACQUIRE) == 0; i++)
+    {
+      channel_test_send (sender, n_before + i, 10);
+      channel_test_expect (receiver, i, 10);
+      g_usleep (pause);
+    }
+  ck_assert_uint_ge (i, n_before);
+  ck_assert_uint_lt (i, 2 * n_before);
+  g_thread_join (thread);
+  ferry_assert_no_error (waiting.error);
+  ck_assert (waiting.succeeded);
+  channel_test_close (sender);
+  channel_test_close (receiver);
 }
 
 static void
@@ -3947,6 +4034,8 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
     test_leaving_is_no_end_of_stream,
     test_end_of_stream_wakes,
     test_flush,
+    test_flush_mark,
+    test_flush_busy,
     test_shut_down,
     test_shut_down_wakes,
     NULL,

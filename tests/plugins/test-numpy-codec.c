@@ -253,11 +253,159 @@ START_TEST (test_channel)
 }
 END_TEST
 
+static FerryChannel *
+open_channel (const char *codec, FerryRole role)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *line = g_strdup_printf ("memfd name=numpy-codec-loan-%d max-bytes=16777216%s%s", (int) getpid (),
+                                           codec != NULL ? " ! " : "", codec != NULL ? codec : "");
+  FerryChannel *channel = ferry_channel_new_from_description (line, role, &error);
+
+  ferry_assert_no_error (error);
+  ck_assert (ferry_channel_open (channel, NULL, &error));
+  ferry_assert_no_error (error);
+  return channel;
+}
+
+/* What is filled in place is what an encoded tensor is, byte by byte. */
+START_TEST (test_loan_tensor)
+{
+  static const struct
+  {
+    const char *format;
+    guint n_dimensions;
+    gint64 shape[3];
+  } layouts[] = {
+    { "<f4", 2, { 100, 100 } }, { "|u1", 3, { 72, 128, 3 } }, { "[('x', '<f4'), ('rgb', '|u1', (3,))]", 1, { 1000 } },
+    { ">i8", 0, { 0 } },        { "<c16", 1, { 1 } },         { "<i2", 2, { 0, 7 } },
+  };
+
+  for (guint i = 0; i < 2 * G_N_ELEMENTS (layouts); i++)
+    {
+      const guint n = i / 2;
+      const char *name = i % 2 == 0 ? "numpy" : NULL;
+      g_autoptr (FerryChannel) receiver = open_channel (NULL, FERRY_ROLE_RECEIVER);
+      g_autoptr (FerryChannel) sender = open_channel (name, FERRY_ROLE_SENDER);
+      g_autoptr (FerryCodec) codec = create ();
+      g_autoptr (FerryTensor) elements = NULL;
+      g_autoptr (FerryTensor) expected = NULL;
+      g_autoptr (FerryBuffer) buffer = NULL;
+      g_autoptr (FerryBuffer) message = NULL;
+      g_autoptr (GBytes) encoded = NULL;
+      g_autoptr (GBytes) received = NULL;
+      g_autoptr (GError) error = NULL;
+      g_autofree char *wire_name = NULL;
+      g_auto (GValue) value = G_VALUE_INIT;
+      g_auto (GValue) decoded = G_VALUE_INIT;
+      gsize size;
+
+      buffer = ferry_channel_loan_tensor (sender, layouts[n].format, layouts[n].shape, layouts[n].n_dimensions,
+                                          5 * G_USEC_PER_SEC, NULL, &elements, &error);
+      ferry_assert_no_error (error);
+      size = ferry_tensor_get_size_bytes (elements);
+      ck_assert (ferry_tensor_is_writable (elements) && ferry_tensor_is_c_contiguous (elements));
+      ck_assert_ptr_eq ((const guint8 *) ferry_tensor_get_data (elements) + size,
+                        ferry_buffer_get_data (buffer, NULL) + ferry_buffer_get_size (buffer));
+      ck_assert_uint_eq (ferry_tensor_get_address (elements) % ALIGNMENT, 0);
+      expected = ferry_tensor_new (layouts[n].format, layouts[n].shape, layouts[n].n_dimensions, &error);
+      for (gsize k = 0; k < size; k++)
+        {
+          ((guint8 *) ferry_tensor_get_writable_data (expected))[k] = (guint8) (k * 7);
+          ((guint8 *) ferry_tensor_get_writable_data (elements))[k] = (guint8) (k * 7);
+        }
+      g_clear_pointer (&elements, ferry_tensor_unref);
+      ck_assert (ferry_channel_send_buffer (sender, buffer, 5 * G_USEC_PER_SEC, NULL, &error));
+      ferry_assert_no_error (error);
+
+      message = ferry_channel_receive (receiver, 5 * G_USEC_PER_SEC, NULL, &error);
+      ferry_assert_no_error (error);
+      wire_name = ferry_buffer_dup_wire_name (message, NULL);
+      ck_assert_str_eq (wire_name, "numpy");
+      take_tensor (&value, ferry_tensor_ref (expected));
+      encoded = ferry_codec_encode_bytes (codec, &value, &error);
+      received = ferry_buffer_to_bytes (message);
+      ck_assert (g_bytes_equal (received, encoded));
+      ck_assert (ferry_channel_decode (receiver, message, &decoded, &error));
+      ferry_assert_no_error (error);
+      ck_assert (ferry_tensor_equal (expected, g_value_get_boxed (&decoded)));
+    }
+}
+END_TEST
+
+/* It is one block, and it goes back when it is not sent. */
+START_TEST (test_loan_tensor_not_sent)
+{
+  static const gint64 shape[] = { 1024, 1024, 3 };
+  g_autoptr (FerryChannel) sender = open_channel ("numpy", FERRY_ROLE_SENDER);
+  g_autoptr (GError) error = NULL;
+
+  for (guint i = 0; i < 20; i++)
+    {
+      g_autoptr (FerryTensor) elements = NULL;
+      g_autoptr (FerryBuffer) buffer
+          = ferry_channel_loan_tensor (sender, "|u1", shape, 3, FERRY_NO_WAIT, NULL, &elements, &error);
+
+      ferry_assert_no_error (error);
+      ck_assert_ptr_nonnull (buffer);
+      /* Either of them holds the memory. */
+      if (i % 2 == 0)
+        g_clear_pointer (&buffer, ferry_buffer_unref);
+      else
+        g_clear_pointer (&elements, ferry_tensor_unref);
+    }
+}
+END_TEST
+
+START_TEST (test_loan_tensor_refused)
+{
+  static const gint64 shape[] = { 10, 10 };
+  static const gint64 negative[] = { 10, -1 };
+  static const gint64 huge[] = { G_MAXINT32, G_MAXINT32 };
+  static const struct
+  {
+    const char *codec;
+    const char *format;
+    const gint64 *shape;
+    FerryError code;
+  } cases[] = {
+    { "numpy", "<f3", shape, FERRY_ERROR_INVALID_ARGUMENT }, { "numpy", "<f4", negative, FERRY_ERROR_INVALID_ARGUMENT },
+    { "numpy", "<f8", huge, FERRY_ERROR_INVALID_ARGUMENT },  { "numpy", "|u1", huge, FERRY_ERROR_TOO_BIG },
+    { "raw", "<f4", shape, FERRY_ERROR_UNSUPPORTED },        { "gvariant", "<f4", shape, FERRY_ERROR_UNSUPPORTED },
+    { "python", "<f4", shape, FERRY_ERROR_UNSUPPORTED },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++)
+    {
+      g_autoptr (FerryChannel) sender = open_channel (cases[i].codec, FERRY_ROLE_SENDER);
+      g_autoptr (GError) error = NULL;
+      FerryTensor *elements;
+
+      ck_assert_ptr_null (ferry_channel_loan_tensor (sender, cases[i].format, cases[i].shape, 2, FERRY_NO_WAIT, NULL,
+                                                     &elements, &error));
+      ferry_assert_error (error, FERRY_ERROR, cases[i].code);
+      ck_assert_ptr_null (elements);
+      g_clear_error (&error);
+      ck_assert (ferry_channel_close (sender, NULL));
+      ck_assert_ptr_null (ferry_channel_loan_tensor (sender, "<f4", shape, 2, FERRY_NO_WAIT, NULL, &elements, &error));
+      ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED);
+    }
+}
+END_TEST
+
 static void
 add (Suite *suite)
 {
-  const TTest *const tests[] = { test_layout,  test_orders,         test_writable, test_extension_ignored,
-                                 test_hostile, test_no_interpreter, test_channel,  NULL };
+  const TTest *const tests[] = { test_layout,
+                                 test_orders,
+                                 test_writable,
+                                 test_extension_ignored,
+                                 test_hostile,
+                                 test_no_interpreter,
+                                 test_channel,
+                                 test_loan_tensor,
+                                 test_loan_tensor_not_sent,
+                                 test_loan_tensor_refused,
+                                 NULL };
 
   ferry_test_add_case (suite, "numpy-codec", 30, tests);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import queue
 import select
 import threading
@@ -147,6 +148,63 @@ def test_pickles_only_where_allowed(name):
         assert trusting.receive() is threading.Thread
     with ferry.Channel(name, "sender") as sender, pytest.raises(ferry.CodecError):
         sender.send(threading.Thread)
+
+
+@pytest.mark.parametrize("form", ["memfd name={} ! python pickle={}", "ferry+memfd:{}?codec=python&codec.pickle={}"])
+def test_pickles_as_the_description_says(name, form):
+    def allowed(says, **arguments):
+        with ferry.Channel(form.format(name, says), "sender", **arguments) as sender:
+            try:
+                sender.send(threading.Thread)
+            except ferry.CodecError:
+                return False
+        return True
+
+    assert allowed("yes") and allowed("yes", pickle=True, codec="python")
+    with ferry.Channel(form.format(name, "yes"), "sender") as sender, pickle.loads(pickle.dumps(sender)) as again:
+        again.send(threading.Thread)
+    assert not allowed("no") and not allowed("no", pickle=False)
+    for says, argument in (("yes", False), ("no", True)):
+        with pytest.raises(ValueError, match="contradicts"):
+            allowed(says, pickle=argument)
+    with pytest.raises(ValueError, match="contradicts"):
+        allowed("yes", codec="raw")
+
+
+def test_pickles_where_the_description_says_nothing(name):
+    for description in (f"memfd name={name}", f"memfd name={name} ! python", f"memfd name={name} ! auto"):
+        for allowed in (None, False, True):
+            with ferry.Channel(description, "sender", pickle=allowed) as sender:
+                if allowed:
+                    sender.send(threading.Thread)
+                    continue
+                with pytest.raises(ferry.CodecError):
+                    sender.send(threading.Thread)
+    with ferry.Channel(f"memfd name={name}", "sender", codec="raw") as sender:
+        sender.send(b"bytes")
+    with ferry.Channel(f"memfd name='{name} ! python pickle=no'", "observer", pickle=True, codec="python", open=False):
+        pass
+
+
+def test_flush_does_not_wait_for_what_comes_later(name):
+    with ferry.Channel(name, "sender", capacity=8) as sender, ferry.Channel(name, "receiver") as receiver:
+        for i in range(5):
+            sender.send(i)
+        thread = threading.Thread(target=sender.flush)
+        thread.start()
+        # The channel is never empty; what was there before takes longer than a slice of the call's wait.
+        for n_taken in range(1, 16):
+            time.sleep(0.04)
+            sender.send("later")
+            receiver.receive()
+            if n_taken == 4:
+                assert thread.is_alive()
+        thread.join(0.1)
+        done = not thread.is_alive()
+        while len(receiver) > 0:
+            receiver.receive()
+        thread.join()
+        assert done
 
 
 def test_broadcast_is_read_only(name):

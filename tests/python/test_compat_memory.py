@@ -207,6 +207,30 @@ def test_waiting_for_all(pair):
     thread.join()
 
 
+def test_waiting_for_all_of_what_is_kept():
+    """The channel is full all the time, and messages wait in this process: those put later don't count."""
+    sender, receiver = create_shared_memory_pair()
+    n = 1100
+    for i in range(n):
+        sender.put(i)
+    thread = threading.Thread(target=sender.wait_for_all_ack)
+    thread.start()
+    for i in range(n):
+        time.sleep(0.05 * (i == n // 2))
+        assert thread.is_alive()
+        sender.put(None)
+        assert receiver.get(timeout=PATIENCE) == i
+    for _ in range(50):
+        thread.join(0.01)
+        sender.put(None)
+        receiver.get(timeout=PATIENCE)
+    done = not thread.is_alive()
+    while not sender.wait_for_all_ack(0):
+        receiver.get(timeout=PATIENCE)
+    thread.join()
+    assert done
+
+
 def test_closing(pair):
     sender, receiver = pair
     sender.put("arrives")

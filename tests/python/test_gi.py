@@ -592,6 +592,26 @@ def test_a_tensor_holds_its_message(pair):
     assert held(sender) == 0
 
 
+@needs_codec_python
+def test_an_array_in_a_message_on_loan(name):
+    with (
+        Ferry.Channel(transport="memfd", name=name, role="receiver") as receiver,
+        Ferry.Channel(transport="memfd", name=name, codec="numpy") as sender,
+    ):
+        message, tensor = sender.loan_tensor("<i4", (100, 300), TIMEOUT)
+        numpy.asarray(tensor)[:] = numpy.arange(30_000).reshape(100, 300)
+        del tensor
+        sender.send_buffer(message)
+        assert held(sender) == 0
+        array = receiver.receive(TIMEOUT)
+        assert array.shape == (100, 300) and array.dtype == "<i4"
+        assert (array.ravel() == numpy.arange(30_000)).all()
+        with pytest.raises(ValueError):
+            sender.loan_tensor("nonsense", (1,))
+    with Ferry.Channel(transport="memfd", name=name, codec="raw") as sender, pytest.raises(NotImplementedError):
+        sender.loan_tensor("<i4", (1,))
+
+
 # ---- main loop ----
 
 
@@ -1131,6 +1151,50 @@ def test_transport_flush(ends):
         sender.flush(0.3)
     threading.Timer(0.1, receiver.receive).start()
     sender.flush(TIMEOUT)
+
+
+def test_transport_flush_on_a_busy_channel(ends, request):
+    """A transport that has no marks waits for what comes later, too, and does not fail for it."""
+    receiver, sender = ends("receiver"), ends("sender")
+    sender.send(b"x")
+    mark = sender.mark()
+    sender.send(b"later")
+    with pytest.raises(TimeoutError):
+        sender.flush_mark(mark, 0)
+    receiver.receive()
+    if "local" in request.node.name:
+        with pytest.raises(TimeoutError):
+            sender.flush_mark(mark, 0.05)
+        receiver.receive()
+    sender.flush_mark(mark, 0)
+
+
+def test_marks_of_a_transport_in_python(name):
+    class Marking(GObject.Object, Ferry.Transport):
+        sent = taken = 0
+
+        def do_open(self, config, cancellable):
+            pass
+
+        def do_close(self):
+            pass
+
+        def do_mark(self):
+            return self.sent
+
+        def do_flush_mark(self, mark, timeout, cancellable):
+            if self.taken < mark:
+                raise queue.Full
+            Marking.seen = mark, timeout
+
+    transport = Marking()
+    with Ferry.Channel.new_with_transport(transport, None, Ferry.Role.SENDER) as sender:
+        transport.sent = 2**40 + 7
+        with pytest.raises(TimeoutError):
+            sender.flush(0.05)
+        transport.taken = transport.sent
+        sender.flush(0)
+        assert Marking.seen == (2**40 + 7, 0)
 
 
 def test_transport_shut_down(ends):

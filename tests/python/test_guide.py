@@ -16,7 +16,7 @@ GUIDE = pathlib.Path(__file__).parents[2] / "docs/python-guide.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
 PRINTED = [
     "{'number': 0}\n{'number': 1}\n{'number': 2}\n",
-    "4 True\n[0, 1, 2] [3]\nnothing came\n",
+    "4 of 10 found room\n[0, 1, 2] [3]\nnothing came\n",
     "307200 True\n7.0\n",
     "0\n1\n2\n3\n",
     "{'done': 'a task'}\n",

@@ -252,6 +252,56 @@ def test_the_descriptor_stays_readable_while_messages_wait(make):
         assert selector.select(1)
 
 
+def test_a_reader_that_polls_is_woken_for_the_second_message(make):
+    """Two readers have this end, and one of them takes its message before the other one can look."""
+    a, b = make()
+    back = ferry.Queue()
+    b.fileno()  # who has it looks after each message whether it is still readable
+
+    def child():
+        while b.recv() is not None:
+            back.put(time.monotonic())
+
+    process = context.Process(target=child)
+    process.start()
+    delays = []
+    for i in range(15):
+        time.sleep(0.01 + 0.001 * i)  # it polls by now
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        a.send(1)
+        a.send(2)
+        assert b.recv() == 1
+        began = time.monotonic()
+        os.kill(process.pid, signal.SIGCONT)
+        delays.append(back.get(timeout=10) - began)
+    a.send(None)
+    process.join()
+    assert sorted(delays)[len(delays) // 2] < 0.02
+
+
+def test_closing_wakes_who_polls_in_another_thread():
+    delays = []
+    for _ in range(10):
+        a, b = ferry.Pipe()
+        ended = []
+
+        def receive(b=b, ended=ended):
+            with pytest.raises(OSError):
+                b.recv()
+            ended.append(time.monotonic())
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        time.sleep(0.02)
+        began = time.monotonic()
+        b.close()
+        thread.join(10)
+        delays.append(ended[0] - began)
+        a.close()
+    assert sorted(delays)[len(delays) // 2] < 0.02
+
+
 def test_no_false_alarms(make):
     a, b = make()
     assert wait([b], 1.2) == []

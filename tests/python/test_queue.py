@@ -269,10 +269,30 @@ class TestMany:
         with pytest.raises(ValueError):
             q.get_many(-1)
 
-    def test_put_many_tells_how_many(self):
-        q = ferry.Queue(3)
-        assert q.put_many(range(10), block=False) == 3
-        assert q.put_many(range(10), timeout=0.02) == 0
+    @pytest.mark.parametrize("cls", [ferry.Queue, ferry.JoinableQueue])
+    def test_put_many_is_refused_as_put_is(self, cls):
+        q = cls(3)
+        for arguments, n_put in (({"block": False}, 3), ({"timeout": 0.02}, 0), ({"timeout": 0}, 0)):
+            items = iter(range(10))
+            with pytest.raises(queue.Full) as caught:
+                q.put_many(items, **arguments)
+            assert type(caught.value) is queue.Full
+            assert caught.value.n_put == n_put
+            assert list(items) == list(range(n_put + 1, 10))
+        assert q.get_many() == [0, 1, 2]
+        assert q.put_many([], block=False) == 0
+        assert q.put_many(range(3), timeout=1) == 3
+
+    def test_put_many_has_one_time_out_for_all(self):
+        q = ferry.Queue(2)
+        timer = threading.Timer(0.2, q.get)
+        began = time.monotonic()
+        timer.start()
+        with pytest.raises(queue.Full) as caught:
+            q.put_many(range(10), timeout=0.4)
+        assert 0.4 <= time.monotonic() - began < 0.4 + 0.3
+        assert caught.value.n_put == 3
+        timer.join()
 
     def test_put_many_passes_errors_of_the_iterator(self):
         q = ferry.Queue()
@@ -340,6 +360,36 @@ class TestJoinable:
 
     def test_join_of_nothing_returns(self):
         ferry.JoinableQueue().join()
+
+    def test_what_a_killed_process_leaves_undone(self):
+        """What it had got, and what it kept for want of room; no more, and anybody may call task_done() for it."""
+        q = ferry.JoinableQueue()
+        n = 1100
+        n_put = shared_number()
+
+        def work():
+            q.get()
+            n_put[0] = q.put_many(range(n))
+            time.sleep(60)
+
+        q.put("got and not done")
+        process = start(work)
+        while n_put[0] < n:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert q.get_many() == list(range(1024))
+        for _ in range(n):
+            q.task_done()
+        joining = threading.Thread(target=q.join, daemon=True)
+        joining.start()
+        joining.join(0.2)
+        assert joining.is_alive()
+        q.task_done()
+        joining.join(5)
+        assert not joining.is_alive()
+        with pytest.raises(ValueError):
+            q.task_done()
 
     def test_a_refused_put_is_no_task(self):
         q = ferry.JoinableQueue(1)
@@ -764,7 +814,8 @@ class TestLeaks:
         default = 1_000_000 if os.environ.get("FERRY_TEST_THOROUGH") else 100_000
         n = max(int(os.environ.get("FERRY_TEST_MESSAGES", default)), 2 * warm_up)
         array = numpy.arange(2000.0)
-        items = [1, "text", (1, "x", b"y" * 50), {"id": 7, "ok": True}, Point(1, [2]), array, {"a": array[:10]}, b"z" * 5000]
+        items = [1, "text", (1, "x", b"y" * 50), {"id": 7, "ok": True}, Point(1, [2]), array, {"a": array[:10]}]
+        items.append(b"z" * 5000)
         objects = [*items, array[:10].dtype, Point, None]
 
         def state():

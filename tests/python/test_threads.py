@@ -69,27 +69,52 @@ def in_child(function):
     assert os.waitpid(pid, 0)[1] == 0
 
 
-@pytest.mark.parametrize("size", [0, 100, 100_000])
-def test_closed_while_it_is_encoded(size):
-    q = ferry.Queue()
+def in_strict_process(function, *args):
+    """Run it where memory is overwritten when it is freed, so that who uses it nevertheless crashes."""
+    program = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import test_threads
+test_threads.{function.__name__}(*{args!r})
+"""
+    environment = {
+        **os.environ,
+        # What goes into the cache of a thread is not overwritten, nor is what Python keeps for itself.
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165",
+        "PYTHONMALLOC": "malloc",
+        "G_SLICE": "always-malloc",
+        "G_DEBUG": "fatal-warnings",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def close_while_it_is_encoded(size, codec):
+    q = ferry.Queue(codec=codec)
     with pytest.raises(ValueError):
         q.put(Closing(q, size))
     a, _b = ferry.Pipe()
     with pytest.raises(REFUSED):
         a.send(Closing(a, size))
     name = f"test-threads-{os.getpid()}-{size}"
-    channel = ferry.Channel(name, "sender", pickle=True)
+    channel = ferry.Channel(name, "sender", pickle=True, codec=codec)
     with pytest.raises(ferry.ClosedError):
         channel.send(Closing(channel, size))
-    q = ferry.Queue()
+    q = ferry.Queue(codec=codec)
     q._endpoint(True)
-    try:
-        q._encode(Closing(q, size))
-    except REFUSED:
-        pass
+    assert len(q._encode(Closing(q, size))) > size
 
 
-def test_a_size_that_closes():
+# A codec of its own goes with the endpoint.
+@pytest.mark.parametrize("codec", ["auto", "python"])
+@pytest.mark.parametrize("size", [0, 100, 100_000])
+def test_closed_while_it_is_encoded(size, codec):
+    in_strict_process(close_while_it_is_encoded, size, codec)
+
+
+def close_by_a_size():
     class Size:
         def __index__(self):
             q.close()
@@ -99,6 +124,10 @@ def test_a_size_that_closes():
     q._endpoint(True)
     with pytest.raises(ValueError):
         q._loan_buffer(Size(), 0)
+
+
+def test_a_size_that_closes():
+    in_strict_process(close_by_a_size)
 
 
 @pytest.mark.parametrize("method", ["recv", "recv_bytes", "_recv_contents"])
@@ -120,6 +149,23 @@ def test_closed_while_threads_receive(method):
         b.close()
         join(*threads)
         a.close()
+
+
+def test_closed_while_a_thread_sends():
+    """What waits for room gets it, and finds its end closed when it comes back."""
+
+    def send(connection):
+        while True:
+            connection.send_bytes(b"x")
+
+    for _ in range(200):
+        a, b = ferry.Pipe()
+        thread = in_thread(send, a)
+        time.sleep(0.003)  # the pipe is full
+        b.recv_bytes()
+        a.close()
+        join(thread)
+        b.close()
 
 
 def test_closed_while_threads_wait():
@@ -220,10 +266,19 @@ def memfd(size, seals):
 def test_foreign_memory_is_checked(make):
     receive = _native.Queue("memfd", capacity=2)
     with pytest.raises((OSError, ValueError)):
-        _native.Connection(receive, None, -1, make(), 0)
+        _native.Connection(receive, None, -1, make(), os.eventfd(0, os.EFD_NONBLOCK), -1, 0)
     fds = dict(zip(("control_fd", "data_fd"), map(os.dup, receive._descriptors()[:2]), strict=True))
     with pytest.raises((OSError, ValueError)):
         _native.Queue("memfd", create=False, **fds, tasks_fd=make(), joinable=True)
+
+
+def test_a_foreign_bell_does_not_block():
+    bells = memfd(4096, SEALS)
+    for bell in (os.eventfd(0), -1, os.pipe()[0]):
+        receive = _native.Queue("memfd", capacity=2)
+        with pytest.raises((OSError, ValueError)):
+            _native.Connection(receive, None, -1, os.dup(bells), bell, -1, 0)
+    os.close(bells)
 
 
 @pytest.mark.parametrize("arguments", [{"maxsize": 1}, {"maxsize": 8, "max_bytes": 1 << 20}])
@@ -250,13 +305,21 @@ def test_a_joinable_queue_waits_for_room_and_memory():
             assert len(q.get(timeout=20)) == 300_000
             q.task_done()
         join(thread, in_thread(q.join))
-    q = ferry.JoinableQueue(1)
-    q.put(1)
-    for timeout in (0, 0.05):
-        began = time.monotonic()
-        with pytest.raises(queue.Full):
-            q.put(2, timeout=timeout)
-        assert timeout <= time.monotonic() - began < timeout + 2
+    for arguments, item in (({"maxsize": 1}, 1), ({"maxsize": 100, "max_bytes": 1 << 20}, bytes(600_000))):
+        q = ferry.JoinableQueue(**arguments)
+        q.put(item)
+        for timeout in (0, 0.5):
+            began = time.monotonic()
+            cpu = time.process_time()
+            with pytest.raises(queue.Full):
+                q.put(item, timeout=timeout)
+            assert timeout <= time.monotonic() - began < timeout + 2
+            # it sleeps meanwhile
+            assert time.process_time() - cpu < 0.1
+        # what was refused is no task
+        q.get()
+        q.task_done()
+        join(in_thread(q.join))
 
 
 def test_what_is_only_called_an_array():

@@ -171,8 +171,8 @@ class SharedMemorySender(_End):
         """Wait until every message that was put so far is got.
 
         That is what this process put, and what other processes put and had room for; what is
-        put meanwhile may be waited for as well. Nothing is lost without it: what was put arrives
-        also when its sender is closed or its process has ended.
+        put meanwhile does not count. Nothing is lost without it: what was put arrives also when
+        its sender is closed or its process has ended.
 
         Parameters
         ----------
@@ -195,14 +195,17 @@ class SharedMemorySender(_End):
         if timeout is not None and timeout != timeout:
             raise ValueError("timeout must be a number of seconds, not NaN")
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self._queue._overflow:
+        queue_ = self._queue
+        with queue_._overflow_lock:
+            n_kept = queue_._n_passed_on + len(queue_._overflow)
+        while queue_._overflow and queue_._n_passed_on < n_kept:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             time.sleep(_OVERFLOW_INTERVAL)
             self._check()
         left = None if deadline is None else max(deadline - time.monotonic(), 0)
         try:
-            self._queue._endpoint(True).flush(left)
+            queue_._endpoint(True).flush(left)
         except (TimeoutError, queue.Full):
             return False
         except Exception:

@@ -24,7 +24,7 @@ import queue
 import threading
 import time
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from gi.overrides import override
@@ -130,7 +130,9 @@ _channel_receive = Ferry.Channel.receive
 _channel_receive_bytes = Ferry.Channel.receive_bytes
 _channel_receive_variant = Ferry.Channel.receive_variant
 _channel_loan = Ferry.Channel.loan
-_channel_flush = Ferry.Channel.flush
+_channel_loan_tensor = Ferry.Channel.loan_tensor
+_channel_mark = Ferry.Channel.mark
+_channel_flush_mark = Ferry.Channel.flush_mark
 _channel_wait = Ferry.Channel.wait
 _channel_decode = Ferry.Channel.decode
 _channel_open = Ferry.Channel.open
@@ -705,9 +707,36 @@ class Channel(Ferry.Channel):
         """Borrow shared memory, to be filled through `view()` and sent with `send_buffer`."""
         return self._wait_for(_channel_loan, (size,), _OUT, timeout, cancellable)
 
+    def loan_tensor(
+        self,
+        format: str,
+        shape: Sequence[int],
+        timeout: float | None = None,
+        cancellable: Gio.Cancellable | None = None,
+    ) -> tuple[Buffer, Tensor]:
+        """Borrow a message with an array in it, to be filled through the tensor and sent with `send_buffer`.
+
+        Drop the tensor, and what views it has, before: then the elements are the receiver's.
+        """
+        return self._wait_for(_channel_loan_tensor, (format, shape), _OUT, timeout, cancellable)
+
     def flush(self, timeout: float | None = None, cancellable: Gio.Cancellable | None = None) -> bool:
-        """Wait until everything that was sent is received."""
-        return self._wait_for(_channel_flush, (), None, timeout, cancellable)
+        """Wait until everything that was sent so far is received; what is sent meanwhile does not count."""
+        return self.flush_mark(self.mark(), timeout, cancellable)
+
+    def mark(self) -> int:
+        """Tell how far has been sent, for `flush_mark`."""
+        try:
+            _, mark = _channel_mark(self)
+        except GLib.Error as error:
+            raise _exception(error) from None
+        return mark
+
+    def flush_mark(
+        self, mark: int, timeout: float | None = None, cancellable: Gio.Cancellable | None = None
+    ) -> bool:
+        """Wait until everything that was sent before a mark is received."""
+        return self._wait_for(_channel_flush_mark, (mark,), None, timeout, cancellable)
 
     # -- receiving
 
@@ -900,7 +929,9 @@ class _Virtual:
             raise error from exception
 
     def had_time(self, args: tuple[Any, ...]) -> bool:
-        return self.name in ("do_loan", "do_commit", "do_take", "do_wait", "do_flush") and args[-2] != 0
+        return (
+            self.name in ("do_loan", "do_commit", "do_take", "do_wait", "do_flush", "do_flush_mark") and args[-2] != 0
+        )
 
 
 def _as_success(_self: Any, where: str, result: Any) -> bool:
@@ -942,6 +973,10 @@ def _as_probe(_self: Any, _where: str, result: Any) -> tuple[bool, bool]:
     return True, bool(result)
 
 
+def _as_mark(_self: Any, _where: str, result: Any) -> tuple[bool, int]:
+    return True, int(result)
+
+
 def _as_names(_self: Any, _where: str, result: Any) -> list[str]:
     return list(result)
 
@@ -964,12 +999,14 @@ _TRANSPORT_RESULTS = {
     "do_list_channels": _as_names,
     "do_get_fd": _as_fd,
     "do_wait": _as_wait,
+    "do_mark": _as_mark,
     **dict.fromkeys(
         (
             "do_open",
             "do_close",
             "do_commit",
             "do_flush",
+            "do_flush_mark",
             "do_end_of_stream",
             "do_shut_down",
             "do_get_statistics",
