@@ -729,7 +729,10 @@ ferry_ring_drop_oldest (FerrySegment *self)
       FerryRingResult result = ferry_ring_take_work (self, &message, payload);
 
       if (result == FERRY_RING_OK && message.block != FERRY_NO_BLOCK)
-        ferry_arena_free (self, message.block);
+        {
+          ferry_arena_free (self, message.block);
+          ferry_waiter_notify_senders (self); /* the take did so before its block was free */
+        }
       return result;
     }
 }

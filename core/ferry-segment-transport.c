@@ -1181,6 +1181,14 @@ ferry_segment_transport_copy (FerrySegment *segment, guint8 *to, const guint8 *d
   memcpy (to + first, data + first, size - first);
 }
 
+/* A block of ours that went into no message: who waits for memory may have it. */
+static void
+give_back (FerrySegment *segment, guint32 block)
+{
+  ferry_arena_free (segment, block);
+  ferry_waiter_notify_senders (segment);
+}
+
 static gboolean
 do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version,
          gint64 timeout, GCancellable *cancellable, GError **error)
@@ -1223,11 +1231,11 @@ do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire
   FERRY_STEP ("send-copied");
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))
     {
-      ferry_arena_free (segment, message.block);
+      give_back (segment, message.block);
       return FALSE;
     }
   if (dropped)
-    ferry_arena_free (segment, message.block);
+    give_back (segment, message.block);
   else if (segment->mode == FERRY_MODE_BROADCAST)
     ferry_ring_reclaim (segment);
   return TRUE;
@@ -1327,7 +1335,7 @@ do_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout, GCanc
         {
           /* spent, as every loan is after its commit */
           if (buffer->transport == transport && buffer->fork_generation == ferry_fork_generation)
-            ferry_arena_free (segment, (guint32) buffer->token);
+            give_back (segment, (guint32) buffer->token);
           buffer->flags |= FERRY_BUFFER_CONSUMED;
           buffer->flags &= ~(guint) FERRY_BUFFER_WRITABLE;
           buffer->size = buffer->capacity = 0;
@@ -1344,7 +1352,7 @@ do_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout, GCanc
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))
     return FALSE;
   if (dropped)
-    ferry_arena_free (segment, (guint32) buffer->token);
+    give_back (segment, (guint32) buffer->token);
   else if (segment->mode == FERRY_MODE_BROADCAST)
     ferry_ring_reclaim (segment);
   buffer->flags |= FERRY_BUFFER_CONSUMED;
