@@ -29,7 +29,7 @@ from results import HUGE, LARGE_KINDS, LARGE_SIZES, ROUND_TRIP, SMALL_OBJECTS, C
 from ways import WAYS
 
 FORMAT_VERSION = 1
-_ALL_SIZES = "100,1K,10K,100K,1M,10M,100M,1G"
+_ALL_SIZES = "10,100,1K,10K,100K,1M,10M,100M,1G"
 _QUICK_SIZES = "100,10K,1M,10M"
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NESTED_SIZES = (0, 10**8)  # with an array of that size in it
