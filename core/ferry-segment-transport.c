@@ -45,10 +45,10 @@
 #define COPY_PREFETCH_MIN (32 * 1024)
 #define COPY_PREFETCH_BEFORE (4 * 1024)
 /* A full ring has room again one slot at a time, and each look for it takes cache lines away from the receiver that makes the
- * room. So a sender first lets a part of the ring be taken: it pauses (some 50 ns each) for one of so many slots, at most
- * so often. Receivers that take some 4 ns a slot, faster than any, would get so far. */
-#define ROOM_PAUSE_SHARE (12)
-#define ROOM_PAUSES_MAX (80)
+ * room. So a sender first lets a part of the ring be taken: it pauses (some 50 ns each) once for so many slots, at most
+ * so often, which is 10 us. Receivers take 40 ns for a message or longer, so they find most of the ring still full. */
+#define ROOM_PAUSE_SHARE (5)
+#define ROOM_PAUSES_MAX (200)
 /* A sender that drops the oldest gives up after so many tries in a row without room. */
 #define DROP_TRIES (1000)
 
