@@ -619,6 +619,25 @@ def bytearray_of(view):
     return bytearray(view)
 
 
+def test_out_of_band_released_meanwhile():
+    """What a buffer referred to stays until it is copied."""
+    data = bytearray(b"x" * 100000)
+    buffer = pickle.PickleBuffer(data)
+
+    class Releases:
+        def __reduce__(self):
+            buffer.release()
+            with pytest.raises(BufferError):
+                data.clear()
+            return int, ()
+
+    arrived = round_trip([buffer, Releases()], PICKLE)
+    assert arrived == [data, 0]
+    data.clear()
+    with pytest.raises(GLib.Error, match="released"):
+        encode(buffer)
+
+
 def test_layout_of_bytes():
     """A receiver may turn the only bytes of a message into an object where they lie."""
     for size in (2048, 100000):
