@@ -679,6 +679,19 @@ def test_errors():
         assert round_trip([1, value.__class__.__name__]) == [1, value.__class__.__name__]
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_characters_of_scalars(order):
+    """NumPy would make a str of characters that there are not."""
+    text = "h\U0010ffff"
+    scalar = np.array(text, f"{order}U2")[()]
+    assert round_trip(scalar) == text
+    message = bytearray(encode(scalar))
+    at = message.index((0x10FFFF).to_bytes(4, sys.byteorder))
+    message[at : at + 4] = (0x110000).to_bytes(4, sys.byteorder)
+    with pytest.raises(GLib.Error, match="character"):
+        decode(bytes(message))
+
+
 def test_depth():
     def nested(make, depth):
         value = None
