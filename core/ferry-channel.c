@@ -1494,7 +1494,7 @@ ferry_channel_find_decoder (FerryChannel *self, FerryBuffer *buffer, GError **er
   /* Without the mutex: making one may load a plugin, which may do anything. */
   if (codec == NULL)
     {
-      FerryCodecFactory *factory
+      g_autoptr (FerryCodecFactory) factory
           = ferry_registry_find_codec_by_wire_name (ferry_registry_get_default (), wire_name, version);
 
       if (factory == NULL)

@@ -591,28 +591,36 @@ encode_memoryview (FerryPythonEncoder *self, PyObject *object)
   return TRUE;
 }
 
-/* Pickles get their large data as these. */
+/* Pickles get their large data as these. They may be released meanwhile, so the export is our own. */
 static gboolean
 encode_pickle_buffer (FerryPythonEncoder *self, PyObject *object)
 {
-  const Py_buffer *original;
+  Py_buffer *view;
+  FerryPythonPart *part;
 
   if (write_known (self, object))
     return TRUE;
-  original = PyPickleBuffer_GetBuffer (object);
-  if (original == NULL)
-    return FALSE;
-  if (!PyBuffer_IsContiguous (original, 'A'))
+
+  view = g_new (Py_buffer, 1);
+  if (PyObject_GetBuffer (object, view, PyBUF_FULL_RO) < 0)
     {
+      g_free (view);
+      return FALSE;
+    }
+  if (!PyBuffer_IsContiguous (view, 'A'))
+    {
+      PyBuffer_Release (view);
+      g_free (view);
       PyErr_SetString (PyExc_BufferError, "can't send a PickleBuffer that is not contiguous");
       return FALSE;
     }
 
   /* As it lies in memory, like PickleBuffer.raw(). */
   ferry_python_output_tag (&self->output, FERRY_PYTHON_TAG_BUFFER);
-  ferry_python_output_tag (&self->output, original->readonly != 0);
-  ferry_python_output_number (&self->output, (guint64) original->len);
-  add_object_part (self, object, original->buf, (gsize) original->len, 0);
+  ferry_python_output_tag (&self->output, view->readonly != 0);
+  ferry_python_output_number (&self->output, (guint64) view->len);
+  part = ferry_python_output_add_part (&self->output, &view_part, view->buf, (gsize) view->len, (gsize) view->len);
+  part->owner = view;
   return TRUE;
 }
 

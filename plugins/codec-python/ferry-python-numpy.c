@@ -156,6 +156,31 @@ ferry_python_numpy_make_scalar (guint type_number, const guint8 *data, gsize siz
   return scalar;
 }
 
+/* NumPy makes a str of any characters, and Python has none behind the last one of Unicode. */
+static gboolean
+check_characters (PyArrayObject *array)
+{
+  const char *data = PyArray_DATA (array);
+  gsize size = (gsize) PyArray_ITEMSIZE (array);
+
+  if (PyArray_TYPE (array) != NPY_UNICODE)
+    return TRUE;
+  for (gsize at = 0; at + sizeof (Py_UCS4) <= size; at += sizeof (Py_UCS4))
+    {
+      Py_UCS4 character;
+
+      memcpy (&character, data + at, sizeof character);
+      if (PyArray_ISBYTESWAPPED (array))
+        character = GUINT32_SWAP_LE_BE (character);
+      if (character > 0x10ffff)
+        {
+          PyErr_Format (PyExc_ValueError, "a str_ has a character of number %u", character);
+          return FALSE;
+        }
+    }
+  return TRUE;
+}
+
 PyObject *
 ferry_python_numpy_array_to_scalar (PyObject *array)
 {
@@ -170,7 +195,9 @@ ferry_python_numpy_array_to_scalar (PyObject *array)
       Py_DECREF (array);
       return NULL;
     }
-  scalar = PyArray_ToScalar (PyArray_DATA ((PyArrayObject *) array), (PyArrayObject *) array);
+  scalar = check_characters ((PyArrayObject *) array)
+               ? PyArray_ToScalar (PyArray_DATA ((PyArrayObject *) array), (PyArrayObject *) array)
+               : NULL;
   Py_DECREF (array);
   return scalar;
 }

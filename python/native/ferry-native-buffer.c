@@ -120,12 +120,15 @@ buffer_resize (PyObject *object, PyObject *argument)
 static PyObject *
 buffer_set_array (PyObject *object, PyObject *args)
 {
-  FerryBuffer *buffer = buffer_check (object);
   const FerryNativeCodec *codec = ferry_native_get_codec ("numpy", FALSE);
+  FerryBuffer *buffer;
   PyObject *dtype;
   Py_ssize_t offset;
 
-  if (buffer == NULL || codec == NULL || !PyArg_ParseTuple (args, "On", &dtype, &offset))
+  if (codec == NULL || !PyArg_ParseTuple (args, "On", &dtype, &offset))
+    return NULL;
+  buffer = buffer_check (object);
+  if (buffer == NULL)
     return NULL;
   ferry_buffer_set_wire_name (buffer, ferry_codec_get_wire_name (codec->codec),
                               ferry_codec_get_wire_version (codec->codec));
@@ -167,17 +170,19 @@ buffer_get_timestamp (PyObject *object, void *closure)
 static int
 buffer_set_timestamp (PyObject *object, PyObject *value, void *closure)
 {
-  FerryBuffer *buffer = buffer_check (object);
+  FerryBuffer *buffer;
   gint64 timestamp;
 
-  if (buffer == NULL || value == NULL)
+  if (value == NULL)
     {
-      if (value == NULL)
-        PyErr_SetString (PyExc_AttributeError, "timestamp can't be deleted");
+      PyErr_SetString (PyExc_AttributeError, "timestamp can't be deleted");
       return -1;
     }
   timestamp = PyLong_AsLongLong (value);
   if (timestamp == -1 && PyErr_Occurred ())
+    return -1;
+  buffer = buffer_check (object); /* after the number, which may be made by Python code */
+  if (buffer == NULL)
     return -1;
   ferry_buffer_set_timestamp (buffer, timestamp);
   return 0;

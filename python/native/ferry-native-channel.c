@@ -307,6 +307,7 @@ ferry_native_channel_set (FerryNativeChannel *self, PyObject *key, PyObject *val
 {
   g_auto (GValue) converted = G_VALUE_INIT;
   g_autofree char *name = property_name (key);
+  g_autoptr (FerryChannel) channel = NULL;
   GObject *object;
   GParamSpec *spec;
 
@@ -318,11 +319,12 @@ ferry_native_channel_set (FerryNativeChannel *self, PyObject *key, PyObject *val
                     name);
       return -1;
     }
-  object = G_OBJECT (self->channel);
+  channel = g_object_ref (self->channel); /* the value may be made by Python code, which may close */
+  object = G_OBJECT (channel);
   spec = g_object_class_find_property (G_OBJECT_GET_CLASS (object), name);
   if (spec == NULL)
     {
-      object = G_OBJECT (ferry_channel_get_transport_object (self->channel));
+      object = G_OBJECT (ferry_channel_get_transport_object (channel));
       spec = object != NULL ? g_object_class_find_property (G_OBJECT_GET_CLASS (object), name) : NULL;
     }
   if (spec == NULL)
@@ -704,7 +706,7 @@ loaned_block (PyObject *object)
     }
   return PyArray_IS_C_CONTIGUOUS (array) && PyArray_BYTES (array) == (const char *) data + block->array_offset
                  && block->array_offset + (gsize) n_bytes == size && data[1] == PyArray_NDIM (array)
-                 && memcmp (data + FERRY_NATIVE_NUMPY_SHAPE, shape, data[1] * sizeof *shape) == 0
+                 && memcmp (data + FERRY_NATIVE_NUMPY_SHAPE, shape, (gsize) PyArray_NDIM (array) * sizeof *shape) == 0
              ? block
              : NULL;
 }

@@ -381,7 +381,7 @@ connection_send_bytes (PyObject *object, PyObject *const *args, Py_ssize_t n_arg
   PyObject *result = NULL;
   Content content = { NULL };
   Py_ssize_t offset = 0;
-  Py_ssize_t size;
+  Py_ssize_t size = 0;
   Py_buffer view;
   const char *wrong = NULL;
 
@@ -391,16 +391,24 @@ connection_send_bytes (PyObject *object, PyObject *const *args, Py_ssize_t n_arg
     return NULL;
   if (values[1] != NULL)
     offset = PyNumber_AsSsize_t (values[1], PyExc_OverflowError);
-  size = view.len - offset;
-  if (values[2] != NULL && values[2] != Py_None)
-    size = PyNumber_AsSsize_t (values[2], PyExc_OverflowError);
   if (!PyErr_Occurred ())
     {
       if (offset < 0)
         wrong = "offset is negative";
       else if (view.len < offset)
         wrong = "buffer length < offset";
-      else if (size < 0)
+      if (wrong != NULL)
+        PyErr_SetString (PyExc_ValueError, wrong);
+    }
+  if (!PyErr_Occurred ())
+    {
+      size = view.len - offset;
+      if (values[2] != NULL && values[2] != Py_None)
+        size = PyNumber_AsSsize_t (values[2], PyExc_OverflowError);
+    }
+  if (!PyErr_Occurred ())
+    {
+      if (size < 0)
         wrong = "size is negative";
       else if (size > view.len - offset)
         wrong = "buffer length < offset + size";

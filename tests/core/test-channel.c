@@ -750,6 +750,24 @@ START_TEST (test_codec_for_each_message)
 }
 END_TEST
 
+/* Channels come and go; the factories of their codecs are the registry's. */
+START_TEST (test_decoding_holds_no_factory)
+{
+  g_autoptr (FerryCodecFactory) factory
+      = ferry_registry_find_codec_by_wire_name (ferry_registry_get_default (), "raw", 1);
+  FerryChannel *sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  FerryChannel *receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  guint n_references = G_OBJECT (factory)->ref_count;
+  g_auto (GValue) value = G_VALUE_INIT;
+
+  channel_test_send (sender, 0, 10);
+  ck_assert (ferry_channel_receive_value (receiver, &value, FERRY_NO_WAIT, NULL, NULL));
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  ck_assert_uint_eq (G_OBJECT (factory)->ref_count, n_references);
+}
+END_TEST
+
 /* A codec object that the receiver gave is the one that decodes, and it is held. */
 START_TEST (test_add_codec)
 {
@@ -945,6 +963,7 @@ add (Suite *suite)
     test_codec_mismatch,
     test_values_refused,
     test_codec_for_each_message,
+    test_decoding_holds_no_factory,
     test_add_codec,
     test_polling_without_error,
     test_unknown_codec_property,

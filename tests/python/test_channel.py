@@ -84,6 +84,28 @@ def test_loaned_buffers(ends):
     assert (got.size, got.timestamp, bytes(got)[:4]) == (50_000, 77, b"loan")
 
 
+def test_numbers_that_run_code(name, ends):
+    class Number:
+        def __init__(self, call):
+            self.call = call
+
+        def __index__(self):
+            self.call()
+            return 5
+
+    sender, receiver = ends
+    loan = sender.loan_buffer(100_000)
+    with pytest.raises(ValueError, match="released"):
+        loan.timestamp = Number(loan.release)
+    loan = sender.loan_buffer(100_000)
+    with pytest.raises(ValueError, match="released"):
+        loan._set_array(numpy.dtype("u1"), Number(loan.release))
+    unopened = ferry.Channel(name, "sender", open=False)
+    unopened._set("capacity", Number(unopened.close))
+    with pytest.raises(ferry.FerryError):
+        unopened.open()
+
+
 def test_loaned_arrays(ends):
     sender, receiver = ends
     array = sender.loan((10, 10), "i2")

@@ -619,6 +619,25 @@ def bytearray_of(view):
     return bytearray(view)
 
 
+def test_out_of_band_released_meanwhile():
+    """What a buffer referred to stays until it is copied."""
+    data = bytearray(b"x" * 100000)
+    buffer = pickle.PickleBuffer(data)
+
+    class Releases:
+        def __reduce__(self):
+            buffer.release()
+            with pytest.raises(BufferError):
+                data.clear()
+            return int, ()
+
+    arrived = round_trip([buffer, Releases()], PICKLE)
+    assert arrived == [data, 0]
+    data.clear()
+    with pytest.raises(GLib.Error, match="released"):
+        encode(buffer)
+
+
 def test_layout_of_bytes():
     """A receiver may turn the only bytes of a message into an object where they lie."""
     for size in (2048, 100000):
@@ -658,6 +677,19 @@ def test_errors():
             encode([np.zeros(1000), b"x" * 5000, value], PICKLE)
         assert caught.value.matches(Ferry.error_quark(), Ferry.Error.CODEC)
         assert round_trip([1, value.__class__.__name__]) == [1, value.__class__.__name__]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_characters_of_scalars(order):
+    """NumPy would make a str of characters that there are not."""
+    text = "h\U0010ffff"
+    scalar = np.array(text, f"{order}U2")[()]
+    assert round_trip(scalar) == text
+    message = bytearray(encode(scalar))
+    at = message.index((0x10FFFF).to_bytes(4, sys.byteorder))
+    message[at : at + 4] = (0x110000).to_bytes(4, sys.byteorder)
+    with pytest.raises(GLib.Error, match="character"):
+        decode(bytes(message))
 
 
 def test_depth():

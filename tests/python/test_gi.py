@@ -91,6 +91,11 @@ def resident():
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
+measures_memory = pytest.mark.skipif(
+    "FERRY_TEST_SANITIZED" in os.environ, reason="AddressSanitizer keeps what is freed, and looks for leaks itself"
+)
+
+
 # ---- the namespace ----
 
 
@@ -819,6 +824,7 @@ def test_exceptions_of_a_codec(name, capfd):
     assert "CRITICAL" not in capfd.readouterr().err
 
 
+@measures_memory
 def test_codec_does_not_leak(name):
     with (
         Ferry.Channel(transport="memfd", name=name, role="receiver", codec=JsonCodec()) as receiver,
@@ -1393,6 +1399,7 @@ def test_arguments_may_be_kept():
     assert [len(buffer) for buffer in kept[1:]] == [0] * 4
 
 
+@measures_memory
 def test_transport_does_not_leak():
     name = next(names)
     with (

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import selectors
 import signal
+import sys
 import threading
 import time
 from multiprocessing.connection import wait
@@ -58,7 +59,7 @@ def test_bytes(make):
     assert b.recv_bytes() == b""
 
 
-@pytest.mark.parametrize("arguments", [(-1,), (11,), (2, -1), (2, 9)])
+@pytest.mark.parametrize("arguments", [(-1,), (11,), (2, -1), (2, 9), (-sys.maxsize - 1,), (2, -sys.maxsize - 1)])
 def test_offsets_are_checked(make, arguments):
     a, _b = make()
     with pytest.raises(ValueError):

@@ -860,7 +860,8 @@ class TestLeaks:
         assert back.get(timeout=10) == "done"
         join(process)
         for old, new in zip(before, after):
-            assert new[0] - old[0] < 1_000_000
+            if "FERRY_TEST_SANITIZED" not in os.environ:  # AddressSanitizer keeps what is freed
+                assert new[0] - old[0] < 1_000_000
             # A pool of memory for another size may have come, each with a descriptor, and no more with more messages.
             assert old[1] <= new[1] <= old[1] + 4
             assert new[2] - old[2] < 300

@@ -281,6 +281,11 @@ def test_a_foreign_bell_does_not_block():
     os.close(bells)
 
 
+def is_asleep(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "S"
+
+
 @pytest.mark.parametrize("arguments", [{"maxsize": 1}, {"maxsize": 8, "max_bytes": 1 << 20}])
 def test_a_killed_putter_leaves_no_task(arguments):
     q = ferry.JoinableQueue(**arguments)
@@ -288,6 +293,8 @@ def test_a_killed_putter_leaves_no_task(arguments):
     process = context.Process(target=q.put, args=(bytes(900_000),))
     process.start()
     time.sleep(0.5)
+    while not is_asleep(process.pid):
+        time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert len(q.get()) == 900_000
