@@ -560,10 +560,11 @@ ferry_buffer_set_wire_name (FerryBuffer *self, const char *wire_name, guint vers
  * the pages then.
  *
  * If the process forks meanwhile, the whole message is copied first, so that parent and child each keep what they
- * have.
+ * have. When the channel is closed it is copied, too, and the block given back: the copy is this process's own. What is
+ * written outside of the private pages during a copy may be lost.
  *
- * Of one channel a process can have a quarter of its [property@Channel:max-bytes] so, in at most 1024
- * messages: it is for what is used soon.
+ * Of one channel a process can have a quarter of its [property@Channel:max-bytes] so, and of the tmpfs that it is in, in
+ * at most 1024 messages: it is for what is used soon.
  *
  * Thread-safety: as for the contents.
  *

@@ -244,8 +244,16 @@ typedef struct
   guint8 *begin; /* whole pages: a private mapping */
   gsize length;
   guint32 block;
-  gboolean anonymous; /* after a fork: all of the message is a copy */
+  gboolean moved;  /* pages outside of these are private, too */
+  gboolean copied; /* all of the message is */
 } FerryPrivatePages;
+
+typedef enum
+{
+  FERRY_PUBLISH_OK,
+  FERRY_PUBLISH_FAILED,   /* errno says why; the block must not be used by us any more */
+  FERRY_PUBLISH_DETACHED, /* was given back before */
+} FerryPublishResult;
 
 /* One participant's private view. */
 typedef struct
@@ -498,7 +506,8 @@ typedef gboolean (*FerryReadyFunc) (FerrySegment *self, gpointer data);
 gboolean ferry_segment_transport_maps_by_descriptor (FerrySegmentTransport *self);
 gboolean ferry_segment_privatize (FerrySegment *self, guint32 block, guint8 *data, gsize message_size, gsize offset,
                                   gsize size);
-gboolean ferry_segment_publish (FerrySegment *self, guint32 block);
+FerryPublishResult ferry_segment_publish (FerrySegment *self, guint32 block);
+guint ferry_segment_detach_private (FerrySegment *self);
 void ferry_segment_forget_private (FerrySegment *self, guint8 *data, gsize size);
 
 gboolean ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint64 started, gint64 deadline);

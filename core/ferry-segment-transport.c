@@ -901,15 +901,18 @@ ferry_segment_transport_release (FerryTransport *transport, FerryBuffer *buffer)
   FerrySegmentTransport *self = SELF (transport);
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
   FerrySegment *segment = &priv->segment;
+  FerryPublishResult published = FERRY_PUBLISH_OK;
 
+  if (G_UNLIKELY (buffer->flags & FERRY_BUFFER_PRIVATE))
+    published = buffer->fork_generation == ferry_fork_generation
+                    ? ferry_segment_publish (segment, (guint32) buffer->token)
+                    : FERRY_PUBLISH_DETACHED;
+  if (G_UNLIKELY (published == FERRY_PUBLISH_DETACHED))
+    ferry_segment_forget_private (segment, buffer->data, buffer->size);
   /* a fork child's copy of its parent's view: not the child's to return */
-  if (buffer->fork_generation != ferry_fork_generation)
-    {
-      if (buffer->flags & FERRY_BUFFER_PRIVATE)
-        ferry_segment_forget_private (segment, buffer->data, buffer->size);
-      return;
-    }
-  if (G_UNLIKELY ((buffer->flags & FERRY_BUFFER_PRIVATE) && !ferry_segment_publish (segment, (guint32) buffer->token)))
+  if (buffer->fork_generation != ferry_fork_generation || published == FERRY_PUBLISH_DETACHED)
+    return;
+  if (G_UNLIKELY (published == FERRY_PUBLISH_FAILED))
     g_warning ("%s: %" G_GSIZE_FORMAT " bytes of its memory stay with this process until the endpoint is closed: %s",
                segment->label, buffer->size, g_strerror (errno));
   else if (!(buffer->flags & FERRY_BUFFER_CONSUMED))
@@ -1613,6 +1616,8 @@ ferry_segment_transport_close (FerryTransport *transport, GError **error)
       && (segment->doorbell_fd >= 0 || atomic_load_explicit (&segment->inside_first, memory_order_seq_cst) > 0
           || atomic_load_explicit (&segment->inside_others, memory_order_seq_cst) > 0))
     ferry_waiter_wake_self (segment);
+  if (segment->joined && segment->fork_generation == ferry_fork_generation)
+    atomic_fetch_sub_explicit (&priv->outstanding, ferry_segment_detach_private (segment), memory_order_seq_cst);
   g_mutex_lock (&priv->leave_mutex);
   if (!priv->left)
     {

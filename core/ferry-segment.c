@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* Where the liveness bytes lie in the control file: far beyond its end. */
@@ -42,7 +43,7 @@ static pthread_mutex_t segments_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t process_mutex = PTHREAD_MUTEX_INITIALIZER;
 static GPtrArray *segments; /* unowned */
 
-static void copy_private_pages (FerrySegment *self);
+static void copy_all_private (FerrySegment *self);
 
 static void
 atfork_prepare (void)
@@ -51,7 +52,7 @@ atfork_prepare (void)
   pthread_mutex_lock (&segments_mutex);
   pthread_mutex_lock (&process_mutex);
   for (guint i = 0; segments != NULL && i < segments->len; i++)
-    copy_private_pages (g_ptr_array_index (segments, i));
+    copy_all_private (g_ptr_array_index (segments, i));
 }
 
 static void
@@ -98,7 +99,8 @@ round_page (guint64 size)
   return (size + PAGE - 1) & ~(guint64) (PAGE - 1);
 }
 
-/* How much of a channel's memory may be held so: who collects messages must not stop the senders. */
+/* How much of a channel's memory, and of its blocks of a size, may be held so: who collects messages must not stop the
+ * senders. */
 #define PRIVATE_SHARE (4)
 /* Each takes two more mappings, of which a process has 65530 (vm.max_map_count). */
 #define PRIVATE_MAX (1024)
@@ -122,6 +124,19 @@ map_shared (FerrySegment *self, const FerryPrivatePages *pages, guint8 *begin, g
          != MAP_FAILED;
 }
 
+/* The most that may be held so, in bytes. A tmpfs may be smaller than the channel may become (in containers it usually
+ * is), and is everybody's. */
+static guint64
+private_limit (FerrySegment *self)
+{
+  struct statvfs fs;
+  guint64 limit = self->max_bytes / PRIVATE_SHARE;
+
+  if (fstatvfs (ferry_segment_transport_get_data_fd (self->transport), &fs) == 0 && fs.f_blocks > 0)
+    limit = MIN (limit, MIN ((guint64) fs.f_blocks / PRIVATE_SHARE, (guint64) fs.f_bavail) * fs.f_frsize);
+  return limit;
+}
+
 /* Private: makes the pages of a received block that hold these bytes private to this process, copied when it first
  * writes there. FALSE when that can't be, or enough is held so already. */
 gboolean
@@ -130,18 +145,21 @@ ferry_segment_privatize (FerrySegment *self, guint32 block, guint8 *data, gsize 
   guint8 *end = data + round_page (offset + size);
   FerryPrivatePages pages = { .data = data, .size = message_size, .block = block };
   guint64 held = message_size;
+  guint64 limit;
   gboolean ok;
 
   if (!self->data_writable || !ferry_segment_transport_maps_by_descriptor (self->transport)
-      || ferry_arena_class_size (FERRY_BLOCK_CLASS (block)) % PAGE != 0)
+      || sysconf (_SC_PAGESIZE) != PAGE)
     return FALSE;
   pages.begin = data + (offset & ~(gsize) (PAGE - 1));
   pages.length = (gsize) (end - pages.begin);
+  limit = private_limit (self);
 
   pthread_mutex_lock (&segments_mutex);
   if (self->private_pages == NULL)
     self->private_pages = g_array_new (FALSE, FALSE, sizeof (FerryPrivatePages));
-  ok = self->private_pages->len < PRIVATE_MAX;
+  ok = self->private_pages->len < MIN (PRIVATE_MAX, self->classes[FERRY_BLOCK_CLASS (block)].n_blocks / PRIVATE_SHARE)
+       && !atomic_load_explicit (&self->closed, memory_order_seq_cst);
   for (guint i = 0; i < self->private_pages->len && ok; i++)
     {
       const FerryPrivatePages *other = &g_array_index (self->private_pages, FerryPrivatePages, i);
@@ -149,7 +167,7 @@ ferry_segment_privatize (FerrySegment *self, guint32 block, guint8 *data, gsize 
       held += other->size;
       ok = other->block != block;
     }
-  ok = ok && held <= self->max_bytes / PRIVATE_SHARE;
+  ok = ok && held <= limit;
   if (ok)
     {
       ok = mmap (pages.begin, pages.length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
@@ -163,57 +181,115 @@ ferry_segment_privatize (FerrySegment *self, guint32 block, guint8 *data, gsize 
   return ok;
 }
 
-/* Private: undoes ferry_segment_privatize(). FALSE when the block must not be used by us any more. */
-gboolean
+/* Private: undoes ferry_segment_privatize(). */
+FerryPublishResult
 ferry_segment_publish (FerrySegment *self, guint32 block)
 {
-  gboolean ok = TRUE;
+  FerryPublishResult result = FERRY_PUBLISH_DETACHED;
 
   pthread_mutex_lock (&segments_mutex);
   for (guint i = 0; self->private_pages != NULL && i < self->private_pages->len; i++)
     {
       FerryPrivatePages *pages = &g_array_index (self->private_pages, FerryPrivatePages, i);
+      gboolean ok;
 
       if (pages->block != block)
         continue;
-      ok = pages->anonymous ? map_shared (self, pages, pages->data, round_page (pages->size))
-                            : map_shared (self, pages, pages->begin, pages->length);
+      ok = pages->moved ? map_shared (self, pages, pages->data, round_page (pages->size))
+                        : map_shared (self, pages, pages->begin, pages->length);
+      result = ok ? FERRY_PUBLISH_OK : FERRY_PUBLISH_FAILED;
       g_array_remove_index_fast (self->private_pages, i);
       break;
     }
   pthread_mutex_unlock (&segments_mutex);
-  return ok;
+  return result;
 }
 
-/* Private: in a fork child, which has the copy: nobody needs it any more. */
+/* Private: nobody in this process needs the copy of a message any more. */
 void
 ferry_segment_forget_private (FerrySegment *self, guint8 *data, gsize size)
 {
   madvise (data, round_page (size), MADV_DONTNEED);
 }
 
-/* Before a fork. The child is to have the bytes, whatever becomes of the block, so they become what other memory is:
- * a copy that both share until one of them writes. Under the mutex of all segments. */
+/* Other threads may write there meanwhile, so nothing is moved: writing back what is there makes the page a copy. */
 static void
-copy_private_pages (FerrySegment *self)
+own_pages (guint8 *begin, gsize length)
+{
+  for (guint8 *page = begin; page < begin + length; page += PAGE)
+    {
+      _Atomic guint8 *byte = (_Atomic guint8 *) page;
+      guint8 value = atomic_load_explicit (byte, memory_order_relaxed);
+
+      atomic_compare_exchange_strong_explicit (byte, &value, value, memory_order_relaxed, memory_order_relaxed);
+    }
+}
+
+/* Puts private memory of the same contents in the place of shared pages. */
+static gboolean
+move_pages (guint8 *begin, gsize length, gboolean *moved)
+{
+  gpointer copy;
+
+  if (length == 0)
+    return TRUE;
+  copy = mmap (NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (copy == MAP_FAILED)
+    return FALSE;
+  memcpy (copy, begin, length);
+  if (mremap (copy, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, begin) == MAP_FAILED)
+    {
+      munmap (copy, length);
+      return FALSE;
+    }
+  *moved = TRUE;
+  return TRUE;
+}
+
+/* Makes a message what other memory is: this process's own, at the same address. FALSE when there is no memory for
+ * that. Under the mutex of all segments. */
+static gboolean
+copy_private (FerryPrivatePages *pages)
+{
+  guint8 *behind = pages->begin + pages->length;
+
+  if (pages->copied)
+    return TRUE;
+  own_pages (pages->begin, pages->length);
+  pages->copied = move_pages (pages->data, (gsize) (pages->begin - pages->data), &pages->moved)
+                  && move_pages (behind, (gsize) (pages->data + round_page (pages->size) - behind), &pages->moved);
+  return pages->copied;
+}
+
+/* Before a fork. The child is to have the bytes, whatever becomes of the blocks. Without memory for a copy it sees what
+ * its parent's block becomes. */
+static void
+copy_all_private (FerrySegment *self)
 {
   for (guint i = 0; self->private_pages != NULL && i < self->private_pages->len; i++)
+    copy_private (&g_array_index (self->private_pages, FerryPrivatePages, i));
+}
+
+/* Private: when the endpoint is closed: what is held so becomes this process's own memory, and the blocks are free.
+ * Returns how many. */
+guint
+ferry_segment_detach_private (FerrySegment *self)
+{
+  guint n_detached = 0;
+
+  pthread_mutex_lock (&segments_mutex);
+  for (guint i = self->private_pages != NULL ? self->private_pages->len : 0; i-- > 0;)
     {
       FerryPrivatePages *pages = &g_array_index (self->private_pages, FerryPrivatePages, i);
-      gsize length = round_page (pages->size);
-      gpointer copy;
 
-      if (pages->anonymous || self->fork_generation != ferry_fork_generation)
+      if (!copy_private (pages))
         continue;
-      copy = mmap (NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (copy == MAP_FAILED)
-        continue; /* no memory for that: the child sees what its parent's block becomes */
-      memcpy (copy, pages->data, length);
-      if (mremap (copy, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, pages->data) == MAP_FAILED)
-        munmap (copy, length);
-      else
-        pages->anonymous = TRUE;
+      ferry_arena_free (self, pages->block);
+      g_array_remove_index_fast (self->private_pages, i);
+      n_detached++;
     }
+  pthread_mutex_unlock (&segments_mutex);
+  return n_detached;
 }
 
 /* In the child: where its parent's bytes are, the blocks are not to be seen any more. If the child joins, it maps them

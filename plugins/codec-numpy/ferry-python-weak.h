@@ -162,7 +162,6 @@
 #pragma weak PyObject_GetIter
 #pragma weak PyObject_HasAttrString
 #pragma weak PyObject_Hash
-#pragma weak PyObject_InitVar
 #pragma weak PyObject_IsInstance
 #pragma weak PyObject_IsSubclass
 #pragma weak PyObject_IsTrue

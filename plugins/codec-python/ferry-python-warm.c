@@ -11,13 +11,14 @@
  * nothing goes wrong when somebody takes our functions out again (as tracemalloc does that began before us): then free()
  * gets them. The kernel may take the pages of what is kept when it needs them (MADV_FREE).
  *
- * bytes that are a message of their own are not copied at all: the object is made where they lie, in front of them
- * (docs/wire-formats.md), and when it is freed the message is released. The page with the object's head is private, so
- * that no other process can reach into it. That is done only while our functions are the interpreter's, and what is above
- * them passes on what it does not know: not with tracemalloc, PYTHONMALLOC or `-X dev`. */
+ * bytes that are a message of their own are not copied at all: when Python asks for the memory of the object, it gets
+ * that in front of where they lie (docs/wire-formats.md), and when it is freed the message is released. The page with the
+ * object's head is private, so that no other process can reach into it. That is done only while our functions are the
+ * interpreter's own and asked for exactly that much: not with tracemalloc, PYTHONMALLOC or `-X dev`. */
 
 #include "ferry-python-warm.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -58,9 +59,6 @@ typedef struct
 } Lent;
 
 static PyMemAllocatorEx previous;
-static PyMemAllocatorEx above; /* the allocator of objects, which passes on to ours what is not its own */
-static gpointer probe;
-static gboolean can_lend;
 static gboolean installed;
 static GArray *lent; /* of Lent */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -74,6 +72,7 @@ static _Atomic uintptr_t lowest = UINTPTR_MAX;
 static _Atomic uintptr_t highest = 0;
 
 static __thread gsize wanted;
+static __thread Lent offered;
 
 static gboolean
 may_be_ours (gpointer data)
@@ -93,22 +92,29 @@ find (gpointer data)
   return NULL;
 }
 
-/* Under the mutex: the message in which the object lies, which is no longer lent; NULL when it is no such object. */
-static FerryBuffer *
-take_back (gpointer object, gsize *size)
+/* Under the mutex: whether the object lies in a message; it is no longer lent then. */
+static gboolean
+take_back (gpointer object, Lent *one)
 {
   for (guint i = 0; lent != NULL && i < lent->len; i++)
     {
-      Lent *one = &g_array_index (lent, Lent, i);
-      FerryBuffer *buffer = one->buffer;
-
+      *one = g_array_index (lent, Lent, i);
       if (one->object != object)
         continue;
-      *size = one->size;
       g_array_remove_index_fast (lent, i);
-      return buffer;
+      return TRUE;
     }
-  return NULL;
+  return FALSE;
+}
+
+/* Gives the message back. Who frees memory does not expect that to change errno. */
+static void
+release (const Lent *one)
+{
+  int saved_errno = errno;
+
+  ferry_buffer_unref (one->buffer);
+  errno = saved_errno;
 }
 
 static void
@@ -194,13 +200,11 @@ drop_oldest (void)
 }
 
 static void
-lend (gpointer object, gsize size, FerryBuffer *buffer)
+lend (const Lent *one)
 {
-  Lent one = { object, size, buffer };
-
   pthread_mutex_lock (&mutex);
-  g_array_append_val (lent, one);
-  widen_range (object);
+  g_array_append_val (lent, *one);
+  widen_range (one->object);
   pthread_mutex_unlock (&mutex);
 }
 
@@ -212,6 +216,13 @@ warm_malloc (void *context, size_t size)
   if (G_LIKELY (wanted == 0 || size < wanted))
     return previous.malloc (previous.ctx, size);
   wanted = 0;
+  if (offered.object != NULL && size == offered.size)
+    {
+      data = offered.object;
+      ferry_buffer_ref (offered.buffer);
+      lend (&offered);
+      return data;
+    }
   data = take (size);
   if (data != NULL)
     return data;
@@ -232,28 +243,28 @@ warm_realloc (void *context, void *data, size_t size)
 {
   if (G_UNLIKELY (data != NULL && may_be_ours (data)))
     {
-      FerryBuffer *buffer;
-      gsize old_size = 0;
+      Lent one;
       Chunk *chunk;
+      gboolean is_lent;
 
       pthread_mutex_lock (&mutex);
       chunk = find (data);
       if (chunk != NULL)
         forget (chunk);
-      buffer = take_back (data, &old_size);
+      is_lent = take_back (data, &one);
       pthread_mutex_unlock (&mutex);
-      if (buffer != NULL)
+      if (is_lent)
         {
           gpointer moved = previous.malloc (previous.ctx, size);
 
           if (moved != NULL)
             {
-              memcpy (moved, data, MIN (size, old_size));
-              ferry_buffer_unref (buffer);
+              memcpy (moved, data, MIN (size, one.size));
+              release (&one);
             }
           else
             {
-              lend (data, old_size, buffer);
+              lend (&one);
             }
           return moved;
         }
@@ -267,8 +278,7 @@ warm_free (void *context, void *data)
   gpointer dropped[N_CHUNKS];
   guint n_dropped = 0;
   gboolean keep = FALSE;
-  FerryBuffer *buffer;
-  gsize lent_size;
+  Lent one;
   Chunk *chunk;
 
   if (G_LIKELY (data == NULL || !may_be_ours (data)))
@@ -277,14 +287,11 @@ warm_free (void *context, void *data)
       return;
     }
 
-  if (G_UNLIKELY (data == probe))
-    can_lend = TRUE;
   pthread_mutex_lock (&mutex);
-  buffer = take_back (data, &lent_size);
-  if (buffer != NULL)
+  if (take_back (data, &one))
     {
       pthread_mutex_unlock (&mutex);
-      ferry_buffer_unref (buffer);
+      release (&one);
       return;
     }
   chunk = find (data);
@@ -337,36 +344,19 @@ install (void)
   lent = g_array_new (FALSE, FALSE, sizeof (Lent));
   PyMem_GetAllocator (PYMEM_DOMAIN_RAW, &previous);
   PyMem_SetAllocator (PYMEM_DOMAIN_RAW, &ours);
-
-  /* Does what PyObject_Free() does not know come to us? Debug hooks, which have a context, would look in front of it. */
-  PyMem_GetAllocator (PYMEM_DOMAIN_OBJ, &above);
-  if (above.ctx == NULL && previous.ctx == NULL)
-    {
-      probe = previous.malloc (previous.ctx, WARM_MIN);
-      if (probe != NULL)
-        {
-          widen_range (probe);
-          PyObject_Free (probe);
-          probe = NULL;
-        }
-    }
 }
 
-/* Whether an object that is freed now would come to us. */
+/* Whether objects may be put into messages. Hooks that were there before us have a context (tracemalloc, the debug hooks);
+ * their end would take our functions out, and free() would get the objects. */
 static gboolean
 may_lend (void)
 {
   PyMemAllocatorEx raw;
-  PyMemAllocatorEx objects;
 
   if (!installed)
     install ();
-  if (!can_lend || PyBytes_Type.tp_free != PyObject_Free)
-    return FALSE;
   PyMem_GetAllocator (PYMEM_DOMAIN_RAW, &raw);
-  PyMem_GetAllocator (PYMEM_DOMAIN_OBJ, &objects);
-  return raw.free == warm_free && objects.ctx == above.ctx && objects.free == above.free
-         && objects.realloc == above.realloc;
+  return previous.ctx == NULL && raw.free == warm_free;
 }
 
 PyObject *
@@ -376,16 +366,24 @@ ferry_python_warm_bytes (FerryBuffer *buffer, gsize used, const guint8 *data, gs
   gsize message_size;
   const guint8 *message = ferry_buffer_get_data (buffer, &message_size);
   gsize offset = (gsize) (data - message);
-  PyBytesObject *object = (PyBytesObject *) (void *) (data - head);
+  gpointer object = (gpointer) (data - head);
+  PyObject *bytes;
 
   if (size < LEND_MIN || offset < used + head || (uintptr_t) object % OBJECT_ALIGNMENT != 0 || offset > message_size
       || size >= message_size - offset || *(const volatile guint8 *) (data + size) != '\0' || !may_lend ()
       || !ferry_buffer_privatize (buffer, offset - head, head))
     return NULL;
-  PyObject_InitVar ((PyVarObject *) object, &PyBytes_Type, (Py_ssize_t) size);
-  _Py_COMP_DIAG_PUSH _Py_COMP_DIAG_IGNORE_DEPR_DECLS object->ob_shash = -1;
-  _Py_COMP_DIAG_POP lend (object, head + size + 1, ferry_buffer_ref (buffer));
-  return (PyObject *) object;
+  wanted = head + size + 1;
+  offered = (Lent){ object, wanted, buffer };
+  bytes = PyBytes_FromStringAndSize (NULL, (Py_ssize_t) size);
+  wanted = 0;
+  offered.object = NULL;
+  if (G_UNLIKELY (bytes != object))
+    {
+      Py_CLEAR (bytes); /* an allocator that does not ask ours */
+      PyErr_Clear ();
+    }
+  return bytes;
 }
 
 void

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -24,6 +25,8 @@
 #define OFFSET_VERSION (8)
 
 #define NOBODY (65534)
+
+static const char *const transports[] = { "memfd", "posix-shm" };
 
 /* ---- a transport of our own: the smallest subclass, which counts and can refuse ---- */
 
@@ -802,8 +805,6 @@ END_TEST
 
 /* ---- other users ---- */
 
-static const char *const transports[] = { "memfd", "posix-shm" };
-
 static void
 become_nobody (gid_t group, gboolean in_group)
 {
@@ -1455,6 +1456,541 @@ START_TEST (test_sweep_what_died)
 }
 END_TEST
 
+/* ---- messages that are private in part ---- */
+
+/* Over 70 pages of 4 KiB, the last one in part. Bytes. */
+#define PRIVATE_SIZE (300000)
+#define PRIVATE_OFFSET (5000)
+#define PRIVATE_LENGTH (100)
+#define MARK (0xee)
+
+static FerryBuffer *
+take_private (FerryChannel *receiver)
+{
+  FerryBuffer *view = channel_test_take (receiver);
+
+  /* three pages, one of them written */
+  ck_assert (ferry_buffer_privatize (view, PRIVATE_OFFSET, 2 * PAGE));
+  memset (ferry_buffer_get_writable_data (view, NULL) + PRIVATE_OFFSET, MARK, PRIVATE_LENGTH);
+  return view;
+}
+
+/* Message @number, with our mark in it. */
+static gboolean
+is_marked (FerryBuffer *view, guint64 number)
+{
+  g_autofree guint8 *expected = g_malloc (PRIVATE_SIZE);
+  gsize size;
+  const guint8 *data = ferry_buffer_get_data (view, &size);
+
+  channel_test_fill (expected, PRIVATE_SIZE, number);
+  memset (expected + PRIVATE_OFFSET, MARK, PRIVATE_LENGTH);
+  return size == PRIVATE_SIZE && memcmp (data, expected, PRIVATE_SIZE) == 0;
+}
+
+/* What the sender sees where a message of that size will go; it becomes message @number and is sent. */
+static const guint8 *
+send_by_loan (FerryChannel *sender, guint64 seen, guint64 number)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FerryBuffer) loan = ferry_channel_loan (sender, PRIVATE_SIZE, 10 * G_USEC_PER_SEC, NULL, &error);
+  guint8 *data;
+
+  ferry_assert_no_error (error);
+  data = ferry_buffer_get_writable_data (loan, NULL);
+  if (seen > 0)
+    ck_assert_msg (channel_test_is_filled (data, PRIVATE_SIZE, seen), "the sender sees what the receiver wrote");
+  channel_test_fill (data, PRIVATE_SIZE, number);
+  ck_assert (ferry_channel_send_buffer (sender, loan, 10 * G_USEC_PER_SEC, NULL, &error));
+  ferry_assert_no_error (error);
+  return data;
+}
+
+static guint
+count_mappings (void)
+{
+  g_autofree char *maps = NULL;
+  guint n = 0;
+
+  ck_assert (g_file_get_contents ("/proc/self/maps", &maps, NULL, NULL));
+  for (const char *p = maps; *p != '\0'; p++)
+    n += *p == '\n';
+  return n;
+}
+
+/* Nobody else sees what is written, not even our next message in the same block; that one is seen whole. */
+START_TEST (test_private_pages)
+{
+  static const struct
+  {
+    gsize offset;
+    gsize size;
+  } parts[] = {
+    { PRIVATE_OFFSET, PRIVATE_LENGTH }, { 0, 1 }, { 0, PRIVATE_SIZE }, { PRIVATE_SIZE - 1, 1 }, { 4096, 4096 },
+    { 4095, 2 },
+  };
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  const guint8 *block;
+  const guint8 *seen;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  block = send_by_loan (sender, 0, 1);
+  for (guint i = 0; i < G_N_ELEMENTS (parts); i++)
+    {
+      FerryBuffer *view = channel_test_take (receiver);
+      guint8 *data = ferry_buffer_get_writable_data (view, NULL);
+
+      seen = data;
+      ck_assert (channel_test_is_filled (data, PRIVATE_SIZE, i + 1));
+      ck_assert (ferry_buffer_privatize (view, parts[i].offset, parts[i].size));
+      ck_assert_msg (channel_test_is_filled (data, PRIVATE_SIZE, i + 1), "making it private changed it");
+      memset (data + parts[i].offset, MARK, parts[i].size);
+      for (gsize k = 0; k < parts[i].size; k++)
+        ck_assert_uint_eq (data[parts[i].offset + k], MARK);
+      ferry_buffer_unref (view);
+      ck_assert_ptr_eq (send_by_loan (sender, i + 1, i + 2), block);
+    }
+  {
+    g_autoptr (FerryBuffer) view = channel_test_take (receiver);
+
+    ck_assert_ptr_eq (ferry_buffer_get_data (view, NULL), seen);
+    ck_assert (channel_test_is_filled (seen, PRIVATE_SIZE, G_N_ELEMENTS (parts) + 1));
+    /* What is not private is still the other's to see. */
+    memset (ferry_buffer_get_writable_data (view, NULL), MARK, PRIVATE_SIZE);
+    for (gsize k = 0; k < PRIVATE_SIZE; k++)
+      ck_assert_uint_eq (block[k], MARK);
+  }
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+START_TEST (test_private_pages_refused)
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  g_autoptr (GError) error = NULL;
+  FerryBuffer *buffer;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+
+  channel_test_send (sender, 1, 100); /* in the slot */
+  buffer = channel_test_take (receiver);
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 1));
+  ferry_buffer_unref (buffer);
+
+  channel_test_send (sender, 2, PRIVATE_SIZE);
+  buffer = channel_test_take (receiver);
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 0));
+  ck_assert (!ferry_buffer_privatize (buffer, 0, PRIVATE_SIZE + 1));
+  ck_assert (!ferry_buffer_privatize (buffer, PRIVATE_SIZE, 1));
+  ck_assert (!ferry_buffer_privatize (buffer, PRIVATE_SIZE - 1, 2));
+  ck_assert (!ferry_buffer_privatize (buffer, 1, G_MAXSIZE));
+  ck_assert (!ferry_buffer_privatize (buffer, G_MAXSIZE, 1));
+  ck_assert (ferry_buffer_privatize (buffer, PRIVATE_SIZE - 1, 1));
+  ck_assert (!ferry_buffer_privatize (buffer, PRIVATE_SIZE - 1, 1));
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 1));
+  ck_assert (channel_test_is_filled (ferry_buffer_get_data (buffer, NULL), PRIVATE_SIZE, 2));
+  ferry_buffer_unref (buffer);
+
+  buffer = ferry_channel_loan (sender, PRIVATE_SIZE, 10 * G_USEC_PER_SEC, NULL, &error);
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 1));
+  ferry_buffer_unref (buffer);
+  buffer = ferry_buffer_new (PRIVATE_SIZE);
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 1));
+  ferry_buffer_unref (buffer);
+
+  /* Received, then closed: its memory is about to be given back. */
+  channel_test_send (sender, 3, PRIVATE_SIZE);
+  buffer = channel_test_take (receiver);
+  channel_test_close (receiver);
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 1));
+  ferry_buffer_unref (buffer);
+  channel_test_close (sender);
+
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, "mode=broadcast");
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  channel_test_send (sender, 4, PRIVATE_SIZE);
+  buffer = channel_test_take (receiver);
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 1));
+  ferry_buffer_unref (buffer);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* A transport that maps by functions of its own. */
+START_TEST (test_private_pages_subclass)
+{
+  FerryChannel *sender = open_own (FERRY_ROLE_SENDER, FERRY_MODE_WORK_QUEUE, 0);
+  FerryChannel *receiver = open_own (FERRY_ROLE_RECEIVER, FERRY_MODE_WORK_QUEUE, 0);
+  FerryBuffer *buffer;
+
+  channel_test_send (sender, 1, PRIVATE_SIZE);
+  buffer = channel_test_take (receiver);
+  ck_assert (!ferry_buffer_privatize (buffer, 0, 1));
+  ferry_buffer_unref (buffer);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+}
+END_TEST
+
+/* Who collects messages does not stop the sender: there is a bound. */
+START_TEST (test_private_pages_bounded)
+{
+  const guint max = 8 * MIB / 4 / PRIVATE_SIZE;
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  FerryBuffer *held[20];
+  FerryBuffer *view;
+  guint n;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, "max-bytes=8388608");
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  for (n = 0; n < G_N_ELEMENTS (held); n++)
+    {
+      channel_test_send (sender, n + 1, PRIVATE_SIZE);
+      held[n] = channel_test_take (receiver);
+      if (!ferry_buffer_privatize (held[n], PRIVATE_OFFSET, PRIVATE_LENGTH))
+        break;
+      memset (ferry_buffer_get_writable_data (held[n], NULL) + PRIVATE_OFFSET, MARK, PRIVATE_LENGTH);
+    }
+  ck_assert_uint_eq (n, max);
+  ferry_buffer_unref (held[n]);
+  for (guint i = 0; i < 100; i++)
+    {
+      channel_test_send (sender, i, PRIVATE_SIZE);
+      channel_test_expect (receiver, i, PRIVATE_SIZE);
+    }
+  for (guint i = 0; i < n; i++)
+    ck_assert (is_marked (held[i], i + 1));
+  ferry_buffer_unref (held[2]);
+  channel_test_send (sender, 1, PRIVATE_SIZE);
+  held[2] = take_private (receiver);
+  channel_test_send (sender, 1, PRIVATE_SIZE);
+  view = channel_test_take (receiver);
+  ck_assert (!ferry_buffer_privatize (view, 0, 1));
+  ferry_buffer_unref (view);
+  for (guint i = 0; i < n; i++)
+    ferry_buffer_unref (held[i]);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* A tmpfs that is smaller than the channel may become, as in containers. */
+START_TEST (test_private_pages_small_tmpfs)
+{
+  g_autofree char *folder = NULL;
+  g_autofree char *directory = NULL;
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  FerryBuffer *held[100];
+  guint n = 0;
+
+  if (geteuid () != 0)
+    {
+      g_printerr ("skipped: only root can mount a small tmpfs\n");
+      return;
+    }
+  folder = ferry_test_make_folder ();
+  if (mount ("ferry-test", folder, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=0700") != 0)
+    {
+      g_printerr ("skipped: can't mount a tmpfs here: %s\n", g_strerror (errno));
+      ferry_test_remove_folder (folder);
+      return;
+    }
+  channel_test_begin (&test, "posix-shm", NULL, CHANNEL_TEST_BY_NAME);
+  directory = g_strdup_printf ("directory=%s", folder);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, directory);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, directory);
+  for (guint i = 0; i < G_N_ELEMENTS (held); i++)
+    {
+      FerryBuffer *view;
+
+      channel_test_send (sender, i, PRIVATE_SIZE);
+      view = channel_test_take (receiver);
+      if (ferry_buffer_privatize (view, PRIVATE_OFFSET, PRIVATE_LENGTH))
+        held[n++] = view;
+      else
+        ferry_buffer_unref (view);
+    }
+  ck_assert_uint_eq (n, 4 * MIB / 4 / PRIVATE_SIZE);
+  for (guint i = 0; i < n; i++)
+    ferry_buffer_unref (held[i]);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  ck_assert_int_eq (umount (folder), 0);
+  ferry_test_remove_folder (folder);
+  channel_test_end (&test);
+}
+END_TEST
+
+static void
+child_does_nothing (ChannelTest *self, gpointer data)
+{
+}
+
+/* A process has 65530 mappings. */
+START_TEST (test_private_pages_leave_no_mappings)
+{
+  const guint n_cycles = ferry_test_is_valgrind () ? 50 : 1000;
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  guint before;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  channel_test_send (sender, 0, PRIVATE_SIZE);
+  channel_test_expect (receiver, 0, PRIVATE_SIZE);
+  before = count_mappings ();
+  for (guint i = 0; i < n_cycles; i++)
+    {
+      FerryBuffer *views[2];
+
+      for (guint k = 0; k < 2; k++)
+        channel_test_send (sender, i, PRIVATE_SIZE);
+      for (guint k = 0; k < 2; k++)
+        {
+          views[k] = channel_test_take (receiver);
+          ck_assert (ferry_buffer_privatize (views[k], (i * 997) % PRIVATE_SIZE, 1));
+          ferry_buffer_get_writable_data (views[k], NULL)[(i * 997) % PRIVATE_SIZE] = MARK;
+        }
+      if (i % 100 == 0)
+        channel_test_wait_child (channel_test_fork (child_does_nothing, &test, NULL));
+      for (guint k = 0; k < 2; k++)
+        ferry_buffer_unref (views[(i + k) % 2]);
+    }
+  ck_assert_uint_le (count_mappings (), before + (ferry_test_is_valgrind () ? 20 : 4)); /* the heap may have grown */
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+typedef struct
+{
+  FerryChannel *receiver;
+  FerryBuffer *view;
+  ChannelTestGate overwritten;
+  ChannelTestGate taken;
+} PrivateFork;
+
+static void
+child_keeps_private (ChannelTest *self, gpointer data)
+{
+  PrivateFork *shared = data;
+  FerryBuffer *own;
+
+  channel_test_gate_wait (&shared->overwritten);
+  ck_assert_msg (is_marked (shared->view, 1), "the parent's block shows through");
+  /* The next message comes in that very block. */
+  own = take_private (shared->receiver);
+  ck_assert (is_marked (own, 3));
+  ck_assert (is_marked (shared->view, 1));
+  ferry_buffer_get_writable_data (shared->view, NULL)[0] ^= 1;
+  ferry_buffer_unref (shared->view);
+  ck_assert_msg (is_marked (own, 3), "what the child inherited was the message's memory");
+  channel_test_gate_open (&shared->taken);
+  ferry_buffer_unref (own);
+  channel_test_expect (shared->receiver, 4, PRIVATE_SIZE);
+  ck_assert (ferry_channel_close (shared->receiver, NULL));
+}
+
+START_TEST (test_private_pages_and_fork)
+{
+  PrivateFork shared;
+  FerryChannel *sender;
+  const guint8 *block;
+  pid_t pid;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  channel_test_gate_init (&shared.overwritten);
+  channel_test_gate_init (&shared.taken);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  shared.receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  block = send_by_loan (sender, 0, 1);
+  shared.view = take_private (shared.receiver);
+  pid = channel_test_fork (child_keeps_private, &test, &shared);
+  ck_assert (is_marked (shared.view, 1));
+  ferry_buffer_unref (shared.view);
+  ck_assert_ptr_eq (send_by_loan (sender, 1, 2), block);
+  channel_test_expect (shared.receiver, 2, PRIVATE_SIZE);
+  ck_assert_ptr_eq (send_by_loan (sender, 2, 3), block);
+  channel_test_gate_open (&shared.overwritten);
+  channel_test_gate_wait (&shared.taken);
+  send_by_loan (sender, 0, 4);
+  channel_test_wait_child (pid);
+  /* Ours, which was copied for the fork, is shared again. */
+  send_by_loan (sender, 0, 5);
+  channel_test_expect (shared.receiver, 5, PRIVATE_SIZE);
+  channel_test_assert_statistic (sender, repairs, 0);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (shared.receiver);
+  channel_test_gate_clear (&shared.overwritten);
+  channel_test_gate_clear (&shared.taken);
+  channel_test_end (&test);
+}
+END_TEST
+
+typedef struct
+{
+  _Atomic guint64 *number; /* in private pages */
+  _Atomic gboolean stop;
+  guint64 n;
+} Counting;
+
+static gpointer
+count_thread (gpointer data)
+{
+  Counting *counting = data;
+
+  while (!atomic_load (&counting->stop))
+    {
+      atomic_fetch_add (counting->number, 1);
+      counting->n++;
+    }
+  return NULL;
+}
+
+/* Other threads go on while a process forks, and write in their private pages. */
+START_TEST (test_private_pages_lose_nothing_in_forks)
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  for (guint i = 0; i < 60; i++)
+    {
+      Counting counting = { NULL, FALSE, 0 };
+      FerryBuffer *view;
+      GThread *thread;
+
+      channel_test_send (sender, i, 4 * MIB);
+      view = channel_test_take (receiver);
+      ck_assert (ferry_buffer_privatize (view, 8192, sizeof *counting.number));
+      counting.number = (_Atomic guint64 *) (void *) (ferry_buffer_get_writable_data (view, NULL) + 8192);
+      atomic_store (counting.number, 0);
+      thread = g_thread_new ("counts", count_thread, &counting);
+      while (atomic_load (counting.number) == 0)
+        g_thread_yield ();
+      channel_test_wait_child (channel_test_fork (child_does_nothing, &test, NULL));
+      atomic_store (&counting.stop, TRUE);
+      g_thread_join (thread);
+      ck_assert_uint_eq (atomic_load (counting.number), counting.n);
+      ferry_buffer_unref (view);
+    }
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* Closing gives the memory back at once; what is held stays as it is. */
+START_TEST (test_private_pages_outlive_close)
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  FerryBuffer *views[2];
+  const guint8 *block;
+  g_autoptr (FerryTransport) transport = NULL;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  block = send_by_loan (sender, 0, 1);
+  views[0] = take_private (receiver);
+  channel_test_close (receiver);
+  channel_test_assert_statistic (sender, receivers, 0);
+  {
+    g_autoptr (GPtrArray) participants = ferry_channel_list_participants (sender, NULL);
+
+    ck_assert_uint_eq (participants->len, 1);
+  }
+  ck_assert_ptr_eq (send_by_loan (sender, 1, 2), block);
+  ck_assert_msg (is_marked (views[0], 1), "the closed endpoint's block shows through");
+
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  views[1] = take_private (receiver);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_assert_gone (&test); /* although something is held */
+  ck_assert (is_marked (views[0], 1));
+  ck_assert (is_marked (views[1], 2));
+  /* A fork child has them as any other memory. */
+  {
+    pid_t pid = fork ();
+
+    if (pid == 0)
+      {
+        gboolean ok = is_marked (views[0], 1) && is_marked (views[1], 2);
+
+        ferry_buffer_unref (views[1]);
+        execl (ok && is_marked (views[0], 1) ? "/bin/true" : "/bin/false", "child", NULL);
+        _exit (2);
+      }
+    ferry_buffer_unref (views[0]);
+    channel_test_wait_child (pid);
+  }
+  ck_assert (is_marked (views[1], 2));
+  ferry_buffer_unref (views[1]);
+  channel_test_end (&test);
+}
+END_TEST
+
+static void
+child_dies_with_private (ChannelTest *self, gpointer data)
+{
+  ChannelTestGate *gate = data;
+  FerryChannel *receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+
+  take_private (receiver);
+  channel_test_gate_open (gate);
+  pause ();
+}
+
+START_TEST (test_private_pages_and_death)
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  ChannelTestGate gate;
+  const guint8 *block;
+  pid_t pid;
+
+  channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
+  channel_test_gate_init (&gate);
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  block = send_by_loan (sender, 0, 1);
+  pid = channel_test_fork (child_dies_with_private, &test, &gate);
+  channel_test_gate_wait (&gate);
+  channel_test_kill_child (pid);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL); /* repairs */
+  ck_assert_ptr_eq (send_by_loan (sender, 1, 2), block);
+  channel_test_expect (receiver, 2, PRIVATE_SIZE);
+  channel_test_assert_statistic (sender, repairs, 1);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_gate_clear (&gate);
+  channel_test_end (&test);
+}
+END_TEST
+
 static void
 add (Suite *suite)
 {
@@ -1479,6 +2015,16 @@ add (Suite *suite)
                                  test_probe_and_sweep,
                                  test_sweep_what_died,
                                  NULL };
+  const TTest *const private_pages[] = { test_private_pages,
+                                         test_private_pages_refused,
+                                         test_private_pages_bounded,
+                                         test_private_pages_leave_no_mappings,
+                                         test_private_pages_and_fork,
+                                         test_private_pages_lose_nothing_in_forks,
+                                         test_private_pages_outlive_close,
+                                         test_private_pages_and_death,
+                                         NULL };
+  const TTest *const private_pages_once[] = { test_private_pages_subclass, test_private_pages_small_tmpfs, NULL };
   TCase *tcase;
 
   tcase = ferry_test_add_case (suite, "subclass", 20, subclass);
@@ -1493,6 +2039,9 @@ add (Suite *suite)
   for (guint i = 0; users[i] != NULL; i++)
     tcase_add_loop_test (tcase, users[i], 0, G_N_ELEMENTS (transports));
   suite_add_tcase (suite, tcase);
+  tcase = ferry_test_add_case (suite, "private-pages", 30, private_pages_once);
+  for (guint i = 0; private_pages[i] != NULL; i++)
+    tcase_add_loop_test (tcase, private_pages[i], 0, G_N_ELEMENTS (transports));
 }
 
 int
