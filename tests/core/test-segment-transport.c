@@ -1869,13 +1869,14 @@ count_thread (gpointer data)
 /* Other threads go on while a process forks, and write in their private pages. */
 START_TEST (test_private_pages_lose_nothing_in_forks)
 {
+  const guint n_forks = ferry_test_is_valgrind () ? 2 : 60;
   FerryChannel *sender;
   FerryChannel *receiver;
 
   channel_test_begin (&test, transports[_i], NULL, CHANNEL_TEST_BY_NAME);
   sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
   receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
-  for (guint i = 0; i < 60; i++)
+  for (guint i = 0; i < n_forks; i++)
     {
       Counting counting = { NULL, FALSE, 0 };
       FerryBuffer *view;
