@@ -38,7 +38,7 @@
  * [const@WAIT_FOREVER] and [const@NO_WAIT].
  *
  * Signals are emitted by the thread that is inside a sending or receiving call of this endpoint
- * (after every 400 ms of waiting, and with every sixteenth call that succeeds),
+ * (after every 700 ms of waiting, and with every sixteenth call that succeeds),
  * that dispatches its [method@Channel.create_source], or that calls
  * [method@Channel.dispatch_events].
  *
@@ -46,7 +46,7 @@
  */
 
 /* Blocking calls come up for life-cycle events this often, when somebody listens. Microseconds. */
-#define EVENT_SLICE_US (400 * 1000)
+#define EVENT_SLICE_US (700 * 1000)
 /* Calls that need not wait so long do after so many. */
 #define EVENT_CALLS (16)
 /* A caller may use one codec after the other: so many are remembered. */

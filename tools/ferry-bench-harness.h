@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gio/gio.h>
+#include <sys/types.h>
 #include <time.h>
 
 G_BEGIN_DECLS
@@ -79,7 +80,7 @@ guint bench_count_cpus (void);
 gboolean bench_ready (BenchArena *arena);
 gpointer bench_map_shared (gsize size);
 gpointer bench_alloc_warm (gsize size);
-gint64 bench_process_cpu_time (void);
+gint64 bench_process_cpu_time (pid_t pid);
 guint64 bench_get_available_memory (void);
 
 int bench_compare_doubles (gconstpointer a, gconstpointer b);
