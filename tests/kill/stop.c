@@ -16,8 +16,8 @@
 #define LOOK_ABSENT (6)
 #define STEPS_MAX (256)
 #define STOPPED_FOR (2 * FERRY_PEERS_S)
-/* While it is stopped the survivors are asked for something new within that time. */
-#define PROGRESS (500 * FERRY_PEERS_MS)
+/* While it is stopped the survivors are asked for something new within that time: a receiver that is not woken sleeps for 700 ms. */
+#define PROGRESS (950 * FERRY_PEERS_MS)
 #define CASE_TIMEOUT (90 * FERRY_PEERS_S)
 #define VICTIM_TIMEOUT (20 * FERRY_PEERS_S)
 /* Every so many steps one, unless thorough. */
