@@ -1526,7 +1526,11 @@ START_TEST (test_private_pages)
     gsize offset;
     gsize size;
   } parts[] = {
-    { PRIVATE_OFFSET, PRIVATE_LENGTH }, { 0, 1 }, { 0, PRIVATE_SIZE }, { PRIVATE_SIZE - 1, 1 }, { 4096, 4096 },
+    { PRIVATE_OFFSET, PRIVATE_LENGTH },
+    { 0, 1 },
+    { 0, PRIVATE_SIZE },
+    { PRIVATE_SIZE - 1, 1 },
+    { 4096, 4096 },
     { 4095, 2 },
   };
   FerryChannel *sender;
