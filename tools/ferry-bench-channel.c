@@ -5,6 +5,7 @@
 
 #include "ferry-bench-channel.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -577,12 +578,20 @@ idle_work (BenchArena *arena, guint index, gpointer data, GError **error)
       pid_t receiver = (pid_t) arena->slots[0].values[1];
       gint64 own_before;
       gint64 before;
+      gint64 after;
 
       g_usleep (IDLE_SETTLE_TIME);
       own_before = bench_process_cpu_time (0);
       before = bench_process_cpu_time (receiver);
       g_usleep ((gulong) self->duration);
-      arena->slots[0].values[0] = (double) (bench_process_cpu_time (receiver) - before);
+      after = bench_process_cpu_time (receiver);
+      if (before < 0 || after < 0)
+        {
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_FAILED, "can't tell what process %d takes: %s", (int) receiver,
+                       g_strerror (errno));
+          return FALSE;
+        }
+      arena->slots[0].values[0] = (double) (after - before);
       arena->slots[1].values[0] = (double) (bench_process_cpu_time (0) - own_before);
     }
 

@@ -124,7 +124,7 @@ bench_alloc_warm (gsize size)
   return memory;
 }
 
-/* User and system time of a process (0: this one) with all its threads, in microseconds. */
+/* User and system time of a process (0: this one) with all its threads, in microseconds; negative when it can't be had. */
 gint64
 bench_process_cpu_time (pid_t pid)
 {
@@ -132,7 +132,7 @@ bench_process_cpu_time (pid_t pid)
   clockid_t clock;
 
   if (clock_getcpuclockid (pid, &clock) != 0 || clock_gettime (clock, &time) != 0)
-    return 0;
+    return -1;
   return time.tv_sec * G_USEC_PER_SEC + time.tv_nsec / 1000;
 }
 

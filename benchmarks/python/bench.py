@@ -364,7 +364,12 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results()
     with tempfile.NamedTemporaryFile(prefix="ferry-bench-", suffix=".log", delete=False) as log_file:
         log = Path(log_file.name)
-    warnings = measure(options, ways, results, log)
+    try:
+        warnings = measure(options, ways, results, log)
+    except BaseException:
+        if log.stat().st_size == 0:
+            log.unlink()
+        raise
     claims = list(results.claims()) if options.claims else []
     data = to_json(options, results, claims, missing)
 

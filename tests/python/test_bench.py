@@ -182,7 +182,7 @@ def test_strict(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, str(FOLDER / "bench.py"), "--json", *SHORT, "--claims", "--strict", "--kinds", "int",
          "--ways", "ferry.Queue,mp.Queue", "--measures", "flow"],
-        env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(tmp_path)),
+        env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(tmp_path), TMPDIR=str(tmp_path)),
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
