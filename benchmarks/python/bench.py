@@ -375,7 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     # Peers that come in with lots of complaints are not our user's trouble, unless something failed.
     failed = any(figure.error and not figure.samples for figure in results.figures.values())
-    if failed:
+    if failed and log.stat().st_size > 0:
         warnings.append(f"what the measuring processes said is in {log}")
     else:
         log.unlink()
