@@ -827,13 +827,14 @@ class TestLeaks:
             return rss(), n_descriptors(), sys.getallocatedblocks(), own, [sys.getrefcount(o) for o in objects[:-1]]
 
         def consume():
+            back.put("joined")
             while (item := q.get()) is not None:
                 if isinstance(item, str) and item == "state":
                     back.put(state())
             back.put("done")
 
         def run(k):
-            for i in range(k - 2 * capacity):
+            for i in range(k - len(items) * capacity):
                 if i % 20 == 19:
                     loan = q.loan(2000)
                     loan[:] = i
@@ -841,12 +842,12 @@ class TestLeaks:
                     del loan
                 else:
                     q.put(items[i % len(items)])
-            # The queue is full once at least, so that every block of it was in use.
-            for _ in range(2):
+            # The queue is full once of each, so that every block was in use that these messages can ever need.
+            for item in items:
                 os.kill(process.pid, signal.SIGSTOP)
                 try:
                     while True:
-                        q.put_nowait(array)
+                        q.put_nowait(item)
                 except queue.Full:
                     os.kill(process.pid, signal.SIGCONT)
             q.put("state")
@@ -854,6 +855,7 @@ class TestLeaks:
             return state(), theirs
 
         process = start(consume)
+        assert back.get(timeout=10) == "joined"
         before = run(warm_up)
         after = run(n - warm_up)
         q.put(None)
