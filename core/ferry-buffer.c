@@ -2,6 +2,7 @@
 #include "ferry-buffer-private.h"
 
 #include "ferry-codec.h"
+#include "ferry-copy.h"
 #include "ferry-error.h"
 #include "ferry-transport-private.h"
 
@@ -363,8 +364,7 @@ ferry_buffer_fill (FerryBuffer *self, gsize offset, const guint8 *data, gsize si
 
   if (!(self->flags & FERRY_BUFFER_WRITABLE) || offset > self->size || size > self->size - offset)
     return FALSE;
-  if (size > 0)
-    memcpy (self->data + offset, data, size);
+  ferry_copy_memory (self->data + offset, data, size);
   return TRUE;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-codec.h"
 
+#include "ferry-copy.h"
 #include "ferry-error.h"
 #include "ferry-memory-private.h"
 
@@ -122,8 +123,7 @@ ferry_codec_default_encode (FerryCodec *self, const GValue *value, guint8 *data,
                    ferry_codec_get_wire_name (self), g_bytes_get_size (bytes), size);
       return FALSE;
     }
-  if (size > 0)
-    memcpy (data, g_bytes_get_data (bytes, NULL), size);
+  ferry_copy_memory (data, g_bytes_get_data (bytes, NULL), size);
   return TRUE;
 }
 

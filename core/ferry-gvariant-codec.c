@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-gvariant-codec-private.h"
 
+#include "ferry-copy.h"
 #include "ferry-error.h"
 
 #include <string.h>
@@ -277,7 +278,7 @@ ferry_gvariant_codec_encode (FerryCodec *codec, const GValue *value, guint8 *dat
     }
   else if (data_size > 0)
     {
-      memcpy (data + offset, g_variant_get_data (variant), data_size);
+      ferry_copy_memory (data + offset, g_variant_get_data (variant), data_size);
     }
   data[size - TRAILER_SIZE] = 0;
   return TRUE;

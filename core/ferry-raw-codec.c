@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-raw-codec-private.h"
 
+#include "ferry-copy.h"
 #include "ferry-error.h"
-
-#include <string.h>
 
 /*
  * FerryRawCodec: bytes as they are. Encodes GBytes and FerryBuffer; decodes to GBytes
@@ -99,8 +98,7 @@ ferry_raw_codec_encode (FerryCodec *codec, const GValue *value, guint8 *data, gs
                    contents_size, size);
       return FALSE;
     }
-  if (size > 0)
-    memcpy (data, contents, size);
+  ferry_copy_memory (data, contents, size);
   return TRUE;
 }
 

@@ -3,6 +3,7 @@
 
 #include "ferry-buffer-private.h"
 #include "ferry-channel-config.h"
+#include "ferry-copy.h"
 #include "ferry-error.h"
 #include "ferry-segment-private.h"
 
@@ -1177,7 +1178,7 @@ ferry_segment_transport_copy (FerrySegment *segment, guint8 *to, const guint8 *d
 
   if (first > 0)
     {
-      memcpy (to, data, first);
+      ferry_copy_memory (to, data, first);
       ferry_ring_prefetch_tail (segment);
       ferry_arena_prefetch_recent (segment);
     }
@@ -1326,7 +1327,7 @@ do_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout, GCanc
             }
           else
             {
-              memcpy (copy->data, buffer->data, buffer->size);
+              ferry_copy_memory (copy->data, buffer->data, buffer->size);
               copy->timestamp = buffer->timestamp;
               copy->wire_name = buffer->wire_name;
               copy->wire_version = buffer->wire_version;

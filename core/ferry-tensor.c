@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-tensor-private.h"
 
+#include "ferry-copy.h"
 #include "ferry-dlpack-private.h"
 #include "ferry-error.h"
 #include "ferry-memory-private.h"
@@ -792,8 +793,8 @@ ferry_tensor_new_copy (const char *format, const gint64 *shape, guint n_dimensio
     }
 
   self = tensor_alloc (format, shape, n_dimensions, &needed, error);
-  if (self != NULL && size > 0)
-    memcpy (self->data, data, size);
+  if (self != NULL)
+    ferry_copy_memory (self->data, data, size);
   return self;
 }
 
@@ -1330,7 +1331,7 @@ copy_row (guint8 *to, const guint8 *from, gint64 length, gint64 stride, gsize it
 {
   if (stride == (gint64) item_size)
     {
-      memcpy (to, from, (gsize) length * item_size);
+      ferry_copy_memory (to, from, (gsize) length * item_size);
       return;
     }
   switch (item_size)
@@ -1624,8 +1625,7 @@ ferry_tensor_fill (FerryTensor *self, gsize offset, const guint8 *data, gsize si
   total = ferry_tensor_get_size_bytes (self);
   if (!self->writable || !is_contiguous (self, FALSE) || offset > total || size > total - offset)
     return FALSE;
-  if (size > 0)
-    memcpy (self->data + offset, data, size);
+  ferry_copy_memory (self->data + offset, data, size);
   return TRUE;
 }
 

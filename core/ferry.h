@@ -8,6 +8,7 @@
 #include "ferry-channel.h"
 #include "ferry-codec-factory.h"
 #include "ferry-codec.h"
+#include "ferry-copy.h"
 #include "ferry-enum-types.h"
 #include "ferry-enums.h"
 #include "ferry-error.h"

@@ -226,7 +226,7 @@ ferry_ndarray_write_data (const FerryNdarrayPlan *plan, guint8 *to, GError **err
   /* The reference keeps others from resizing it. */
   Py_INCREF ((PyObject *) array);
   Py_BEGIN_ALLOW_THREADS;
-  memcpy (to, PyArray_DATA (array), plan->data_size);
+  ferry_copy_memory (to, PyArray_DATA (array), plan->data_size);
   Py_END_ALLOW_THREADS;
   Py_DECREF ((PyObject *) array);
   return TRUE;

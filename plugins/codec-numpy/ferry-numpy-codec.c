@@ -149,8 +149,8 @@ tensor_encode (FerryTensor *tensor, guint8 *data, gsize size, GError **error)
   to = data + size - data_size;
   if ((header.flags & FERRY_NUMPY_FORTRAN) == 0)
     ferry_tensor_store (tensor, to, data_size);
-  else if (data_size > 0)
-    memcpy (to, ferry_tensor_get_data (tensor), data_size);
+  else
+    ferry_copy_memory (to, ferry_tensor_get_data (tensor), data_size);
   return TRUE;
 }
 

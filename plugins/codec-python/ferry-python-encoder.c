@@ -264,7 +264,7 @@ copy (guint8 *to, gconstpointer from, gsize size)
   else
     {
       Py_BEGIN_ALLOW_THREADS;
-      memcpy (to, from, size);
+      ferry_copy_memory (to, from, size);
       Py_END_ALLOW_THREADS;
     }
 }

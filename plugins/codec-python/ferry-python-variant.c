@@ -56,7 +56,7 @@ ferry_python_tensor_write_data (FerryTensor *tensor, guint8 *to, gsize size, GEr
 {
   if (goes_by_columns (tensor) && ferry_tensor_get_size_bytes (tensor) == size)
     {
-      memcpy (to, ferry_tensor_get_data (tensor), size);
+      ferry_copy_memory (to, ferry_tensor_get_data (tensor), size);
       return TRUE;
     }
   if (ferry_tensor_store (tensor, to, size))

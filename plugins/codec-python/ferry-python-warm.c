@@ -259,7 +259,7 @@ warm_realloc (void *context, void *data, size_t size)
 
           if (moved != NULL)
             {
-              memcpy (moved, data, MIN (size, one.size));
+              ferry_copy_memory (moved, data, MIN (size, one.size));
               release (&one);
             }
           else
