@@ -248,6 +248,9 @@ def run_task(
                 continue
             if "value" in result:
                 figure.samples.append(result.pop("value"))
+            if "first-in-process" in result:
+                figure = results.get("first-in-process", task.name(way), task.kind, task.size)
+                figure.samples.append(result["first-in-process"])
             if "creation" in result and task.kind == "int":
                 results.get("making", task.name(way), task.kind, task.size).samples.append(result["creation"])
             figure.details.append(result)
@@ -383,7 +386,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(data, indent=1))
     else:
         console = report.make_console()
-        for measure_name in ("flow", "turns", "first", "making", "round-trip", "memory"):
+        for measure_name in ("flow", "turns", "first", "first-in-process", "making", "round-trip", "memory"):
             report.print_measure(console, results, measure_name, warnings)
         if claims:
             report.print_claims(console, claims)

@@ -15,6 +15,7 @@ _TITLES = {
     "flow": "Message after message: time for each, and how many times longer than ferry.Queue",
     "turns": "One message at a time, the receiver waits for it: time from put to got",
     "first": "The first message of a new channel, from put to got",
+    "first-in-process": "The same where neither process has sent or received in this way before",
     "making": "Making a channel",
     "round-trip": "Round trip: there and back, both sides active (queues: one for each direction)",
     "memory": "Most memory that sender and receiver take in addition, in messages",
@@ -47,7 +48,7 @@ def format_ratio(ratio: float) -> str:
 def print_measure(console: Console, results: Results, measure: str, errors: list[str]) -> None:
     """Print one table for each kind of payload, small ones in one; collect what could not be measured."""
     figures = results.select(measure)
-    groups = [payloads.SMALL, ("bytes",), ("array",)] if measure in ("flow", "first") else [payloads.KINDS]
+    groups = [payloads.SMALL, ("bytes",), ("array",)] if measure in ("flow", "first", "first-in-process") else [payloads.KINDS]
     if figures:
         console.print(_TITLES[measure], style="italic")
     for kinds in groups:

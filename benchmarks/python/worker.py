@@ -87,15 +87,16 @@ def _run(main: Callable[..., None], control: Any, *arguments: Any) -> None:
         os._exit(1)
 
 
-def _sender(control: Any, job: dict[str, Any], end: Any) -> None:
+def _sender(control: Any, job: dict[str, Any], ends: tuple[Any, ...]) -> None:
     way, kind = WAYS[job["way"]], job["kind"]
     obj = payloads.make(kind, job.get("source_size", job["size"]))
     _limit_memory(job)
-    put = way.put(end, kind)
+    puts = [way.put(end, kind) for end in ends]
     now = time.monotonic_ns
 
-    def send(n: int, number: int) -> tuple[int, int]:
+    def send(n: int, number: int, channel: int) -> tuple[int, int]:
         nonlocal obj
+        put = puts[channel]
         obj = payloads.mark(obj, kind, number)
         message = obj
         began = now()
@@ -105,24 +106,29 @@ def _sender(control: Any, job: dict[str, Any], end: Any) -> None:
 
     def send_loaned(number: int) -> tuple[int, int]:
         # The array is made in the memory of the channel, so it is not there before.
-        array = end.loan(job["size"] // 8, "f8")
+        array = ends[0].loan(job["size"] // 8, "f8")
         began = now()
         array[:] = 1.0
         array[0] = number
-        end.put(array)
+        ends[0].put(array)
         return began, now()
 
-    _serve({"send": send, "send_loaned": send_loaned}, control, lambda: way.finish(end))
+    def finish() -> None:
+        for end in ends:
+            way.finish(end)
+
+    _serve({"send": send, "send_loaned": send_loaned}, control, finish)
 
 
-def _receiver(control: Any, job: dict[str, Any], end: Any) -> None:
+def _receiver(control: Any, job: dict[str, Any], ends: tuple[Any, ...]) -> None:
     way, kind, size = WAYS[job["way"]], job["kind"], job["size"]
     _limit_memory(job)
-    get = way.get(end, kind)
+    gets = [way.get(end, kind) for end in ends]
     now = time.monotonic_ns
     held: Any = None
 
-    def receive(n: int, number: int) -> int:
+    def receive(n: int, number: int, channel: int) -> int:
+        get = gets[channel]
         obj = None
         if job.get("touch"):
             for _ in itertools.repeat(None, n):
@@ -139,7 +145,7 @@ def _receiver(control: Any, job: dict[str, Any], end: Any) -> None:
 
     def hold() -> int:
         nonlocal held
-        held = get()
+        held = gets[0]()
         payloads.touch(held, kind)
         return now()
 
@@ -315,27 +321,33 @@ def _how_ended(process: Any) -> str:
 
 
 class Flow:
-    """One sender, one receiver, one channel, and how often both have flown."""
+    """One sender, one receiver, a channel or several, and how often messages have flown."""
 
-    def __init__(self, context: Any, job: dict[str, Any]) -> None:
+    def __init__(self, context: Any, job: dict[str, Any], n_channels: int = 1) -> None:
         self.way = WAYS[job["way"]]
-        began = time.monotonic_ns()
-        self.ends = self.way.make(context, job["capacity"], job["kind"], job["size"])
-        self.creation_ns = time.monotonic_ns() - began
+        self.channels: list[tuple[Any, Any]] = []
         self.number = 0
         try:
-            self.crew = Crew(context, (_sender, _receiver), job, self.ends)
+            for _ in range(n_channels):
+                began = time.monotonic_ns()
+                self.channels.append(self.way.make(context, job["capacity"], job["kind"], job["size"]))
+                self.creation_ns = time.monotonic_ns() - began
+            self.crew = Crew(context, (_sender, _receiver), job, tuple(zip(*self.channels, strict=True)))
         except BaseException:
-            self.way.discard(self.ends)
+            self._discard()
             raise
 
-    def run(self, n: int, settle: float = 0.0) -> tuple[float, float]:
+    def _discard(self) -> None:
+        for ends in self.channels:
+            self.way.discard(ends)
+
+    def run(self, n: int, settle: float = 0.0, channel: int = 0) -> tuple[float, float]:
         """Send n messages; seconds from the first put to the last get, and to the last put."""
         self.number += 1
-        self.crew.tell(1, "receive", n, self.number)
+        self.crew.tell(1, "receive", n, self.number, channel)
         if settle:
             time.sleep(settle)
-        self.crew.tell(0, "send", n, self.number)
+        self.crew.tell(0, "send", n, self.number, channel)
         ended = self.crew.answer(1)
         began, put = self.crew.answer(0)
         return (ended - began) * NS, (put - began) * NS
@@ -347,7 +359,7 @@ class Flow:
         try:
             self.crew.__exit__(*exc_info)
         finally:
-            self.way.discard(self.ends)
+            self._discard()
 
 
 def measure_flow(context: Any, job: dict[str, Any]) -> dict[str, Any]:
@@ -384,21 +396,32 @@ def measure_turns(context: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_first(context: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """The first message of a new channel, from put to got, and making the channel."""
+    """The first message of a new channel, from put to got; the same of new processes; and making the channel.
+
+    Both processes get the ends of two channels. The first message of the one is also the first that they ever send or
+    receive in this way; that of the other has only what is a channel's.
+    """
     way = WAYS[job["way"]]
     way.prepare(job["kind"], job["size"])
     # What the first channel of a process costs beyond that, imports for example, is not a channel's.
     ends = way.make(context, job["capacity"], job["kind"], min(job["size"], 1000))
     way.discard(ends)
     values: list[float] = []
+    in_processes: list[float] = []
     creations: list[float] = []
     spent = 0.0
     while len(values) < _FIRST_ROUNDS and spent < _WARM_UP_LIMIT:
-        with Flow(context, job) as flow:
-            values.append(flow.run(1, _SETTLE)[0])
+        with Flow(context, job, n_channels=2) as flow:
+            in_processes.append(flow.run(1, _SETTLE)[0])
+            values.append(flow.run(1, _SETTLE, channel=1)[0])
             creations.append(flow.creation_ns * NS)
-        spent += values[-1] + creations[-1]
-    return {"value": statistics.median(values), "creation": statistics.median(creations), "rounds": len(values)}
+        spent += in_processes[-1] + values[-1] + creations[-1]
+    return {
+        "value": statistics.median(values),
+        "first-in-process": statistics.median(in_processes),
+        "creation": statistics.median(creations),
+        "rounds": len(values),
+    }
 
 
 def measure_round_trip(context: Any, job: dict[str, Any]) -> dict[str, Any]:
@@ -495,7 +518,7 @@ def measure_memory(context: Any, job: dict[str, Any]) -> dict[str, Any]:
         if loan:
             flow.crew.tell(0, "send_loaned", 1)
         else:
-            flow.crew.tell(0, "send", 1, 1)
+            flow.crew.tell(0, "send", 1, 1, 0)
         while not flow.crew.controls[1].poll(0):
             peak = max(peak, _memory(pids))
             time.sleep(_SAMPLE_INTERVAL)
