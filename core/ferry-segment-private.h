@@ -21,6 +21,8 @@ G_BEGIN_DECLS
 #define FERRY_MAX_PARTICIPANTS (256)
 #define FERRY_BITMAP_WORDS (FERRY_MAX_PARTICIPANTS / 64)
 #define FERRY_N_CLASSES (27)
+/* Classes below 64 KiB, whose blocks are used in turns. */
+#define FERRY_N_ROTATED (4)
 #define FERRY_MIN_BLOCK_SHIFT (12) /* the smallest block is a page of 4 KiB */
 #define FERRY_MAX_BLOCK_SHIFT (FERRY_MIN_BLOCK_SHIFT + FERRY_N_CLASSES - 1)
 #define FERRY_MAX_BLOCKS (65536) /* of one class */
@@ -333,11 +335,15 @@ typedef struct
   GMutex sleep_mutex;
   guint n_sleepers[3]; /* by FerrySide */
   FerryWaitStrategy wait_strategy;
-  _Atomic gint64 mean_wait;  /* ns, moving average */
-  _Atomic guint32 backoff;   /* pauses before the first look while spinning */
-  _Atomic guint32 probe;     /* counts waits that were too long to spin for */
-  _Atomic guint32 recent[2]; /* senders: the blocks allocated last and before; FERRY_NO_BLOCK: none */
-  _Atomic guint32 no_reuse;  /* allocations that shall not wait for a hot block */
+  _Atomic gint64 mean_wait;                    /* ns, moving average */
+  _Atomic guint32 backoff;                     /* pauses before the first look while spinning */
+  _Atomic guint32 probe;                       /* counts waits that were too long to spin for */
+  _Atomic guint32 next_index[FERRY_N_ROTATED]; /* senders: where the next block of a small class is looked for */
+  _Atomic guint32 n_cold;                      /* how often that was at a block that is not there yet */
+  _Atomic gint64 cold_since;                   /* ns, when that number was a multiple last */
+  _Atomic gint64 no_warm_up_until;             /* ns: there was no memory for it */
+  _Atomic guint32 recent[2];                   /* senders: the blocks allocated last and before; FERRY_NO_BLOCK: none */
+  _Atomic guint32 no_reuse;                    /* allocations that shall not wait for a hot block */
   _Atomic guint32 no_reuse_next;
   _Atomic gint64 last_upkeep;
   _Atomic guint32 closed; /* this endpoint was closed */

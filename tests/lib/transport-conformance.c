@@ -1240,7 +1240,66 @@ check_warm_reuse (ChannelTest *test, const char *properties, gsize size)
 
 TRANSPORT_TEST (test_warm_reuse_work_queue) { check_warm_reuse (test, NULL, 300000); }
 
-TRANSPORT_TEST (test_warm_reuse_broadcast) { check_warm_reuse (test, "mode=broadcast", 5000); }
+TRANSPORT_TEST (test_warm_reuse_broadcast) { check_warm_reuse (test, "mode=broadcast", 300000); }
+
+/* Small blocks may be used in turns; the most that they then are committed. */
+static guint64
+stream_small_loans (ChannelTest *test, const char *properties, guint n, gulong pause, GHashTable *addresses)
+{
+  FerryChannel *sender = open_sender (test, properties);
+  FerryChannel *receiver = open_receiver (test, NULL);
+  g_autoptr (FerryStatistics) statistics = NULL;
+
+  for (guint i = 0; i < n; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (FerryBuffer) loan = ferry_channel_loan (sender, 5000, FERRY_NO_WAIT, NULL, &error);
+      g_autoptr (FerryBuffer) view = NULL;
+
+      ferry_assert_no_error (error);
+      memcpy (ferry_buffer_get_writable_data (loan, NULL), &i, sizeof i);
+      g_hash_table_add (addresses, (gpointer) ferry_buffer_get_data (loan, NULL));
+      send_loan (sender, loan);
+      view = channel_test_take (receiver);
+      ck_assert_int_eq (memcmp (ferry_buffer_get_data (view, NULL), &i, sizeof i), 0);
+      if (pause > 0)
+        g_usleep (pause);
+    }
+  statistics = channel_test_statistics (sender);
+  channel_test_verify (sender);
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  return statistics->bytes_committed_peak;
+}
+
+/* No more than the rotation, however long the stream. */
+TRANSPORT_TEST (test_warm_reuse_stream)
+{
+  g_autoptr (GHashTable) addresses = g_hash_table_new (NULL, NULL);
+  guint64 committed = stream_small_loans (test, NULL, 5000, 0, addresses);
+
+  ck_assert_uint_ge (committed, 8192);
+  ck_assert_uint_le (committed, 64 * 8192);
+  ck_assert_uint_le (g_hash_table_size (addresses), 64);
+}
+
+/* One block does for all of them. */
+TRANSPORT_TEST (test_warm_reuse_few)
+{
+  g_autoptr (GHashTable) addresses = g_hash_table_new (NULL, NULL);
+  guint64 committed = stream_small_loans (test, NULL, 100, 1000, addresses);
+
+  ck_assert_uint_eq (committed, 8192);
+  ck_assert_uint_eq (g_hash_table_size (addresses), 1);
+}
+
+/* Half of the bound is left to others. */
+TRANSPORT_TEST (test_warm_reuse_bounded)
+{
+  g_autoptr (GHashTable) addresses = g_hash_table_new (NULL, NULL);
+
+  ck_assert_uint_le (stream_small_loans (test, "max-bytes=65536", 5000, 0, addresses), 32768 + 8192);
+}
 
 /* Small ones take no block at all. */
 TRANSPORT_TEST (test_small_messages_take_no_block)
@@ -3999,6 +4058,9 @@ ferry_transport_conformance_add (Suite *suite, const char *transport_name, const
     test_zero_copy_broadcast,
     test_warm_reuse_work_queue,
     test_warm_reuse_broadcast,
+    test_warm_reuse_stream,
+    test_warm_reuse_few,
+    test_warm_reuse_bounded,
     test_small_messages_take_no_block,
     test_views_read_only_in_broadcast,
     test_trim,
