@@ -774,7 +774,15 @@ bench_channel_list_transports (const char *const *wanted, GError **error)
       bench_fail (error, "mmap");
       return NULL;
     }
-  for (guint i = 0; wanted != NULL && wanted[i] != NULL && list->n_names < MAX_TRANSPORTS; i++)
+  if (wanted != NULL && g_strv_length ((char **) wanted) > MAX_TRANSPORTS)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
+                   "%u transports are asked for, at most %d can be measured in one run",
+                   g_strv_length ((char **) wanted), MAX_TRANSPORTS);
+      munmap (list, sizeof *list);
+      return NULL;
+    }
+  for (guint i = 0; wanted != NULL && wanted[i] != NULL; i++)
     g_strlcpy (list->names[list->n_names++], wanted[i], MAX_TRANSPORT_NAME);
   arena = bench_run (&run, error);
   for (guint i = 0; arena != NULL && i < list->n_names; i++)

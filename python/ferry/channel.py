@@ -156,7 +156,7 @@ class Channel(_native.Channel):
         And what of the standard library goes with it: FileNotFoundError, FileExistsError,
         PermissionError, ValueError, TimeoutError, OSError.
     ValueError
-        `codec` or `pickle` is given and contradicts the description.
+        `codec`, `pickle` or a property is given and contradicts the description.
 
     See Also
     --------
@@ -194,9 +194,14 @@ class Channel(_native.Channel):
         self.role = role
         self._arguments = {"codec": codec, "pickle": pickle, "timeout": timeout}
         self.timeout = timeout
+        described = () if "name" in properties or not properties else _described_properties(self)
         for key, value in properties.items():
-            if value is not None:
-                self._set(key, value)
+            if value is None:
+                continue
+            before = self._get(key) if key.replace("_", "-") in described else None
+            self._set(key, value)
+            if before is not None and self._get(key) != before:
+                raise ValueError(f"{key}={value!r} contradicts the description {description!r}, which says {before!r}")
         if open:
             self.open()
         return self
@@ -392,6 +397,16 @@ def open(description: str, role: Role, **properties: Any) -> Channel:
 def _is_name(text: str) -> bool:
     """Whether it is the name of a channel, and neither a description nor a URI."""
     return not any(character in text for character in " =!:")
+
+
+def _described_properties(channel: Channel) -> set[str]:
+    """Return the keys of the properties of the channel and its transport that a description has set."""
+    import itertools
+    import shlex
+
+    # A line also where it was a URI.
+    words = itertools.takewhile(lambda word: word != "!", shlex.split(channel._description()))
+    return {key for key, equals, _ in (word.partition("=") for word in words) if equals}
 
 
 def _check_codec(description: str, codec: str | None, pickle: bool | None) -> None:

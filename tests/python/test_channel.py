@@ -193,6 +193,18 @@ def test_pickles_as_the_description_says(name, form):
         allowed("yes", codec="raw")
 
 
+@pytest.mark.parametrize("form", ["memfd name={} capacity=8 mode=broadcast", "ferry+memfd:{}?capacity=8&mode=broadcast"])
+def test_properties_that_contradict_the_description(name, form):
+    description = form.format(name)
+    with ferry.Channel(description, "sender", capacity=8, mode="broadcast", history=4, inline_size=None) as sender:
+        assert (sender.capacity, sender.history) == (8, 4)
+    for wrong in ({"capacity": 9}, {"mode": "work-queue"}, {"mode": 0}):
+        with pytest.raises(ValueError, match="contradicts the description"):
+            ferry.Channel(description, "sender", **wrong)
+    with pytest.raises(ValueError, match="contradicts the description"):
+        ferry.Channel(f"memfd name={name} max-bytes=1M", "sender", max_bytes=1 << 21)
+
+
 def test_pickles_where_the_description_says_nothing(name):
     for description in (f"memfd name={name}", f"memfd name={name} ! python", f"memfd name={name} ! auto"):
         for allowed in (None, False, True):

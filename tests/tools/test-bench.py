@@ -156,6 +156,11 @@ class BenchTest(ToolTestCase):
             self.assertEqual((status, output), (1, ""), errors)
             self.assertIn("memfd", errors)
 
+    def test_too_many_transports(self) -> None:
+        status, output, errors = self.run_tool("ferry-bench", *SHORT, "--sizes", "64", "-t", ",".join(["memfd"] * 33))
+        self.assertEqual((status, output), (1, ""), errors)
+        self.assertIn("33 transports are asked for, at most 32", errors)
+
     @unittest.skipUnless(THOROUGH, "takes minutes and gigabytes")
     def test_claims(self) -> None:
         """Every claim can be measured; whether it is met depends on the machine's peace."""
