@@ -40,8 +40,10 @@
 #define N_THREADS_DEFAULT 4
 #define N_THREADS_MAX 64
 #define IDLE_S 2
-/* How long a caller looks for the end of the others' pieces before it sleeps. */
+/* How long a caller looks for the end of the others' pieces before it sleeps, and a helper for the next copy: in a stream
+ * of large messages that comes within microseconds, and waking up takes tens of them. In pauses of some 50 ns. */
 #define N_LOOKS 2000
+#define N_HELPER_LOOKS 600
 
 typedef struct
 {
@@ -56,7 +58,7 @@ typedef struct
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work_cond, done_cond;
 static Job *job; /* the one that may be joined */
-static guint64 job_number;
+static _Atomic guint64 job_number;
 static guint n_helpers;
 static _Atomic guint n_inside;
 
@@ -131,6 +133,14 @@ copy_pieces (Job *self)
     }
 }
 
+static inline void
+relax (void)
+{
+#ifdef __SSE2__
+  _mm_pause ();
+#endif
+}
+
 static void *
 help (gpointer unused)
 {
@@ -159,6 +169,10 @@ help (gpointer unused)
       /* From here on the job is its caller's to end: this is what it waits for. */
       if (atomic_fetch_sub (&n_inside, 1) == 1)
         pthread_cond_signal (&done_cond);
+      pthread_mutex_unlock (&mutex);
+      for (guint i = 0; i < N_HELPER_LOOKS && atomic_load_explicit (&job_number, memory_order_relaxed) == seen; i++)
+        relax ();
+      pthread_mutex_lock (&mutex);
     }
   n_helpers--;
   pthread_mutex_unlock (&mutex);
@@ -318,11 +332,7 @@ ferry_copy_memory (gpointer to, gconstpointer from, gsize size)
   copy_pieces (&mine);
 
   for (guint i = 0; i < N_LOOKS && atomic_load (&n_inside) > 0; i++)
-    {
-#ifdef __SSE2__
-      _mm_pause ();
-#endif
-    }
+    relax ();
   pthread_mutex_lock (&mutex);
   job = NULL;
   while (atomic_load (&n_inside) > 0)
