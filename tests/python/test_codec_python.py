@@ -1172,7 +1172,8 @@ def test_no_leak():
     gc.collect()
     assert sys.getrefcount(marker) == references
     assert sys.getrefcount(shared) == 5  # value, twice; bad; the variable; the argument
-    assert resident() - before < 4 * 1024 * 1024
+    if "FERRY_TEST_SANITIZED" not in os.environ:  # AddressSanitizer keeps what is freed
+        assert resident() - before < 4 * 1024 * 1024
 
 
 def test_threads():
