@@ -186,7 +186,7 @@ for which in "$@"; do
       mutant arena -DMUTANT_GROW_NO_LOCK -DUSED=1 -DNO_DEATH
       mutant arena -DMUTANT_REPAIR_NO_RECOUNT -DVICTIM=0 -DRESTARTS=0
       mutant arena -DMUTANT_REPAIR_NO_BITS -DVICTIM=0 -DRESTARTS=0
-      mutant arena -DMUTANT_REPAIR_LEAVES_TRIMMING -DVICTIM=2 -DRESTARTS=0
+      mutant arena -DMUTANT_REPAIR_LEAVES_TRIMMING -DVICTIM=2 -DRESTARTS=0 -DROUNDS=1 -DTRIMS=1
       ;;
     *)
       fail "no model $which"
