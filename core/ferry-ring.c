@@ -451,8 +451,9 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
   gboolean own;
   guint64 h = ferry_ring_guess_head (self, &own);
   guint64 start = h;
-  guint64 pending = 0;          /* slots passed that are not resolved */
+  guint64 pending = 0;          /* slots passed since the first one that is not resolved, with it */
   guint64 writing = 0;          /* the first of them that was being written ... */
+  guint64 pending_before = 0;   /* ... and how many were passed before it */
   gboolean any_writing = FALSE; /* ... if any */
   guint64 horizon = 0;          /* up to here all was looked at twice ... */
   gboolean looked_twice = FALSE;
@@ -502,7 +503,10 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
               continue;
             case FERRY_SLOT_WRITING:
               if (!any_writing)
-                writing = h;
+                {
+                  writing = h;
+                  pending_before = pending;
+                }
               any_writing = TRUE;
               G_GNUC_FALLTHROUGH;
             case FERRY_SLOT_TAKEN:
@@ -523,7 +527,7 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
           looked_twice = TRUE;
           horizon = h;
           h = writing;
-          pending = writing - start;
+          pending = pending_before;
           any_writing = FALSE;
           continue;
         }

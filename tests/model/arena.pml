@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The free bitmap and trimming of docs/memory-model.md, section 4 (B2, B6), for spin: one class of blocks that can't grow,
- * two participants that allocate and free, one that trims; at most one of the three is killed, before any of its steps,
- * and a survivor repairs. README.md says what is left out.
+/* The free bitmap, growth and trimming of docs/memory-model.md, section 4 (B2, B5, B6), for spin: one class of blocks, two
+ * participants that allocate and free, one that trims; at most one of the three is killed, before any of its steps, and
+ * a survivor repairs. README.md says what is left out.
  *
- * One statement (or d_step) is one access to shared memory. The block that an allocator remembers may be any block at
- * all: it is only a hint. Whoever finds nothing looks again when there is a bit to be found: a sender that waits for
- * memory does not rely on being woken.
+ * One statement (or d_step) is one access to shared memory; what is done under the lock and seen by its holders only goes with
+ * the step before. The block that an allocator takes without its bit may be any block at all: which one it remembers, and which
+ * is next in its rotation, are only hints. Whoever needs the lock for growth or pages may give up, as one that only warms a
+ * block up does at once, and may find no pages: then the block is free again, and the round is over. Whoever finds nothing
+ * looks again when there is a bit to be found: a sender that waits for memory does not rely on being woken.
  *
  * Steps are sequentially consistent, but for the store that sets a block free where a mutant makes it a plain one: then
  * it lies in its processor's store buffer (x86), where the others do not see it. It is written out at any time, but
@@ -18,8 +20,11 @@
 #ifndef BLOCKS
 #define BLOCKS 2 /* 1 to 3 */
 #endif
+#ifndef USED
+#define USED BLOCKS /* so many are there from the beginning; the others are grown */
+#endif
 #ifndef ROUNDS
-#define ROUNDS (2) /* blocks that each of the two allocates, one after the other */
+#define ROUNDS (2) /* blocks that each of the two allocates, or tries to, one after the other */
 #endif
 #ifndef TRIMS
 #define TRIMS (2) /* times that the arena is trimmed */
@@ -42,6 +47,7 @@ typedef Block
   byte generation;
   bool marked; /* its bit in the bitmap */
   bool committed;
+  bool reserved;
   /* not in the descriptor, for the assertions: */
   bool real;      /* its pages */
   byte user;      /* who may write to it */
@@ -49,6 +55,8 @@ typedef Block
 };
 
 Block block[BLOCKS];
+byte used = USED;
+byte sum; /* of what is reserved */
 byte lock = NOBODY;
 byte stored[3]; /* in p's store buffer: that this block is FREE, counted from 1 */
 
@@ -77,6 +85,9 @@ hidden byte k;
 #define FENCED(p) (true)
 #endif
 
+/* B5, B6: whatever is done, and whoever dies */
+#define PAGES_ARE_COUNTED(x) ((!block[x].committed || block[x].real) && (!block[x].real || block[x].reserved))
+
 inline set_word (x, new_state, new_owner)
 {
   block[x].state = new_state;
@@ -84,8 +95,27 @@ inline set_word (x, new_state, new_owner)
 }
 
 /* Steps of the allocators. Each turn of a process's loop is one step. */
-mtype = { START, SCAN, CLEAR, LOOK, CLAIM, FULL, CHECK, COMMIT, COMMITTED, USE,
-          SET_FREE, BIT, SET_BIT, LATE_FREE, DONE };
+mtype = { START, SCAN, CLEAR, LOOK, CLAIM, FULL, GROW, GROW_OWNED, GROW_USED, CHECK, RESERVE, RESERVED, COMMIT, COMMITTED,
+          UNDONE, USE, SET_FREE, BIT, SET_BIT, LATE_FREE, DONE };
+
+/* without its bit; a look at "committed" first, if it is the next one of the rotation */
+#ifdef MUTANT_TRUST_COMMITTED
+#define SEEN_COMMITTED(x) trusted = block[x].committed
+#else
+#define SEEN_COMMITTED(x) skip
+#endif
+#define TAKE_DIRECTLY(x)                                                                                               \
+  :: d_step { pc == START && x < used -> b = x; SEEN_COMMITTED (x); pc = LOOK }
+
+#define FAILED                                                                                                         \
+  b = 0;                                                                                                               \
+  pc = (!by_bit -> START : NEXT_BIT)
+#ifdef MUTANT_GROW_NO_LOCK
+#define GROW_LOCK (true)
+#else
+#define GROW_LOCK (lock == NOBODY)
+#endif
+#define NEXT_BIT (bits != 0 -> CLEAR : (used < BLOCKS -> GROW : FULL))
 
 proctype Allocator (byte me)
 {
@@ -95,33 +125,46 @@ proctype Allocator (byte me)
   byte g;      /* the generation that was seen */
   byte s;      /* the state that was seen */
   byte bits;   /* of the bitmap, as they were seen and not yet tried */
-  bool by_bit; /* not as the remembered block */
+  bool by_bit; /* not directly */
+#ifdef MUTANT_TRUST_COMMITTED
+  bool trusted;
+#endif
+#ifdef MUTANT_FREE_LEFT_BIT
+  bool left_bit;
+#endif
 
   {
 end:
     do
-    /* the remembered block, if there is one, else what the bitmap shows */
-    :: d_step { pc == START -> b = 0; pc = LOOK }
+    /* the next block of the rotation and the remembered one, if there are any, then what the bitmap shows */
+    TAKE_DIRECTLY (0)
 #if BLOCKS > 1
-    :: d_step { pc == START -> b = 1; pc = LOOK }
+    TAKE_DIRECTLY (1)
 #endif
 #if BLOCKS > 2
-    :: d_step { pc == START -> b = 2; pc = LOOK }
+    TAKE_DIRECTLY (2)
+#endif
+#if BLOCKS > USED
+    :: d_step { pc == START && used < BLOCKS -> pc = GROW }
 #endif
     :: d_step { pc == START -> pc = SCAN }
     :: d_step { /* one load */
          pc == SCAN ->
          by_bit = true;
+#ifdef MUTANT_TRUST_COMMITTED
+         trusted = false;
+#endif
          k = 0;
          do
-         :: k == BLOCKS -> break
-         :: k < BLOCKS ->
+         :: k == used -> break
+         :: k < used ->
+            assert (PAGES_ARE_COUNTED (k));
             assert (block[k].marked || block[k].state != FREE || IN_HAND (k)); /* B2: "but for a moment" */
             bits = bits | (block[k].marked << k);
             k++
          od;
          k = 0;
-         pc = (bits == 0 -> FULL : CLEAR)
+         pc = NEXT_BIT
        }
     :: d_step { /* what nobody sets can't be found by looking again */
          pc == FULL && (block[0].marked || block[BLOCKS / 2].marked || block[BLOCKS - 1].marked) ->
@@ -139,7 +182,7 @@ end:
          bits = bits & ~(1 << b);
          if
          :: block[b].marked -> block[b].marked = false; hand[me] = b + 1; pc = LOOK
-         :: else -> b = 0; pc = (bits == 0 -> FULL : CLEAR)
+         :: else -> b = 0; pc = NEXT_BIT
          fi
 #endif
        }
@@ -149,7 +192,7 @@ end:
          bits = bits & ~(1 << b);
          if
          :: block[b].marked && s == FREE -> block[b].marked = false; hand[me] = b + 1; pc = CLAIM
-         :: else -> block[b].marked = false; g = 0; s = 0; b = 0; pc = (bits == 0 -> FULL : CLEAR)
+         :: else -> block[b].marked = false; g = 0; s = 0; b = 0; pc = NEXT_BIT
          fi
        }
     :: d_step {
@@ -166,7 +209,7 @@ end:
 #else
          :: s == FREE -> pc = CLAIM
 #endif
-         :: else -> hand[me] = 0; g = 0; s = 0; b = 0; pc = (!by_bit -> SCAN : (bits == 0 -> FULL : CLEAR))
+         :: else -> hand[me] = 0; g = 0; s = 0; FAILED
          fi
        }
     :: d_step { /* CAS */
@@ -189,16 +232,97 @@ end:
             block[b].user = me;
             block[b].used_last = g + 1;
             bits = 0;
+#ifdef MUTANT_FREE_LEFT_BIT
+            left_bit = !by_bit;
+#endif
             by_bit = false;
+#ifdef MUTANT_TRUST_COMMITTED
+            pc = (trusted -> USE : CHECK);
+            trusted = false
+#else
             pc = CHECK
-         :: else -> b = 0; pc = (!by_bit -> SCAN : (bits == 0 -> FULL : CLEAR))
+#endif
+         :: else -> FAILED
          fi;
          g = 0;
          s = 0
        }
-    :: d_step { pc == CHECK -> pc = (block[b].committed -> USE : COMMIT) }
+
+#if BLOCKS > USED
+    /* another block; under the lock */
+    :: d_step {
+         pc == GROW && GROW_LOCK && WRITTEN_OUT (me) ->
+         by_bit = false;
+         if
+         :: used < BLOCKS -> lock = me; b = used; pc = GROW_OWNED
+         :: else -> pc = START
+         fi
+       }
+    :: d_step { /* a plain store: nobody else knows of the block, unless one died here */
+         pc == GROW_OWNED ->
+#ifdef MUTANT_GROW_USED_FIRST
+         used = b + 1;
+         pc = GROW_USED
+       }
+    :: d_step {
+         pc == GROW_USED ->
+#endif
+         assert (block[b].user == NOBODY || block[b].user == dead);
+         set_word (b, OWNED, me);
+         block[b].generation = block[b].generation + 1;
+         block[b].user = me;
+         block[b].used_last = block[b].generation;
+#ifdef MUTANT_GROW_USED_FIRST
+         lock = NOBODY;
+         pc = CHECK
+#else
+         pc = GROW_USED
+#endif
+       }
+#ifndef MUTANT_GROW_USED_FIRST
+    :: d_step { pc == GROW_USED -> used = b + 1; lock = (lock == me -> NOBODY : lock); pc = CHECK }
+#endif
+#endif
+
+    /* its pages, if they are not there */
+    :: d_step {
+         pc == CHECK ->
+         if
+         :: block[b].committed -> pc = USE
+         :: else -> pc = RESERVE
+         fi
+       }
+    :: d_step {
+         pc == RESERVE && lock == NOBODY && WRITTEN_OUT (me) ->
+         lock = me;
+         sum = sum + !block[b].reserved;
+         pc = RESERVED
+       }
+    :: d_step { pc == RESERVE -> pc = SET_FREE } /* the lock is somebody else's, or the bound is reached */
+    :: d_step {
+         pc == RESERVED ->
+         block[b].reserved = true;
+         lock = NOBODY;
+#ifdef MUTANT_COMMITTED_FIRST
+         pc = COMMITTED
+       }
+    :: d_step { pc == COMMITTED -> block[b].committed = true; pc = COMMIT }
+    :: d_step { pc == COMMIT -> block[b].real = true; pc = USE }
+#else
+         pc = COMMIT
+       }
     :: d_step { pc == COMMIT -> block[b].real = true; pc = COMMITTED }
     :: d_step { pc == COMMITTED -> block[b].committed = true; pc = USE }
+#endif
+    :: d_step { /* no pages; who can't have the lock either leaves them reserved */
+         pc == COMMIT && lock == NOBODY && WRITTEN_OUT (me) ->
+         lock = me;
+         block[b].real = false;
+         block[b].reserved = false;
+         pc = UNDONE
+       }
+    :: d_step { pc == UNDONE -> sum--; lock = NOBODY; pc = SET_FREE }
+    :: d_step { pc == COMMIT -> pc = SET_FREE }
     :: d_step {
          pc == USE ->
          assert (block[b].real);
@@ -220,9 +344,13 @@ end:
 #else
          set_word (b, FREE, NOBODY);
 #endif
-#ifdef MUTANT_FREE_NO_BIT
+#if defined(MUTANT_FREE_NO_BIT)
          hand[me] = 0;
          pc = DONE
+#elif defined(MUTANT_FREE_LEFT_BIT)
+         hand[me] = (left_bit -> 0 : hand[me]);
+         pc = (left_bit -> DONE : BIT);
+         left_bit = false
 #else
          pc = BIT
 #endif
@@ -275,11 +403,11 @@ proctype Trimmer ()
     do
     :: n == TRIMS -> break
     :: n < TRIMS ->
-       d_step { lock == NOBODY -> lock = TRIMMER; b = BLOCKS }
+       d_step { lock == NOBODY -> lock = TRIMMER; b = used }
        do
        :: b == 0 -> break
        :: b > 0 ->
-          d_step { b--; look = block[b].state == FREE; g = block[b].generation }
+          d_step { b--; look = block[b].state == FREE && block[b].reserved; g = block[b].generation }
           if
           :: look ->
              d_step { /* CAS */
@@ -297,7 +425,8 @@ proctype Trimmer ()
              if
              :: look ->
                 block[b].committed = false;
-                block[b].real = false; /* the hole is punched */
+                d_step { block[b].real = false; block[b].reserved = false } /* the hole is punched */
+                sum--;
 #ifndef MUTANT_TRIM_IN_PLACE
                 d_step {
                   hand[TRIMMER] = b + 1;
@@ -358,8 +487,8 @@ begin:
     candidates = 0
   }
   do
-  :: i == BLOCKS -> break
-  :: i < BLOCKS ->
+  :: i == used -> break
+  :: i < used ->
      d_step { seen = (block[i].owner == dead -> block[i].state : FREE) }
      if
      :: seen == OWNED -> candidates = candidates | (1 << i)
@@ -368,7 +497,7 @@ begin:
 #else
      :: seen == TRIMMING ->
         block[i].committed = false;
-        block[i].real = false;
+        d_step { block[i].real = false; block[i].reserved = false }
         MAYBE_RESTART;
         d_step { assert (block[i].state == TRIMMING && block[i].owner == dead); set_word (i, FREE, NOBODY) }
         SET_BIT_OF (i)
@@ -379,8 +508,8 @@ begin:
   od;
   i = 0;
   do
-  :: i == BLOCKS -> break
-  :: i < BLOCKS ->
+  :: i == used -> break
+  :: i < used ->
      if
      :: candidates & (1 << i) ->
         d_step {
@@ -398,8 +527,8 @@ begin:
 #ifndef MUTANT_REPAIR_NO_BITS
   i = 0;
   do
-  :: i == BLOCKS -> break
-  :: i < BLOCKS ->
+  :: i == used -> break
+  :: i < used ->
      if
      :: block[i].state == FREE -> SET_BIT_OF (i)
      :: else
@@ -408,6 +537,14 @@ begin:
   od;
 #endif
   atomic {
+#ifndef MUTANT_REPAIR_NO_RECOUNT
+    sum = 0;
+    i = 0;
+    do
+    :: i == used -> break
+    :: i < used -> sum = sum + block[i].reserved; i++
+    od;
+#endif
     repaired = true;
     lock = NOBODY;
     i = 0; candidates = 0; seen = 0; restarts = 0
@@ -462,13 +599,15 @@ proctype Judge ()
     assert (lock == NOBODY);
     i = 0;
     do
-    :: i == BLOCKS -> break
-    :: i < BLOCKS ->
+    :: i == used -> break
+    :: i < used ->
        assert (block[i].state == FREE && block[i].user == NOBODY); /* none leaked */
        assert (block[i].marked);                                      /* each can be found */
-       assert (block[i].real || !block[i].committed);
+       assert (PAGES_ARE_COUNTED (i));
+       sum = sum - block[i].reserved;
        i++
-    od
+    od;
+    assert (sum == 0)
   }
 }
 
@@ -482,7 +621,7 @@ init
     :: i < BLOCKS ->
        block[i].owner = NOBODY;
        block[i].user = NOBODY;
-       block[i].marked = true;
+       block[i].marked = i < USED;
        i++
     od;
     i = 0;

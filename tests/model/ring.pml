@@ -13,7 +13,9 @@
  *
  * Each MUTANT_x is a mistake; run-model.sh demands that it is found. */
 
-#define SLOTS (2)
+#ifndef SLOTS
+#define SLOTS (2) /* 2 or 3 */
+#endif
 #define CAPACITY (2)
 #ifndef MESSAGES_0
 #define MESSAGES_0 (2) /* by the first sender */
@@ -22,6 +24,9 @@
 #define MESSAGES_1 (2) /* by the second */
 #endif
 #define BLOCKS (2)
+#ifndef HEAD_INTERVAL
+#define HEAD_INTERVAL (3) /* 8 in reality: here too, more than a lap, and not at each message */
+#endif
 #define NOBODY (9)
 #define NOWHERE (99)
 #ifndef RESTARTS
@@ -35,7 +40,12 @@
 #define VOID (4)
 
 /* message n of sender p; who sends what as a block */
-#define MESSAGE(p, n) ((p) * 2 + (n))
+#if MESSAGES_0 > 2
+#define MESSAGES_MAX (4)
+#else
+#define MESSAGES_MAX (2)
+#endif
+#define MESSAGE(p, n) ((p) * MESSAGES_MAX + (n))
 #define MESSAGES(p) ((p) == 0 -> MESSAGES_0 : MESSAGES_1)
 #ifndef IS_BLOCK
 #define IS_BLOCK(p, n) (((p) + (n)) % 2 == 0)
@@ -59,7 +69,7 @@ typedef Block
 
 Slot slot[SLOTS];
 Block block[BLOCKS];
-byte head;        /* the hint */
+byte head;        /* the shared hint */
 byte rx_sleeping; /* bit masks; the bit of receiver p is 1 << (p - 2) */
 byte tx_sleeping; /* of sender p: 1 << p */
 bool woken[4];
@@ -68,9 +78,9 @@ bool woken[4];
 byte dead = NOBODY;
 bool repaired;
 bool finished[2];
-bool committed[4];
-bool taken[4]; /* at least once */
-bool delivered[4];
+bool committed[2 * MESSAGES_MAX];
+bool taken[2 * MESSAGES_MAX]; /* at least once */
+bool delivered[2 * MESSAGES_MAX];
 
 /* scratch of one step */
 hidden byte hh;
@@ -113,6 +123,16 @@ inline find_tail (t)
 #endif
 }
 
+/* A receiver begins at a hint of its own, as long as that slot is COMMITTED or EMPTY for this very position: nobody else
+ * took messages since. */
+#ifdef MUTANT_HEAD_ANY_LAP
+#define OWN_HEAD (SLOT (own_head).state == COMMITTED || SLOT (own_head).state == EMPTY)
+#else
+#define OWN_HEAD                                                                                                       \
+  (SLOT (own_head).pos == own_head && (SLOT (own_head).state == COMMITTED || SLOT (own_head).state == EMPTY))
+#endif
+#define MAYBE_READY(h) (SLOT (h).pos > h || SLOT (h).state != EMPTY)
+
 /* hh: the first position that is not resolved */
 inline advance_head ()
 {
@@ -137,7 +157,7 @@ inline look_for_room (t)
 
 /* Steps of the processes. Each turn of a process's loop is one step. */
 mtype = { ALLOC, CHECK, CLAIM, COMMIT, NOTIFY, WAKE, FINISH, PASS_ON, PASS_WAKE, RECHECK, SLEEP,
-          START, WALK, TAKE, OWN, RELEASE, MUTANT_OWN, HEAD, HOLD, DONE };
+          START, WALK, TAKE, OWN, RELEASE, HEAD, HOLD, DONE };
 
 /* The waker looks for a bit and clears it (one step), then counts the wake word (another one). */
 #define WAKE_ONE(step, mask, first, wake_step, next)                                                                   \
@@ -278,7 +298,7 @@ end:
 
 /* Receiver has made the message its own: what its sender sent before was taken before. */
 #define CHECK_TAKEN                                                                                                    \
-  assert (m % 2 == 0 || taken[m - 1]);                                                                                 \
+  assert (m % MESSAGES_MAX == 0 || taken[m - 1]);                                                                                 \
   taken[m] = true
 /* nobody else ever did */
 #define CHECK_DELIVERED                                                                                                \
@@ -286,6 +306,8 @@ end:
   delivered[m] = true
 #define RESET_WALK                                                                                                     \
   h = 0;                                                                                                               \
+  own = false;                                                                                                         \
+  moved = false;                                                                                                       \
   pending = false;                                                                                                     \
   passed = NOWHERE;                                                                                                    \
   pending_before = false;                                                                                              \
@@ -294,7 +316,10 @@ end:
 proctype Receiver (byte me)
 {
   mtype pc = START;
+  byte own_head;
   byte h;
+  bool own;   /* the walk began at the hint of its own, */
+  bool moved; /* and is beyond where it began */
   byte m;
   byte b;
   byte passed = NOWHERE; /* the first slot in WRITING that was passed, */
@@ -308,18 +333,27 @@ proctype Receiver (byte me)
   {
 end:
     do
-    :: d_step { /* one slot of the walk */
+    :: d_step { /* one slot of the walk; first where to begin: hints, and the walk gives the same from any (R3) */
          pc == START || pc == WALK ->
          if
-         :: pc == START -> h = head; pc = WALK
+         :: pc == START -> own = OWN_HEAD; h = (own -> own_head : head); pc = WALK
          :: else
          fi;
          position = SLOT (h).pos;
          state = SLOT (h).state;
          if
-         :: position > h -> h++
+#ifdef MUTANT_HEAD_ANY_LAP
+         :: own && !moved && state == EMPTY -> RESET_WALK; pc = SLEEP
+         :: (!own || moved || state != EMPTY) && position > h -> h++; moved = true
+#else
+         :: position > h -> h++; moved = true
+#endif
          :: position < h || (position == h && state == EMPTY) -> /* nothing to take */
             assert (position == h || pending);
+            if
+            :: !pending && moved -> own_head = h; head = h /* to store it late is what a taker does, at HEAD */
+            :: else
+            fi;
             RESET_WALK;
             pc = SLEEP
          :: position == h && state == VOID ->
@@ -334,6 +368,7 @@ end:
             :: else
             fi;
             pending = true;
+            moved = true;
             h++
          :: else -> /* COMMITTED */
 #ifndef MUTANT_NO_SECOND_LOOK
@@ -411,8 +446,16 @@ end:
 #ifdef MUTANT_HEAD_PAST_TAKEN
          pending = false;
 #endif
+#ifdef MUTANT_OWN_HEAD_PAST_PENDING
+         own_head = h + 1;
+#endif
          if
-         :: !pending -> head = h + 1
+         :: !pending ->
+            own_head = h + 1;
+            if
+            :: !own || (h + 1) % HEAD_INTERVAL == 0 -> head = h + 1
+            :: else
+            fi
          :: else
          fi;
          RESET_WALK;
@@ -431,7 +474,7 @@ end:
          :: else
          fi;
          if
-         :: waited && rx_sleeping != 0 && (SLOT (head).pos > head || SLOT (head).state != EMPTY) -> pc = ALLOC
+         :: waited && rx_sleeping != 0 && MAYBE_READY ((OWN_HEAD -> own_head : head)) -> pc = ALLOC
          :: else
          fi;
          waited = false
@@ -602,9 +645,9 @@ proctype Judge ()
     assert (dead == 1 || finished[1]);
     i = 0;
     do
-    :: i == 4 -> break
-    :: i < 4 ->
-       assert (committed[i] || dead == i / 2 || i % 2 >= MESSAGES (i / 2));
+    :: i == 2 * MESSAGES_MAX -> break
+    :: i < 2 * MESSAGES_MAX ->
+       assert (committed[i] || dead == i / MESSAGES_MAX || i % MESSAGES_MAX >= MESSAGES (i / MESSAGES_MAX));
        assert (committed[i] == delivered[i]); /* nothing lost, nobody sleeps while a message waits */
        i++
     od;
@@ -629,6 +672,7 @@ init
 {
   atomic {
     slot[1].pos = 1;
+    slot[SLOTS - 1].pos = SLOTS - 1;
     run Judge ();
     run Killer ();
     run Repairer ();

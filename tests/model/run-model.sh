@@ -118,6 +118,9 @@ for which in "$@"; do
     ring)
       # one sender, every message of it
       exhaustive ring -DMESSAGES_0=1 -DMESSAGES_1=0
+      # nobody killed: a lap and a half, so that hints get old; one slot more than may wait
+      exhaustive ring -DNO_DEATH -DMESSAGES_0=3 -DMESSAGES_1=0
+      exhaustive ring -DNO_DEATH -DSLOTS=3 -DMESSAGES_0=1 -DMESSAGES_1=1
       # every kind of victim, then everything, as far as the time goes
       for victim in 0 1 2; do
         sampled ring -DVICTIM=$victim
@@ -127,6 +130,8 @@ for which in "$@"; do
       sampled ring -DNO_DEATH -DMESSAGES_0=4 -DMESSAGES_1=0
       mutant ring -DMUTANT_HEAD_PAST_TAKEN
       mutant ring -DMUTANT_TAIL_ANY_LAP -DNO_DEATH
+      mutant ring -DMUTANT_HEAD_ANY_LAP -DNO_DEATH
+      mutant ring -DMUTANT_OWN_HEAD_PAST_PENDING -DSLOTS=3 -DNO_DEATH -DMESSAGES_0=1 -DMESSAGES_1=1
       mutant ring -DMUTANT_NO_SECOND_LOOK
       mutant ring -DMUTANT_ONE_LOOK -DNO_DEATH -DMESSAGES_0=4 -DMESSAGES_1=0
       mutant ring -DMUTANT_NO_RECHECK
@@ -150,13 +155,16 @@ for which in "$@"; do
       mutant broadcast -DMUTANT_REPAIR_LEAVES_HOLDERS -DVICTIM=1 -DRESTARTS=0 -DMESSAGES=2
       ;;
     arena)
-      # one block that everybody wants; more blocks than owners; then every kind of victim
+      # one block that everybody wants; more blocks than owners; a class that grows; then every kind of victim
       exhaustive arena -DBLOCKS=1
       exhaustive arena -DNO_DEATH -DBLOCKS=3
+      exhaustive arena -DNO_DEATH -DUSED=1
       exhaustive arena -DROUNDS=1 -DTRIMS=1
       exhaustive arena -DVICTIM=0 -DTRIMS=1 -DRESTARTS=0
       exhaustive arena -DVICTIM=2 -DROUNDS=1
+      exhaustive arena -DUSED=1 -DROUNDS=1 -DTRIMS=1
       sampled arena
+      sampled arena -DUSED=1
       # plain stores would do with a fence behind each: what is wrong without is that they come late, nothing else
       exhaustive arena -DMUTANT_TRIM_RELEASE -DMUTANT_FREE_RELEASE -DFENCE -DNO_DEATH
       # too weak an order: the stores that set a block free, then the loads behind them and behind the clearing of a bit
@@ -170,8 +178,15 @@ for which in "$@"; do
       mutant arena -DMUTANT_RECENT_ANY_STATE -DNO_DEATH
       mutant arena -DMUTANT_CLAIM_STORE -DNO_DEATH
       mutant arena -DMUTANT_CLAIM_ANY_GENERATION -DNO_DEATH
+      # taken without its bit, warmed up, grown
+      mutant arena -DMUTANT_TRUST_COMMITTED -DNO_DEATH
+      mutant arena -DMUTANT_FREE_LEFT_BIT -DNO_DEATH
+      mutant arena -DMUTANT_COMMITTED_FIRST -DNO_DEATH
+      mutant arena -DMUTANT_GROW_USED_FIRST -DUSED=1 -DNO_DEATH
+      mutant arena -DMUTANT_GROW_NO_LOCK -DUSED=1 -DNO_DEATH
+      mutant arena -DMUTANT_REPAIR_NO_RECOUNT -DVICTIM=0 -DRESTARTS=0
       mutant arena -DMUTANT_REPAIR_NO_BITS -DVICTIM=0 -DRESTARTS=0
-      mutant arena -DMUTANT_REPAIR_LEAVES_TRIMMING -DVICTIM=2 -DRESTARTS=0
+      mutant arena -DMUTANT_REPAIR_LEAVES_TRIMMING -DVICTIM=2 -DRESTARTS=0 -DROUNDS=1 -DTRIMS=1
       ;;
     *)
       fail "no model $which"
