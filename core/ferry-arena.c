@@ -277,8 +277,9 @@ ferry_arena_ensure_committed (FerrySegment *self, guint32 block, guint64 size, g
           return FERRY_ARENA_OK;
         }
 
-      /* Take the reservation back, and before failing try with what idle blocks hold. */
-      if (!ferry_segment_lock (self, error))
+      /* Take the reservation back, and before failing try with what idle blocks hold. Who may not wait leaves it to the
+       * block's next owner (B5). */
+      if (patience == 0 ? !ferry_segment_lock_within (self, 0, error) : !ferry_segment_lock (self, error))
         return FERRY_ARENA_ERROR;
       self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, offset + have,
                                    ferry_arena_class_size (FERRY_BLOCK_CLASS (block)) - have, NULL);
