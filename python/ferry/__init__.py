@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from ferry.errors import TooManyError as TooManyError
     from ferry.errors import UnsupportedError as UnsupportedError
     from ferry.errors import VersionError as VersionError
+    from ferry.mapping import imap as imap
+    from ferry.mapping import map as map
     from ferry.pipe import Connection as Connection
     from ferry.pipe import Pipe as Pipe
     from ferry.queues import JoinableQueue as JoinableQueue
@@ -61,6 +63,8 @@ _HOMES = {
     "Participant": "channel",
     "Statistics": "channel",
     "open": "channel",
+    "imap": "mapping",
+    "map": "mapping",
     "Connection": "pipe",
     "Pipe": "pipe",
     "JoinableQueue": "queues",
