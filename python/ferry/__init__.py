@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ferry.errors import TooManyError as TooManyError
     from ferry.errors import UnsupportedError as UnsupportedError
     from ferry.errors import VersionError as VersionError
+    from ferry.executor import ProcessPoolExecutor as ProcessPoolExecutor
     from ferry.pipe import Connection as Connection
     from ferry.pipe import Pipe as Pipe
     from ferry.queues import JoinableQueue as JoinableQueue
@@ -63,6 +64,7 @@ _HOMES = {
     "open": "channel",
     "Connection": "pipe",
     "Pipe": "pipe",
+    "ProcessPoolExecutor": "executor",
     "JoinableQueue": "queues",
     "Queue": "queues",
     "SimpleQueue": "queues",
