@@ -289,6 +289,7 @@ class _Pool:
             self.processes[process.pid] = process
 
     def _start_manager(self) -> None:
+        self.tasks._endpoint(True)  # for a sender that comes to end the queue only is not heard at once
         self.manager = threading.Thread(target=self._manage, name="ferry.ProcessPoolExecutor")
         _managers[self.manager] = self
         self.manager.start()
@@ -362,7 +363,7 @@ class _Pool:
                 else:
                     cancelled = []
                 failures = self._hand_out_more()
-                self.n_idle += taken
+                self.n_idle = min(self.n_idle + taken, len(self.processes))
                 # In place of those that have done as much as they may.
                 if self.starts_on_demand and len(self.processes) < n_before:
                     self._start_processes(min(n_before, len(self.pending)))
@@ -391,7 +392,7 @@ class _Pool:
                     taken, cause = self._take_results(endpoint, sys.maxsize)
                     with self.lock:
                         self.n_handed_out -= taken
-                        self.n_idle += taken
+                        self.n_idle = min(self.n_idle + taken, len(self.processes))
                         # One that said that it would end is not there any more.
                         is_abrupt = gone in self.processes
                     if is_abrupt or cause is not None:
