@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from ferry.queues import JoinableQueue as JoinableQueue
     from ferry.queues import Queue as Queue
     from ferry.queues import SimpleQueue as SimpleQueue
+    from ferry.shared import share as share
+    from ferry.shared import shared_array as shared_array
 
 __version__ = "1.0.0"
 
@@ -68,6 +70,8 @@ _HOMES = {
     "JoinableQueue": "queues",
     "Queue": "queues",
     "SimpleQueue": "queues",
+    "share": "shared",
+    "shared_array": "shared",
     "ChannelEmptyError": "errors",
     "ChannelExistsError": "errors",
     "ChannelFullError": "errors",

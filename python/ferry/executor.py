@@ -23,6 +23,7 @@ from multiprocessing import connection, reduction
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ferry import _native, shared
 from ferry.queues import Queue
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _CAPACITY = 2 * _HANDED_OUT_MAX
 #: How many results are taken before calls are handed out again.
 _BATCH = 64
 #: How long to wait for shared memory before looking again, and for a process to end that was asked to. Seconds.
+_PAUSE = 0.0005
 _MEMORY_INTERVAL = 0.02
 _TERMINATE_SECONDS = 5.0
 #: How often a worker looks whether its program still lives while that takes no result. Seconds.
@@ -94,18 +96,50 @@ class _Replies:
 
     def __init__(self, results: Queue) -> None:
         self._results = results
+        self._arrays = shared.Results()
+        results._endpoint(True)._set_array_reducer(self._arrays.reducer)
 
-    def send(self, work_id: int, took: float, exit_pid: int | None, result: Any, failure: Any = None) -> None:
-        """Send what a call returned, or why it failed; or why that can't be sent."""
+    def send(self, reply: tuple[Any, ...]) -> Any:
+        """Send what a call returned, or why it failed, or why that can't be sent.
+
+        What has arrays in it whose memory goes along is only encoded, and returned: it is for `send_encoded()`, when
+        nobody uses them any more.
+        """
+        arrays = self._arrays
+        arrays.must_give = False
         try:
-            self._put((work_id, took, exit_pid, result, failure))
-        except BaseException:
-            # The codec says what it met; pickle raises what concurrent.futures would have raised, or does it.
-            try:
-                reply = (work_id, took, exit_pid, _Pickled((result, failure)), True)
-            except BaseException as error:
-                reply = (work_id, took, exit_pid, None, _ExceptionWithTraceback(error, error.__traceback__))
             self._put(reply)
+            return None
+        except BaseException:
+            if arrays.must_give:
+                try:
+                    return self._encode(reply)
+                except BaseException:
+                    _native.shared_finish_giving(False)
+        # The codec says what it met; pickle raises what concurrent.futures would have raised, or does it.
+        work_id, took, exit_pid, result, failure = reply
+        try:
+            reply = (work_id, took, exit_pid, _Pickled((result, failure)), True)
+        except BaseException as error:
+            reply = (work_id, took, exit_pid, None, _ExceptionWithTraceback(error, error.__traceback__))
+        self._put(reply)
+        return None
+
+    def _encode(self, reply: tuple[Any, ...]) -> Any:
+        self._arrays.may_give = True
+        try:
+            return self._results._encode(reply)
+        finally:
+            self._arrays.may_give = False
+
+    def send_encoded(self, buffer: Any) -> None:
+        """Send what `send()` returned."""
+        _native.shared_finish_giving(True)
+        pause = _PAUSE
+        while not self._results._put_buffer(buffer):
+            _check_parent()
+            time.sleep(pause)
+            pause = min(2 * pause, _MEMORY_INTERVAL)
 
     def _put(self, reply: Any) -> None:
         while True:
@@ -113,9 +147,20 @@ class _Replies:
                 self._results.put(reply, timeout=_ORPHAN_INTERVAL)
                 return
             except queue.Full:
-                parent = multiprocessing.parent_process()
-                if parent is not None and not parent.is_alive():
-                    os._exit(1)
+                _check_parent()
+
+    def finish(self) -> None:
+        """Wait until everything is taken: arrays are found by this process."""
+        while not _native.shared_is_taken():
+            _check_parent()
+            time.sleep(_PAUSE)
+
+
+def _check_parent() -> None:
+    """End this process if there is nobody to work for."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
 
 
 def _work(
@@ -124,6 +169,7 @@ def _work(
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     max_tasks: int | None,
+    n_workers: int,
 ) -> None:
     """Do calls until there are no more; in the worker."""
     if initializer is not None:
@@ -134,13 +180,22 @@ def _work(
             return  # the pool is broken then
     replies = _Replies(results)
     clock = time.perf_counter
+    modules = sys.modules
+    uses_shared_memory = False
     exit_pid = None
     n_done = 0
     while True:
         try:
-            work_id, function, args, keywords = tasks.get()
+            call = tasks.get()
         except EOFError:
-            return  # the pool has ended, or its process
+            return  # the program has ended
+        if call is None:
+            return  # the pool has
+        work_id, function, args, keywords = call
+        del call
+        if not uses_shared_memory and "numpy" in modules:
+            _native.shared_use_for_arrays(n_workers)
+            uses_shared_memory = True
         n_done += 1
         if n_done == max_tasks:
             exit_pid = os.getpid()
@@ -148,15 +203,18 @@ def _work(
         try:
             result = function(*args, **keywords) if keywords else function(*args)
         except BaseException as error:
-            failure = _ExceptionWithTraceback(error, error.__traceback__)
-            replies.send(work_id, clock() - began, exit_pid, None, failure)
-            del failure
+            reply = (work_id, clock() - began, exit_pid, None, _ExceptionWithTraceback(error, error.__traceback__))
         else:
-            replies.send(work_id, clock() - began, exit_pid, result)
+            reply = (work_id, clock() - began, exit_pid, result, None)
             del result
+        encoded = replies.send(reply)
         # What the call had is free again before the next one comes.
-        del function, args, keywords
+        del function, args, keywords, reply
+        if encoded is not None:
+            replies.send_encoded(encoded)
+            del encoded
         if exit_pid is not None:
+            replies.finish()
             return
 
 
@@ -166,7 +224,7 @@ def _work(
 class _WorkItem:
     """A call that is not done."""
 
-    __slots__ = ("args", "fn", "future", "is_running", "kwargs")
+    __slots__ = ("args", "fn", "future", "held", "is_running", "kwargs")
 
     def __init__(self, future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.future = future
@@ -174,6 +232,7 @@ class _WorkItem:
         self.args = args
         self.kwargs = kwargs
         self.is_running = False
+        self.held: Any = None  # memory that its arrays are in
 
 
 class _Pool:
@@ -211,6 +270,7 @@ class _Pool:
         self.manager: threading.Thread | None = None
         self.tasks = Queue(_CAPACITY, codec="python")
         self.results = Queue(_CAPACITY, codec="python")
+        self.arrays = shared.Arguments()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         _pools.add(self)
         # A pool that never worked has nobody who would close it.
@@ -283,13 +343,14 @@ class _Pool:
             wanted = self.max_workers if self.manager is None else 0
         while len(self.processes) < wanted:
             process = self.context.Process(
-                target=_work, args=(self.tasks, self.results, self.initializer, self.initargs, self.max_tasks)
+                target=_work,
+                args=(self.tasks, self.results, self.initializer, self.initargs, self.max_tasks, self.max_workers),
             )
             process.start()
             self.processes[process.pid] = process
 
     def _start_manager(self) -> None:
-        self.tasks._endpoint(True)  # for a sender that comes to end the queue only is not heard at once
+        self.tasks._endpoint(True)._set_array_reducer(self.arrays.reducer)
         self.manager = threading.Thread(target=self._manage, name="ferry.ProcessPoolExecutor")
         _managers[self.manager] = self
         self.manager.start()
@@ -303,6 +364,7 @@ class _Pool:
                 del self.pending[work_id]
                 return None
             item.is_running = True
+        arrays = self.arrays
         try:
             try:
                 self.tasks.put_nowait((work_id, item.fn, item.args, item.kwargs))
@@ -313,14 +375,19 @@ class _Pool:
                 call = _Pickled((item.fn, item.args, item.kwargs))
                 self.tasks.put_nowait((work_id, _call_pickled, (call,), None))
         except queue.Full:
+            arrays.held.clear()
             self.is_stalled = True
             self.backlog.appendleft(work_id)
             return None
         except BaseException as error:
+            arrays.held.clear()
             text = "".join(format_exception(type(error), error, error.__traceback__))
             error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
             del self.pending[work_id]
             return error
+        if arrays.held:
+            item.held = arrays.held
+            arrays.held = []
         self.n_handed_out += 1
         return None
 
@@ -378,6 +445,8 @@ class _Pool:
                 future.set_exception(failure)
             del cancelled, failures
             if done:
+                # The end of the queue alone is heard late by a worker that has just begun.
+                self.tasks.put_many([None] * len(self.processes))
                 self.tasks.end()
                 self._join()
                 return
@@ -435,6 +504,7 @@ class _Pool:
                     process = self.processes.pop(exit_pid, None)
                 if process is not None:
                     process.join()
+                    _native.shared_forget(exit_pid)
             item = pop(work_id, None)
             if item is not None:
                 try:
@@ -482,6 +552,7 @@ class _Pool:
             if process.is_alive():
                 process.kill()
                 process.join()
+            _native.shared_forget(process.pid)
 
     def _close(self) -> None:
         if self.bell < 0:
@@ -491,6 +562,9 @@ class _Pool:
         self._finalizer()
         self.tasks.close()
         self.results.close()
+        _pools.discard(self)
+        if not _pools:
+            _native.shared_trim()
 
 
 def _call_pickled(call: Any) -> Any:
