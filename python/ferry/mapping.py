@@ -125,10 +125,7 @@ def imap(
     else:
 
         def make() -> Executor:
-            try:
-                from ferry.executor import ProcessPoolExecutor
-            except ModuleNotFoundError:
-                from concurrent.futures import ProcessPoolExecutor
+            from ferry.executor import ProcessPoolExecutor
 
             return ProcessPoolExecutor(workers, mp_context=mp_context, initializer=initializer, initargs=initargs)
 

@@ -114,7 +114,7 @@ def wait_and_return(seconds, number):
 
 
 def test_arrays_arrive_as_they_were_and_writable():
-    arrays = [numpy.full((300, 400), i, dtype) for i, dtype in enumerate(("u1", "f4", "i2", "c16"))]
+    arrays = [numpy.full((300, 400), i, dtype) for i, dtype in enumerate(("u1", "f4", ">i2", "c16"))]
     for array, (double, name) in zip(arrays, ferry.imap(double_and_name, arrays, workers=2), strict=True):
         assert name == array.dtype.str == double.dtype.str
         assert (double == array * 2).all()
