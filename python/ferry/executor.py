@@ -54,6 +54,8 @@ _MEMORY_INTERVAL = 0.02
 _TERMINATE_SECONDS = 5.0
 #: How often a worker looks whether its program still lives while that takes no result. Seconds.
 _ORPHAN_INTERVAL = 1.0
+#: For how long a worker expects the next call at any moment. Waiting for longer takes more to wake from. Seconds.
+_BUSY_SECONDS = 0.05
 #: From which part of a queue's memory on what is received is copied, so that views can't stop the senders.
 _HELD_PART = 4
 
@@ -156,6 +158,25 @@ class _Replies:
             time.sleep(_PAUSE)
 
 
+def _make_wait(tasks: Queue) -> Callable[[], bool]:
+    """Return a function that waits for the next call, and returns False when there is nobody any more to make one."""
+    endpoint = tasks._endpoint(False)
+    parent = multiprocessing.parent_process()
+    poll = select.poll()
+    poll.register(endpoint.fileno(), select.POLLIN)
+    if parent is not None:
+        poll.register(parent.sentinel, select.POLLIN)
+
+    def wait() -> bool:
+        while not endpoint.check():
+            for fd, _ in poll.poll():
+                if parent is not None and fd == parent.sentinel:
+                    return False
+        return True
+
+    return wait
+
+
 def _check_parent() -> None:
     """End this process if there is nobody to work for."""
     parent = multiprocessing.parent_process()
@@ -179,6 +200,7 @@ def _work(
             _base.LOGGER.critical("Exception in initializer:", exc_info=True)
             return  # the pool is broken then
     replies = _Replies(results)
+    wait_for_task = _make_wait(tasks)
     clock = time.perf_counter
     modules = sys.modules
     uses_shared_memory = False
@@ -186,11 +208,13 @@ def _work(
     n_done = 0
     while True:
         try:
-            call = tasks.get()
-        except EOFError:
-            return  # the program has ended
+            call = tasks.get(timeout=_BUSY_SECONDS)
+        except queue.Empty:
+            if not wait_for_task():
+                return  # the program is gone
+            continue
         if call is None:
-            return  # the pool has
+            return  # the pool has ended
         work_id, function, args, keywords = call
         del call
         if not uses_shared_memory and "numpy" in modules:
@@ -430,7 +454,6 @@ class _Pool:
                 else:
                     cancelled = []
                 failures = self._hand_out_more()
-                self.n_idle = min(self.n_idle + taken, len(self.processes))
                 # In place of those that have done as much as they may.
                 if self.starts_on_demand and len(self.processes) < n_before:
                     self._start_processes(min(n_before, len(self.pending)))
@@ -461,7 +484,6 @@ class _Pool:
                     taken, cause = self._take_results(endpoint, sys.maxsize)
                     with self.lock:
                         self.n_handed_out -= taken
-                        self.n_idle = min(self.n_idle + taken, len(self.processes))
                         # One that said that it would end is not there any more.
                         is_abrupt = gone in self.processes
                     if is_abrupt or cause is not None:
@@ -496,6 +518,10 @@ class _Pool:
             except BaseException as error:
                 return taken, "".join(format_exception(type(error), error, error.__traceback__))
             taken += 1
+            if self.starts_on_demand and exit_pid is None:
+                # Before who waits for the result makes the next call.
+                with self.lock:
+                    self.n_idle = min(self.n_idle + 1, len(self.processes))
             mean += (took - mean) * _MEAN_WEIGHT
             if failure is True:
                 result, failure = result
