@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import os
 import random
+import re
 import signal
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,9 +20,11 @@ from ferry import _native
 LIMIT = 60  # seconds: nothing here takes that long
 
 
-def names_left() -> set[str]:
+def get_names(pids: set[int]) -> list[str]:
+    """Names in shared memory, or where programs meet, that one of the processes could have made."""
     folders = [Path("/dev/shm"), Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "ferry")]
-    return {str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    names = [path.name for folder in folders if folder.is_dir() for path in folder.rglob("*")]
+    return [name for name in names if any(str(pid) in re.findall("[0-9]+", name) for pid in pids)]
 
 
 def add_one(array: numpy.ndarray) -> numpy.ndarray:
@@ -32,7 +35,7 @@ def add_one(array: numpy.ndarray) -> numpy.ndarray:
 def test_killing_workers_at_random(method: str) -> None:
     """Each of 1000 calls ends with its result or BrokenProcessPool, and nothing is left."""
     random.seed(method)
-    names = names_left()
+    pids = {os.getpid()}
     n_fds = len(os.listdir("/proc/self/fd"))
     large = numpy.zeros(700_000)
     shared = ferry.share(large)
@@ -51,6 +54,7 @@ def test_killing_workers_at_random(method: str) -> None:
                     n_kills += 1
         except (BrokenProcessPool, ProcessLookupError):
             pass  # from submit(), or the pool has just noticed
+        pids.update(executor._processes)
         for future in futures:
             try:
                 result = future.result(LIMIT)
@@ -70,5 +74,5 @@ def test_killing_workers_at_random(method: str) -> None:
     _native.shared_trim()  # what is kept warm for the next array
     assert _native.shared_statistics() == dict.fromkeys(_native.shared_statistics(), 0)
     assert "memfd:ferry" not in Path("/proc/self/maps").read_text()
-    assert names_left() == names
+    assert get_names(pids) == []
     assert len(os.listdir("/proc/self/fd")) <= n_fds + 4  # of the fork server, and of the tracker that it starts
