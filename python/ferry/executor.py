@@ -245,17 +245,41 @@ def _work(
 # ---- in the program ----
 
 
+class _Future(Future[Any]):
+    """A future that can be cancelled until a worker has taken its call."""
+
+    _pool: weakref.ref[_Pool]
+
+    def cancel(self) -> bool:
+        """Cancel the call if no worker has it yet.
+
+        Returns
+        -------
+        bool
+            Whether it is cancelled.
+        """
+        if super().cancel():
+            return True
+        pool = self._pool()
+        if self.done() or pool is None:
+            return False
+        with pool.lock:
+            pool.take_back()
+            cancelled = super().cancel()
+            pool.wake()
+        return cancelled
+
+
 class _WorkItem:
     """A call that is not done."""
 
-    __slots__ = ("args", "fn", "future", "held", "is_running", "kwargs")
+    __slots__ = ("args", "fn", "future", "held", "kwargs")
 
-    def __init__(self, future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def __init__(self, future: _Future, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
-        self.is_running = False
         self.held: Any = None  # memory that its arrays are in
 
 
@@ -281,6 +305,8 @@ class _Pool:
         self.lock = threading.RLock()  # of everything below; an RLock, for collecting garbage may run our code anywhere
         self.pending: dict[int, _WorkItem] = {}
         self.backlog: deque[int] = deque()  # those that are not handed out
+        self.order: deque[int] = deque(maxlen=_CAPACITY)  # in which calls were put into the queue
+        self.reference = weakref.ref(self)
         self.n_submitted = 0
         self.n_handed_out = 0
         self.limit = max_workers + _EXTRA_CALLS
@@ -289,6 +315,7 @@ class _Pool:
         self.is_stalled = False  # there is no memory for the next call
         self.broken: str | bool = False
         self.is_ending = False  # no more calls come
+        self.is_done = False  # and all are done
         self.cancels = False
         self.processes: dict[int, Any] = {}
         self.manager: threading.Thread | None = None
@@ -317,7 +344,8 @@ class _Pool:
                     f"this executor belongs to process {self.pid}, and process {os.getpid()} is forked from it;"
                     " make an executor in this process"
                 )
-            future: Future[Any] = Future()
+            future = _Future()
+            future._pool = self.reference
             item = _WorkItem(future, fn, args, kwargs)
             work_id = self.n_submitted
             self.n_submitted = work_id + 1
@@ -383,11 +411,9 @@ class _Pool:
 
     def _hand_out(self, work_id: int, item: _WorkItem) -> BaseException | None:
         """Send a call to whichever worker is free; return why that can't be done."""
-        if not item.is_running:
-            if not item.future.set_running_or_notify_cancel():
-                del self.pending[work_id]
-                return None
-            item.is_running = True
+        if not item.future.set_running_or_notify_cancel():
+            del self.pending[work_id]
+            return None
         arrays = self.arrays
         try:
             try:
@@ -401,6 +427,8 @@ class _Pool:
         except queue.Full:
             arrays.held.clear()
             self.is_stalled = True
+            with item.future._condition:
+                item.future._state = _base.PENDING
             self.backlog.appendleft(work_id)
             return None
         except BaseException as error:
@@ -413,7 +441,34 @@ class _Pool:
             item.held = arrays.held
             arrays.held = []
         self.n_handed_out += 1
+        self.order.append(work_id)
         return None
+
+    def take_back(self) -> None:
+        """Take calls back that no worker has taken."""
+        if self.manager is None or self.is_done:
+            return
+        endpoint = self.tasks._endpoint(False)
+        n_taken = 0
+        while True:
+            try:
+                endpoint.receive_buffer(0).release()
+            except queue.Empty:
+                break
+            n_taken += 1
+        # Nobody else puts, and workers take them in order: these are the last ones.
+        for _ in range(n_taken):
+            work_id = self.order.pop()
+            item = self.pending.get(work_id)
+            if item is None:
+                continue
+            item.held = None
+            with item.future._condition:
+                if item.future._state == _base.RUNNING:
+                    item.future._state = _base.PENDING
+            self.backlog.appendleft(work_id)
+        self.n_handed_out -= n_taken
+        self.limit = self.max_workers + _EXTRA_CALLS
 
     def _hand_out_more(self) -> list[tuple[Future[Any], BaseException]]:
         """Hand out calls until it is enough; return those that can't be."""
@@ -449,6 +504,8 @@ class _Pool:
                 self.n_handed_out -= taken
                 ending = self.is_ending or _exiting
                 if ending and self.cancels:
+                    self.cancels = False
+                    self.take_back()
                     cancelled = [self.pending.pop(work_id) for work_id in self.backlog]
                     self.backlog.clear()
                 else:
@@ -459,11 +516,9 @@ class _Pool:
                     self._start_processes(min(n_before, len(self.pending)))
                 if len(watched) != len(self.processes) or any(p.pid not in self.processes for p in watched.values()):
                     poll, watched = self._make_poll(endpoint)
-                done = ending and not self.pending and not cancelled
+                done = self.is_done = ending and not self.pending
             for item in cancelled:
-                if not item.future.cancel() and item.is_running:
-                    # It waited for memory.
-                    item.future.set_exception(_base.CancelledError())
+                Future.cancel(item.future)
             for future, failure in failures:
                 future.set_exception(failure)
             del cancelled, failures

@@ -178,6 +178,26 @@ def test_cancelled_are_not_run(two: ferry.ProcessPoolExecutor, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(i) for i, was in enumerate(cancelled) if not was]
 
 
+def test_cancelling_after_many_short_calls(two: ferry.ProcessPoolExecutor, tmp_path: Path) -> None:
+    """More calls are handed out then; they can be taken back, and go on in order."""
+    list(two.map(abs, range(2000)))
+    busy = [two.submit(time.sleep, 0.3) for _ in range(2)]
+    futures = [two.submit((tmp_path / str(i)).touch) for i in range(200)]
+    time.sleep(0.05)
+    assert all(future.cancel() for future in futures[::2])
+    assert not any(future.cancel() for future in busy)
+    concurrent.futures.wait(futures, LIMIT)
+    for future in futures[1::2]:
+        future.result(LIMIT)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == list(range(1, 200, 2))
+    list(two.map(abs, range(2000)))
+    busy = [two.submit(time.sleep, 0.3) for _ in range(2)]
+    futures = [two.submit(abs, i) for i in range(200)]
+    time.sleep(0.05)
+    two.shutdown(cancel_futures=True)
+    assert all(future.cancelled() for future in futures) and not any(future.cancelled() for future in busy)
+
+
 def test_shutdown_cancels(tmp_path: Path) -> None:
     executor = ferry.ProcessPoolExecutor(1)
     first = executor.submit(time.sleep, 0.2)
