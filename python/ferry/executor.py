@@ -54,6 +54,8 @@ _MEMORY_INTERVAL = 0.02
 _TERMINATE_SECONDS = 5.0
 #: How often a worker looks whether its program still lives while that takes no result. Seconds.
 _ORPHAN_INTERVAL = 1.0
+#: For how long a worker expects the next call at any moment. Waiting for longer takes more to wake from. Seconds.
+_BUSY_SECONDS = 0.05
 #: From which part of a queue's memory on what is received is copied, so that views can't stop the senders.
 _HELD_PART = 4
 
@@ -156,6 +158,25 @@ class _Replies:
             time.sleep(_PAUSE)
 
 
+def _make_wait(tasks: Queue) -> Callable[[], bool]:
+    """Return a function that waits for the next call, and returns False when there is nobody any more to make one."""
+    endpoint = tasks._endpoint(False)
+    parent = multiprocessing.parent_process()
+    poll = select.poll()
+    poll.register(endpoint.fileno(), select.POLLIN)
+    if parent is not None:
+        poll.register(parent.sentinel, select.POLLIN)
+
+    def wait() -> bool:
+        while not endpoint.check():
+            for fd, _ in poll.poll():
+                if parent is not None and fd == parent.sentinel:
+                    return False
+        return True
+
+    return wait
+
+
 def _check_parent() -> None:
     """End this process if there is nobody to work for."""
     parent = multiprocessing.parent_process()
@@ -179,6 +200,7 @@ def _work(
             _base.LOGGER.critical("Exception in initializer:", exc_info=True)
             return  # the pool is broken then
     replies = _Replies(results)
+    wait_for_task = _make_wait(tasks)
     clock = time.perf_counter
     modules = sys.modules
     uses_shared_memory = False
@@ -186,11 +208,13 @@ def _work(
     n_done = 0
     while True:
         try:
-            call = tasks.get()
-        except EOFError:
-            return  # the program has ended
+            call = tasks.get(timeout=_BUSY_SECONDS)
+        except queue.Empty:
+            if not wait_for_task():
+                return  # the program is gone
+            continue
         if call is None:
-            return  # the pool has
+            return  # the pool has ended
         work_id, function, args, keywords = call
         del call
         if not uses_shared_memory and "numpy" in modules:
@@ -221,17 +245,41 @@ def _work(
 # ---- in the program ----
 
 
+class _Future(Future[Any]):
+    """A future that can be cancelled until a worker has taken its call."""
+
+    _pool: weakref.ref[_Pool]
+
+    def cancel(self) -> bool:
+        """Cancel the call if no worker has it yet.
+
+        Returns
+        -------
+        bool
+            Whether it is cancelled.
+        """
+        if super().cancel():
+            return True
+        pool = self._pool()
+        if self.done() or pool is None:
+            return False
+        with pool.lock:
+            pool.take_back()
+            cancelled = super().cancel()
+            pool.wake()
+        return cancelled
+
+
 class _WorkItem:
     """A call that is not done."""
 
-    __slots__ = ("args", "fn", "future", "held", "is_running", "kwargs")
+    __slots__ = ("args", "fn", "future", "held", "kwargs")
 
-    def __init__(self, future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def __init__(self, future: _Future, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
-        self.is_running = False
         self.held: Any = None  # memory that its arrays are in
 
 
@@ -257,6 +305,8 @@ class _Pool:
         self.lock = threading.RLock()  # of everything below; an RLock, for collecting garbage may run our code anywhere
         self.pending: dict[int, _WorkItem] = {}
         self.backlog: deque[int] = deque()  # those that are not handed out
+        self.order: deque[int] = deque(maxlen=_CAPACITY)  # in which calls were put into the queue
+        self.reference = weakref.ref(self)
         self.n_submitted = 0
         self.n_handed_out = 0
         self.limit = max_workers + _EXTRA_CALLS
@@ -265,6 +315,7 @@ class _Pool:
         self.is_stalled = False  # there is no memory for the next call
         self.broken: str | bool = False
         self.is_ending = False  # no more calls come
+        self.is_done = False  # and all are done
         self.cancels = False
         self.processes: dict[int, Any] = {}
         self.manager: threading.Thread | None = None
@@ -293,7 +344,8 @@ class _Pool:
                     f"this executor belongs to process {self.pid}, and process {os.getpid()} is forked from it;"
                     " make an executor in this process"
                 )
-            future: Future[Any] = Future()
+            future = _Future()
+            future._pool = self.reference
             item = _WorkItem(future, fn, args, kwargs)
             work_id = self.n_submitted
             self.n_submitted = work_id + 1
@@ -359,11 +411,9 @@ class _Pool:
 
     def _hand_out(self, work_id: int, item: _WorkItem) -> BaseException | None:
         """Send a call to whichever worker is free; return why that can't be done."""
-        if not item.is_running:
-            if not item.future.set_running_or_notify_cancel():
-                del self.pending[work_id]
-                return None
-            item.is_running = True
+        if not item.future.set_running_or_notify_cancel():
+            del self.pending[work_id]
+            return None
         arrays = self.arrays
         try:
             try:
@@ -377,6 +427,8 @@ class _Pool:
         except queue.Full:
             arrays.held.clear()
             self.is_stalled = True
+            with item.future._condition:
+                item.future._state = _base.PENDING
             self.backlog.appendleft(work_id)
             return None
         except BaseException as error:
@@ -389,7 +441,34 @@ class _Pool:
             item.held = arrays.held
             arrays.held = []
         self.n_handed_out += 1
+        self.order.append(work_id)
         return None
+
+    def take_back(self) -> None:
+        """Take calls back that no worker has taken."""
+        if self.manager is None or self.is_done:
+            return
+        endpoint = self.tasks._endpoint(False)
+        n_taken = 0
+        while True:
+            try:
+                endpoint.receive_buffer(0).release()
+            except queue.Empty:
+                break
+            n_taken += 1
+        # Nobody else puts, and workers take them in order: these are the last ones.
+        for _ in range(n_taken):
+            work_id = self.order.pop()
+            item = self.pending.get(work_id)
+            if item is None:
+                continue
+            item.held = None
+            with item.future._condition:
+                if item.future._state == _base.RUNNING:
+                    item.future._state = _base.PENDING
+            self.backlog.appendleft(work_id)
+        self.n_handed_out -= n_taken
+        self.limit = self.max_workers + _EXTRA_CALLS
 
     def _hand_out_more(self) -> list[tuple[Future[Any], BaseException]]:
         """Hand out calls until it is enough; return those that can't be."""
@@ -425,22 +504,21 @@ class _Pool:
                 self.n_handed_out -= taken
                 ending = self.is_ending or _exiting
                 if ending and self.cancels:
+                    self.cancels = False
+                    self.take_back()
                     cancelled = [self.pending.pop(work_id) for work_id in self.backlog]
                     self.backlog.clear()
                 else:
                     cancelled = []
                 failures = self._hand_out_more()
-                self.n_idle = min(self.n_idle + taken, len(self.processes))
                 # In place of those that have done as much as they may.
                 if self.starts_on_demand and len(self.processes) < n_before:
                     self._start_processes(min(n_before, len(self.pending)))
                 if len(watched) != len(self.processes) or any(p.pid not in self.processes for p in watched.values()):
                     poll, watched = self._make_poll(endpoint)
-                done = ending and not self.pending and not cancelled
+                done = self.is_done = ending and not self.pending
             for item in cancelled:
-                if not item.future.cancel() and item.is_running:
-                    # It waited for memory.
-                    item.future.set_exception(_base.CancelledError())
+                Future.cancel(item.future)
             for future, failure in failures:
                 future.set_exception(failure)
             del cancelled, failures
@@ -461,7 +539,6 @@ class _Pool:
                     taken, cause = self._take_results(endpoint, sys.maxsize)
                     with self.lock:
                         self.n_handed_out -= taken
-                        self.n_idle = min(self.n_idle + taken, len(self.processes))
                         # One that said that it would end is not there any more.
                         is_abrupt = gone in self.processes
                     if is_abrupt or cause is not None:
@@ -496,6 +573,10 @@ class _Pool:
             except BaseException as error:
                 return taken, "".join(format_exception(type(error), error, error.__traceback__))
             taken += 1
+            if self.starts_on_demand and exit_pid is None:
+                # Before who waits for the result makes the next call.
+                with self.lock:
+                    self.n_idle = min(self.n_idle + 1, len(self.processes))
             mean += (took - mean) * _MEAN_WEIGHT
             if failure is True:
                 result, failure = result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -109,7 +110,10 @@ def _make(shape: Any, dtype: Any, order: str, zero: bool) -> Any:
     dimensions = (shape,) if isinstance(shape, (int, numpy.integer)) else tuple(shape)
     if any(length < 0 for length in dimensions):
         raise ValueError(f"negative dimensions are not allowed: {dimensions}")
-    handle = _native.shared_allocate(max(math.prod(map(int, dimensions)) * dtype.itemsize, 1), zero, True)
+    size = math.prod(map(int, dimensions)) * dtype.itemsize
+    if size > sys.maxsize // 2:
+        raise MemoryError(f"can't make an array of {size} bytes of shared memory")
+    handle = _native.shared_allocate(max(size, 1), zero, True)
     return numpy.ndarray(dimensions, dtype, handle, 0, None, order)
 
 
