@@ -33,7 +33,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import _ExceptionWithTraceback  # type: ignore[attr-defined]
-from multiprocessing import context, popen_spawn_posix, spawn
+from multiprocessing import context, popen_spawn_posix, spawn, util
 from typing import Any
 
 import numpy
@@ -183,7 +183,8 @@ class _Pool:
     """An executor that is kept from one call to the next."""
 
     _lock = threading.Lock()
-    _idle: list[_Pool] = []  # noqa: RUF012
+    _idle: list[_Pool] = []
+    _finalizer: util.Finalize | None = None
 
     def __init__(self, n_workers: int, start_method: str | None, environment: dict[str, str]) -> None:
         self._key = n_workers, start_method, environment
@@ -200,12 +201,13 @@ class _Pool:
     def take(cls, *key: Any) -> _Pool:
         """Return a pool that nobody else uses: one whose tasks raise is killed."""
         with cls._lock:
-            cls._idle = [pool for pool in cls._idle if pool._is_usable()]
-            for pool in cls._idle:
-                if pool._key == key:
+            for pool in list(cls._idle):
+                is_usable = pool._is_usable()
+                if not is_usable or pool._key == key:
                     cls._idle.remove(pool)
                     pool._stop_timer()
-                    return pool
+                    if is_usable:
+                        return pool
         return cls(*key)
 
     def give_back(self, idle_timeout: float) -> None:
@@ -215,6 +217,9 @@ class _Pool:
             if not self._is_usable():
                 surplus = self
             else:
+                if _Pool._finalizer is None:
+                    # A process of multiprocessing joins its own before anything else when it ends.
+                    _Pool._finalizer = util.Finalize(None, _Pool.end_all, exitpriority=10)
                 self._timer = threading.Timer(idle_timeout, self._drop)
                 self._timer.daemon = True
                 self._timer.start()
@@ -248,10 +253,18 @@ class _Pool:
         self.executor.shutdown(wait=False)
 
     @classmethod
+    def end_all(cls) -> None:
+        """Let the workers end that nobody uses."""
+        for pool in list(cls._idle):
+            pool._stop_timer()
+            pool._drop()
+
+    @classmethod
     def forked(cls) -> None:
         """In a fork child: they are the parent's."""
         cls._lock = threading.Lock()
         cls._idle = []
+        cls._finalizer = None
 
 
 os.register_at_fork(after_in_child=_Pool.forked)
@@ -290,9 +303,8 @@ class FerryBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **kwargs)
         if start_method is not None and start_method not in multiprocessing.get_all_start_methods():
-            raise ValueError(
-                f"start_method must be one of {', '.join(multiprocessing.get_all_start_methods())}, not {start_method!r}"
-            )
+            known = ", ".join(multiprocessing.get_all_start_methods())
+            raise ValueError(f"start_method must be one of {known}, not {start_method!r}")
         self._start_method = start_method
         self._idle_timeout = idle_worker_timeout
         self._pool: _Pool | None = None

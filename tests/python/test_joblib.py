@@ -34,10 +34,10 @@ def wait_until(condition):
 
 
 def drop_pools():
-    for pool in list(ferry.joblib._Pool._idle):
-        pool._stop_timer()
-        pool._drop()
-        pool.executor.shutdown()
+    executors = [pool.executor for pool in ferry.joblib._Pool._idle]
+    ferry.joblib._Pool.end_all()
+    for executor in executors:
+        executor.shutdown()
 
 
 @pytest.fixture(scope="module", autouse=True)
