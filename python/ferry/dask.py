@@ -459,7 +459,7 @@ class _SharesMemory(tcp.TCP):
         try:
             (total,) = _LENGTH.unpack(await stream.read_bytes(_LENGTH.size))
             data = host_array(total)
-            if await stream.read_into(data) != total:
+            if await stream.read_into(data) != total:  # type: ignore[arg-type]
                 raise StreamClosedError
         except StreamClosedError as error:
             self._drop_stream()
@@ -539,11 +539,15 @@ class _SharesMemory(tcp.TCP):
         self._closed = True
         self._drop_memory()
 
-    async def close(self) -> None:
-        """Close the connection when what was written is sent."""
-        await super().close()
+    def close(self) -> Any:
+        """Close the connection when what was written is sent. What is returned may be awaited, and need not be."""
+        future = super().close()
         # What was written and not yet read needs no sender; the other end has the memory open.
-        self._drop_memory()
+        if future.done():
+            self._drop_memory()
+        else:
+            future.add_done_callback(lambda _: self._drop_memory())
+        return future
 
     def abort(self) -> None:
         """Close the connection at once."""

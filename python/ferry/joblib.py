@@ -104,12 +104,13 @@ def _run(parcel: _Parcel) -> tuple[bool, _Parcel]:
         del parcel
         return True, _pack(batch())
     except BaseException as error:
-        carrier = _ExceptionWithTraceback(error, error.__traceback__)
+        carrier = _ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[arg-type]
         try:
             return False, _pack(carrier)
         except Exception as failure:
             failure.add_note(f"while an exception was passed on: {error!r}")
-            return False, _pack(_ExceptionWithTraceback(failure, failure.__traceback__))
+            carrier = _ExceptionWithTraceback(failure, failure.__traceback__)  # type: ignore[arg-type]
+            return False, _pack(carrier)
 
 
 class _Job:

@@ -227,11 +227,11 @@ def _run_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> tu
 def _carry(error: BaseException) -> Any:
     """Return what arrives as the exception, with its traceback as the cause."""
     try:
-        carrier = _ExceptionWithTraceback(error, error.__traceback__)
+        carrier = _ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[arg-type]
         pickle.loads(pickle.dumps(carrier))
     except Exception as failure:
         failure.add_note(f"while an exception was passed on: {error!r}")
-        carrier = _ExceptionWithTraceback(failure, failure.__traceback__)
+        carrier = _ExceptionWithTraceback(failure, failure.__traceback__)  # type: ignore[arg-type]
     return carrier
 
 
@@ -294,7 +294,7 @@ def _imap_elsewhere(
                     n_waiting += len(chunk)
             if not waiting:
                 break
-            results, error, seconds = waiting[0].result()
+            results, raised, seconds = waiting[0].result()
             waiting.popleft()  # it holds the results, too
             if chunksize is None and results:
                 wanted = int(_CHUNK_TIME * len(results) / max(seconds, 1e-9))
@@ -303,9 +303,9 @@ def _imap_elsewhere(
             while results:
                 n_waiting -= 1
                 yield results.pop()
-            if error is not None:
+            if raised is not None:
                 # Where nothing was pickled, in an executor of threads, it is still wrapped.
-                raise error.exc if isinstance(error, _ExceptionWithTraceback) else error
+                raise raised.exc if isinstance(raised, _ExceptionWithTraceback) else raised
         if failed is not None:
             raise failed
         completed = True
