@@ -115,7 +115,7 @@ def _measure_repeated(executor: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measure_memory(executor: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """The most memory that all processes take in addition to the array, in arrays, while there are many calls with it."""
+    """The most memory that all processes take beside the array, in arrays, during many calls with it."""
     from worker import measure_processes
 
     array = np.ones(job["size"] // 8)
@@ -144,5 +144,3 @@ def measure_calls(context: Any, job: dict[str, Any]) -> dict[str, Any]:
     """Calls of an executor: seconds from `submit()` to the result."""
     with _make(context, job["way"]) as executor:
         return _MEASURES[job["kind"]](executor, job)
-
-

@@ -15,11 +15,11 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, _base
 from concurrent.futures import process as _standard
 from concurrent.futures.process import BrokenProcessPool, _ExceptionWithTraceback, _RemoteTraceback
-from multiprocessing import connection, reduction
+from multiprocessing import reduction
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,8 +27,6 @@ from ferry import _native, shared
 from ferry.queues import Queue
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import ParamSpec
 
     _P = ParamSpec("_P")
@@ -93,6 +91,11 @@ class _Pickled:
 # ---- in the worker ----
 
 
+def _explain(error: BaseException) -> _ExceptionWithTraceback:
+    """Return an exception with its traceback as a text, for that does not travel."""
+    return _ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[arg-type]
+
+
 class _Replies:
     """The way back from a worker."""
 
@@ -123,7 +126,7 @@ class _Replies:
         try:
             reply = (work_id, took, exit_pid, _Pickled((result, failure)), True)
         except BaseException as error:
-            reply = (work_id, took, exit_pid, None, _ExceptionWithTraceback(error, error.__traceback__))
+            reply = (work_id, took, exit_pid, None, _explain(error))
         self._put(reply)
         return None
 
@@ -224,10 +227,11 @@ def _work(
         if n_done == max_tasks:
             exit_pid = os.getpid()
         began = clock()
+        reply: tuple[Any, ...]
         try:
             result = function(*args, **keywords) if keywords else function(*args)
         except BaseException as error:
-            reply = (work_id, clock() - began, exit_pid, None, _ExceptionWithTraceback(error, error.__traceback__))
+            reply = (work_id, clock() - began, exit_pid, None, _explain(error))
         else:
             reply = (work_id, clock() - began, exit_pid, result, None)
             del result
@@ -434,7 +438,7 @@ class _Pool:
         except BaseException as error:
             arrays.held.clear()
             text = "".join(format_exception(type(error), error, error.__traceback__))
-            error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
+            error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]
             del self.pending[work_id]
             return error
         if arrays.held:
@@ -444,10 +448,10 @@ class _Pool:
         self.order.append(work_id)
         return None
 
-    def take_back(self) -> None:
-        """Take calls back that no worker has taken."""
+    def take_back(self) -> int:
+        """Take calls back that no worker has taken; return how many."""
         if self.manager is None or self.is_done:
-            return
+            return 0
         endpoint = self.tasks._endpoint(False)
         n_taken = 0
         while True:
@@ -469,10 +473,11 @@ class _Pool:
             self.backlog.appendleft(work_id)
         self.n_handed_out -= n_taken
         self.limit = self.max_workers + _EXTRA_CALLS
+        return n_taken
 
     def _hand_out_more(self) -> list[tuple[Future[Any], BaseException]]:
         """Hand out calls until it is enough; return those that can't be."""
-        failures = []
+        failures: list[tuple[Future[Any], BaseException]] = []
         self.is_stalled = False
         while self.backlog and self.n_handed_out < self.limit and not self.is_stalled:
             work_id = self.backlog.popleft()
@@ -505,9 +510,9 @@ class _Pool:
                 ending = self.is_ending or _exiting
                 if ending and self.cancels:
                     self.cancels = False
-                    self.take_back()
-                    cancelled = [self.pending.pop(work_id) for work_id in self.backlog]
-                    self.backlog.clear()
+                    # As many as the standard executor would have handed out are done.
+                    kept = min(self.take_back(), max(self.limit - self.n_handed_out, 0))
+                    cancelled = [self.pending.pop(self.backlog.pop()) for _ in range(len(self.backlog) - kept)]
                 else:
                     cancelled = []
                 failures = self._hand_out_more()
@@ -616,7 +621,7 @@ class _Pool:
             "A process in the process pool was terminated abruptly while the future was running or pending."
         )
         if cause is not None:
-            error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")
+            error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")  # type: ignore[arg-type]
         for item in items:
             try:
                 item.future.set_exception(error)

@@ -42,9 +42,9 @@ def shared_array(
 ) -> numpy.ndarray[Any, Any]:
     """Make an array of zeros in shared memory.
 
-    As an argument or a result of a call of `ferry.ProcessPoolExecutor` it is not copied: what a worker writes into it is seen
-    here, and the other way round. So it is with every view of it. Anywhere else it is an ordinary array. Its memory is free when
-    the last view of it is gone, in whatever process.
+    As an argument or a result of a call of `ferry.ProcessPoolExecutor` it is not copied: what a worker writes into it
+    is seen here, and the other way round. So it is with every view of it. Anywhere else it is an ordinary array. Its
+    memory is free when the last view of it is gone, in whatever process.
 
     Parameters
     ----------
@@ -241,7 +241,9 @@ class Results:
     def _reduce(self, array: Any, found: Any) -> Any:
         kind, shared, address, offset = found
         if kind == "private":
-            return _reference(array, address, offset, True, False, False) if _native.shared_is_unchanged(array) else None
+            if not _native.shared_is_unchanged(array):
+                return None
+            return _reference(array, address, offset, True, False, False)
         if kind == "foreign":
             return _reference(array, address, offset, False, True, False) if shared else None
         if not shared and array.nbytes * _WORTH < address[-1]:

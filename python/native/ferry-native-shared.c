@@ -57,8 +57,8 @@ struct _Block
   ino_t inode;
   guint64 cookie;
   pid_t owner;
-  guint n_users;    /* arrays and handles of this process */
-  guint n_sent_now; /* with the message that is being made */
+  guint n_users;       /* arrays and handles of this process */
+  guint n_sent_now;    /* with the message that is being made */
   gboolean is_shared;  /* by its user's will, and not only for passing it on */
   gboolean was_forked; /* in use, so that a child may go on looking at it */
   Block *origin;       /* whose contents a private one has, in this process; NULL: fd */
@@ -74,10 +74,10 @@ struct _Block
 /* A block is used for something smaller if at most a third of it stays empty. */
 #define FITS(capacity, size) ((capacity) >= (size) && (capacity) - (size) <= (capacity) / 3)
 
-static GMutex lock; /* of everything here; the GIL may be taken before it, not after it */
+static GMutex lock;       /* of everything here; the GIL may be taken before it, not after it */
 static GPtrArray *blocks; /* Block, by address */
 static GPtrArray *ghosts; /* Block with only a trailer */
-static gsize idle_max;   /* bytes that are kept for later */
+static gsize idle_max;    /* bytes that are kept for later */
 
 /* ---- finding ---- */
 
@@ -154,8 +154,7 @@ is_received (const Block *block)
 static gboolean
 is_free (const Block *block)
 {
-  if (block->kind != KIND_OWN || block->n_users > 0 || !is_received (block)
-      || flock (block->fd, LOCK_EX | LOCK_NB) < 0)
+  if (block->kind != KIND_OWN || block->n_users > 0 || !is_received (block) || flock (block->fd, LOCK_EX | LOCK_NB) < 0)
     return FALSE;
   flock (block->fd, LOCK_UN);
   return TRUE;
@@ -372,8 +371,8 @@ find_inode (dev_t device, ino_t inode, guint64 cookie)
     {
       Block *block = blocks->pdata[i];
 
-      if ((block->kind == KIND_OWN || block->kind == KIND_FOREIGN) && block->inode == inode
-          && block->device == device && block->cookie == cookie)
+      if ((block->kind == KIND_OWN || block->kind == KIND_FOREIGN) && block->inode == inode && block->device == device
+          && block->cookie == cookie)
         return block;
     }
   return NULL;
@@ -636,7 +635,8 @@ array_realloc (void *context, void *address, size_t size)
   return moved;
 }
 
-static PyDataMem_Handler array_handler = { "ferry", 1, { NULL, array_malloc, array_calloc, array_realloc, array_free } };
+static PyDataMem_Handler array_handler
+    = { "ferry", 1, { NULL, array_malloc, array_calloc, array_realloc, array_free } };
 
 /* ---- handles ---- */
 
@@ -1034,7 +1034,8 @@ shared_is_unchanged (PyObject *unused, PyObject *object)
       if (pread (fd, entries, n * sizeof *entries, (off_t) (first * sizeof *entries)) != (gssize) (n * sizeof *entries))
         unchanged = FALSE;
       for (gsize i = 0; unchanged && i < n; i++)
-        unchanged = (entries[i] & (PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED)) == 0 || (entries[i] & PAGEMAP_IS_FILE) != 0;
+        unchanged
+            = (entries[i] & (PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED)) == 0 || (entries[i] & PAGEMAP_IS_FILE) != 0;
       first += n;
     }
   close (fd);

@@ -318,10 +318,10 @@ register_at_fork (void)
   PyObject *after = PyCFunction_New (&fork_methods[2], NULL);
   PyObject *call = os != NULL ? PyObject_GetAttrString (os, "register_at_fork") : NULL;
   PyObject *no_arguments = PyTuple_New (0);
-  PyObject *keywords = function != NULL && before != NULL && after != NULL
-                           ? Py_BuildValue ("{sOsOsO}", "after_in_child", function, "before", before,
-                                            "after_in_parent", after)
-                           : NULL;
+  PyObject *keywords
+      = function != NULL && before != NULL && after != NULL
+            ? Py_BuildValue ("{sOsOsO}", "after_in_child", function, "before", before, "after_in_parent", after)
+            : NULL;
   PyObject *result
       = call != NULL && no_arguments != NULL && keywords != NULL ? PyObject_Call (call, no_arguments, keywords) : NULL;
 
@@ -356,9 +356,8 @@ PyMODINIT_FUNC PyInit__native (void);
 PyMODINIT_FUNC
 PyInit__native (void)
 {
-  static PyTypeObject *const types[]
-      = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type, &FerryNativeConnection_Type,
-          &FerryNativeSharedBlock_Type };
+  static PyTypeObject *const types[] = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type,
+                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type };
   PyObject *gi;
   PyObject *self;
 
