@@ -277,13 +277,14 @@ class _Future(Future[Any]):
 class _WorkItem:
     """A call that is not done."""
 
-    __slots__ = ("args", "fn", "future", "held", "kwargs")
+    __slots__ = ("args", "fn", "future", "held", "kwargs", "since")
 
     def __init__(self, future: _Future, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
+        self.since = time.monotonic()
         self.held: Any = None  # memory that its arrays are in
 
 
@@ -419,6 +420,7 @@ class _Pool:
             del self.pending[work_id]
             return None
         arrays = self.arrays
+        arrays.since = item.since
         try:
             try:
                 self.tasks.put_nowait((work_id, item.fn, item.args, item.kwargs))

@@ -152,12 +152,18 @@ is_received (const Block *block)
 }
 
 static gboolean
-is_free (const Block *block)
+is_free_of_others (const Block *block)
 {
-  if (block->kind != KIND_OWN || block->n_users > 0 || !is_received (block) || flock (block->fd, LOCK_EX | LOCK_NB) < 0)
+  if (block->kind != KIND_OWN || !is_received (block) || flock (block->fd, LOCK_EX | LOCK_NB) < 0)
     return FALSE;
   flock (block->fd, LOCK_UN);
   return TRUE;
+}
+
+static gboolean
+is_free (const Block *block)
+{
+  return block->n_users == 0 && is_free_of_others (block);
 }
 
 /* Gives up a block of ours that nobody here uses. */
@@ -919,6 +925,25 @@ shared_make_reducer (PyObject *unused, PyObject *args)
   return result;
 }
 
+/* Whether nobody but this handle uses its block. */
+static PyObject *
+shared_is_idle (PyObject *unused, PyObject *handle)
+{
+  Block *block;
+  gboolean idle;
+
+  if (!Py_IS_TYPE (handle, &FerryNativeSharedBlock_Type))
+    {
+      PyErr_SetString (PyExc_TypeError, "shared_is_idle() takes a SharedBlock");
+      return NULL;
+    }
+  g_mutex_lock (&lock);
+  block = HANDLE (handle)->block;
+  idle = block->n_users == 1 && !block->was_forked && is_free_of_others (block);
+  g_mutex_unlock (&lock);
+  return PyBool_FromLong (idle);
+}
+
 /* Counts a block as given away with the message that is being made. */
 static PyObject *
 shared_give (PyObject *unused, PyObject *object)
@@ -1133,6 +1158,7 @@ PyMethodDef ferry_native_shared_functions[] = {
   { "shared_attach", shared_attach, METH_VARARGS, NULL },
   { "shared_find", shared_find, METH_O, NULL },
   { "shared_make_reducer", shared_make_reducer, METH_VARARGS, NULL },
+  { "shared_is_idle", shared_is_idle, METH_O, NULL },
   { "shared_give", shared_give, METH_O, NULL },
   { "shared_finish_giving", shared_finish_giving, METH_O, NULL },
   { "shared_is_taken", shared_is_taken, METH_NOARGS, NULL },
