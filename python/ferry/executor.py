@@ -44,7 +44,7 @@ _HANDED_OUT_MAX = 512
 _MEAN_WEIGHT = 0.125
 #: How many calls or results the queues take: never fewer than are handed out.
 _CAPACITY = 2 * _HANDED_OUT_MAX
-#: How many results are taken before calls are handed out again.
+#: How many results are taken before calls are handed out again, and calls or results before looking at the memory.
 _BATCH = 64
 #: How long to wait for shared memory before looking again, and for a process to end that was asked to. Seconds.
 _PAUSE = 0.0005
@@ -86,6 +86,12 @@ class _Pickled:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
         return reduction.ForkingPickler.loads, (self.data,)
+
+
+def _is_full_of_views(endpoint: Any) -> bool:
+    """Whether so much of a queue's memory is held that what comes is to be copied."""
+    statistics = endpoint._statistics()
+    return bool(statistics["bytes_committed"] * _HELD_PART > statistics["max_bytes"])
 
 
 # ---- in the worker ----
@@ -208,10 +214,11 @@ def _work(
     modules = sys.modules
     uses_shared_memory = False
     exit_pid = None
+    copy = False
     n_done = 0
     while True:
         try:
-            call = tasks.get(timeout=_BUSY_SECONDS)
+            call = tasks.get(timeout=_BUSY_SECONDS, copy=copy)
         except queue.Empty:
             if not wait_for_task():
                 return  # the program is gone
@@ -223,6 +230,8 @@ def _work(
         if not uses_shared_memory and "numpy" in modules:
             _native.shared_use_for_arrays(n_workers)
             uses_shared_memory = True
+        if not n_done % _BATCH:
+            copy = _is_full_of_views(tasks._endpoint(False))
         n_done += 1
         if n_done == max_tasks:
             exit_pid = os.getpid()
@@ -355,12 +364,16 @@ class _Pool:
             work_id = self.n_submitted
             self.n_submitted = work_id + 1
             self.pending[work_id] = item
-            if self.n_idle:
-                self.n_idle -= 1
-            elif len(self.processes) < self.max_workers:
-                self._start_processes(len(self.processes) + 1)
-            if self.manager is None:
-                self._start_manager()
+            try:
+                if self.n_idle:
+                    self.n_idle -= 1
+                elif len(self.processes) < self.max_workers:
+                    self._start_processes(len(self.processes) + 1)
+                if self.manager is None:
+                    self._start_manager()
+            except BaseException:
+                del self.pending[work_id]
+                raise
             if self.backlog or self.n_handed_out >= self.limit:
                 self.backlog.append(work_id)
                 return future
@@ -424,7 +437,7 @@ class _Pool:
         try:
             try:
                 self.tasks.put_nowait((work_id, item.fn, item.args, item.kwargs))
-            except (queue.Full, MemoryError):
+            except (queue.Full, MemoryError, KeyboardInterrupt):
                 raise
             except BaseException:
                 # As for results: pickle raises what is to be raised, or does it.
@@ -437,6 +450,11 @@ class _Pool:
                 item.future._state = _base.PENDING
             self.backlog.appendleft(work_id)
             return None
+        except KeyboardInterrupt:
+            # Of whoever calls submit(), and nothing about this call.
+            arrays.held.clear()
+            del self.pending[work_id]
+            raise
         except BaseException as error:
             arrays.held.clear()
             text = "".join(format_exception(type(error), error, error.__traceback__))
@@ -494,6 +512,9 @@ class _Pool:
     def _manage(self) -> None:
         try:
             self._watch()
+        except BaseException as error:
+            # Nobody would give the futures their results.
+            self._break("".join(format_exception(type(error), error, error.__traceback__)))
         finally:
             with self.lock:
                 self._close()
@@ -572,8 +593,7 @@ class _Pool:
         while taken < most:
             try:
                 if copy is None or not taken % _BATCH:
-                    statistics = endpoint._statistics()
-                    copy = statistics["bytes_committed"] * _HELD_PART > statistics["max_bytes"]
+                    copy = _is_full_of_views(endpoint)
                 work_id, took, exit_pid, result, failure = get(False, copy=True) if copy else get_nowait()
             except queue.Empty:
                 break

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -902,6 +903,13 @@ reduce_array (PyObject *self, PyObject *object)
   description = describe_array (array);
   if (description == NULL || (description == Py_None && size < least))
     return description;
+  /* Descriptors of a process that gives nothing away about itself can't be opened by others. What is shared by its user's
+   * will is no copy, and fails there. */
+  if ((description == Py_None || PyTuple_GET_ITEM (description, 1) != Py_True) && prctl (PR_GET_DUMPABLE) != 1)
+    {
+      Py_DECREF (description);
+      Py_RETURN_NONE;
+    }
   result = PyObject_CallFunctionObjArgs (PyTuple_GET_ITEM (self, 0), object, description, NULL);
   Py_DECREF (description);
   return result;

@@ -72,6 +72,15 @@ class Late:
         raise RuntimeError("not yet")
 
 
+class Interrupting(numpy.ndarray):
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise KeyboardInterrupt
+
+
+def make_bytes(size: int) -> numpy.ndarray:
+    return numpy.frombuffer(bytes(size), numpy.uint8)
+
+
 def make_late() -> Late:
     return Late()
 
@@ -169,6 +178,45 @@ def test_bad_arguments() -> None:
     ):
         with pytest.raises(error):
             ferry.ProcessPoolExecutor(**keywords)
+
+
+def test_more_than_the_memory_of_the_queue(two: ferry.ProcessPoolExecutor) -> None:
+    """Results that are kept don't stop the workers: from a part of the memory on they are copied."""
+    two._pool.results.close()
+    two._pool.results = ferry.Queue(1024, codec="python", max_bytes=32 << 20)
+    results = list(two.map(bytearray, [500_000] * 100, timeout=LIMIT))
+    arrays = list(two.map(make_bytes, [500_000] * 100, timeout=LIMIT))
+    assert all(len(result) == 500_000 for result in (*results, *arrays))
+
+
+def test_failure_to_start_a_worker(two: ferry.ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_to_start(self: Any) -> None:
+        raise BlockingIOError("no more processes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.context.ForkProcess, "start", fail_to_start)
+        with pytest.raises(BlockingIOError):
+            two.submit(abs, -1)
+    assert two.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_failure_of_the_manager(two: ferry.ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for ever although the thread that would end it is gone."""
+    two.submit(abs, -1).result(LIMIT)
+    busy = [two.submit(time.sleep, 0.1) for _ in range(10)]
+    monkeypatch.setattr(two._pool, "_take_results", fail)
+    for future in busy:
+        error = future.exception(LIMIT)
+        assert error is None or isinstance(error, BrokenProcessPool)
+    assert isinstance(error, BrokenProcessPool) and "LookupError" in str(error.__cause__)
+
+
+def test_interrupted_submit(two: ferry.ProcessPoolExecutor) -> None:
+    two.submit(abs, -1).result(LIMIT)
+    with pytest.raises(KeyboardInterrupt):
+        two.submit(call, numpy.ones(3).view(Interrupting))
+    assert not two._pending_work_items
+    assert two.submit(abs, -2).result(LIMIT) == 2
 
 
 # ---- futures ----

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import numpy
 import pytest
 from ferry import _native, shared
 
+PR_SET_DUMPABLE = 4
 LIMIT = 60  # seconds: nothing here takes that long
 LARGE = shared.LARGE // 8 + 1000  # float64, and so placed in shared memory of its own
 
@@ -369,6 +371,24 @@ def test_workers_hold_no_more_than_they_need() -> None:
             executor.submit(add_one, executor.submit(make, LARGE).result(LIMIT)).result(LIMIT)
         state = executor.submit(statistics).result(LIMIT)
     assert state["bytes_used"] == 0 and state["own"] <= 8 and state["private"] == 0
+
+
+def set_dumpable(value: int) -> int:
+    return ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, value)
+
+
+def test_processes_that_cannot_be_looked_into() -> None:
+    """Their arrays are copied."""
+    with ferry.ProcessPoolExecutor(1) as executor:
+        array = numpy.ones(LARGE)
+        executor.submit(set_dumpable, 0).result(LIMIT)
+        assert set_dumpable(0) == 0
+        try:
+            assert executor.submit(get_kind, array).result(LIMIT) is None
+            result = executor.submit(add_one, array).result(LIMIT)
+        finally:
+            set_dumpable(1)
+        assert get_kind(result) is None and (result == 2).all()
 
 
 def test_gone_memory_says_so() -> None:
