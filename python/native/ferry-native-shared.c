@@ -72,6 +72,7 @@ struct _Block
 /* How many blocks a process owns, and how many of others it keeps mapped although it does not use them. */
 #define OWN_MAX (64)
 #define FOREIGN_IDLE_MAX (32)
+#define PRIVATE_IDLE_MAX (4)
 /* A block is used for something smaller if at most a third of it stays empty. */
 #define FITS(capacity, size) ((capacity) >= (size) && (capacity) - (size) <= (capacity) / 3)
 
@@ -307,6 +308,65 @@ allocate_block (gsize size, guint n_max, gboolean *fresh)
   return best;
 }
 
+/* Whether some of the memory of a private block is as it was: pages that were written to are anonymous ones, see pagemap in
+ * the kernel's documentation. */
+#define PAGEMAP_IS_FILE ((guint64) 1 << 61)
+#define PAGEMAP_IS_SWAPPED ((guint64) 1 << 62)
+#define PAGEMAP_IS_PRESENT ((guint64) 1 << 63)
+
+static gboolean
+is_unchanged (const guint8 *start, gsize size)
+{
+  guint64 entries[4096];
+  gsize first = GPOINTER_TO_SIZE (start) / PAGE;
+  gsize last = (GPOINTER_TO_SIZE (start) + size - 1) / PAGE;
+  gboolean unchanged = TRUE;
+  int fd = open ("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+  if (fd < 0)
+    return FALSE;
+  while (unchanged && first <= last)
+    {
+      gsize n = MIN (last - first + 1, G_N_ELEMENTS (entries));
+
+      if (pread (fd, entries, n * sizeof *entries, (off_t) (first * sizeof *entries)) != (gssize) (n * sizeof *entries))
+        unchanged = FALSE;
+      for (gsize i = 0; unchanged && i < n; i++)
+        unchanged
+            = (entries[i] & (PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED)) == 0 || (entries[i] & PAGEMAP_IS_FILE) != 0;
+      first += n;
+    }
+  close (fd);
+  return unchanged;
+}
+
+/* Keeps a private block that nobody uses mapped, for the same is likely to come again and each page costs a fault. What
+ * its owner writes meanwhile is seen, for none of its pages was written here. */
+static gboolean
+keep_private (Block *block)
+{
+  Block *oldest = NULL;
+  guint n = 0;
+
+  if (block->fd < 0 || !is_unchanged (block->base, block->capacity))
+    return FALSE;
+  flock (block->fd, LOCK_UN);
+  block->idle_since = g_get_monotonic_time ();
+  for (guint i = 0; i < blocks->len; i++)
+    {
+      Block *other = blocks->pdata[i];
+
+      if (other->kind != KIND_PRIVATE || other->n_users > 0)
+        continue;
+      n++;
+      if (oldest == NULL || other->idle_since < oldest->idle_since)
+        oldest = other;
+    }
+  if (n > PRIVATE_IDLE_MAX)
+    drop_block (oldest);
+  return TRUE;
+}
+
 static void
 release_block (Block *block)
 {
@@ -337,6 +397,8 @@ release_block (Block *block)
       {
         Block *origin = block->origin;
 
+        if (keep_private (block))
+          return;
         drop_block (block);
         if (origin != NULL)
           release_block (origin);
@@ -372,6 +434,20 @@ open_foreign (pid_t pid, int number, dev_t device, ino_t inode, gsize size)
 }
 
 static Block *
+find_idle_private (dev_t device, ino_t inode, guint64 cookie)
+{
+  for (guint i = 0; blocks != NULL && i < blocks->len; i++)
+    {
+      Block *block = blocks->pdata[i];
+
+      if (block->kind == KIND_PRIVATE && block->n_users == 0 && block->inode == inode && block->device == device
+          && block->cookie == cookie)
+        return block;
+    }
+  return NULL;
+}
+
+static Block *
 find_inode (dev_t device, ino_t inode, guint64 cookie)
 {
   for (guint i = 0; blocks != NULL && i < blocks->len; i++)
@@ -401,6 +477,12 @@ attach_block (pid_t pid, int number, dev_t device, ino_t inode, guint64 cookie, 
         return NULL;
       found->n_users++;
       return found;
+    }
+  block = is_private ? find_idle_private (device, inode, cookie) : NULL;
+  if (block != NULL && flock (block->fd, LOCK_SH) == 0)
+    {
+      block->n_users = 1;
+      return block;
     }
   if (found == NULL || found->kind != KIND_OWN)
     {
@@ -1037,42 +1119,15 @@ shared_forget (PyObject *unused, PyObject *number)
   Py_RETURN_NONE;
 }
 
-/* Whether the memory of a private block is as it was, as far as the bytes of an array go: pages that were written to are
- * anonymous ones, see pagemap in the kernel's documentation. */
-#define PAGEMAP_IS_FILE ((guint64) 1 << 61)
-#define PAGEMAP_IS_SWAPPED ((guint64) 1 << 62)
-#define PAGEMAP_IS_PRESENT ((guint64) 1 << 63)
-
 static PyObject *
 shared_is_unchanged (PyObject *unused, PyObject *object)
 {
-  guint64 entries[4096];
   PyArrayObject *array = (PyArrayObject *) object;
-  gboolean unchanged = TRUE;
   gssize low;
   gssize high;
-  gsize first;
-  gsize last;
-  int fd = open ("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-  if (fd < 0)
-    Py_RETURN_FALSE;
   get_extent (array, &low, &high);
-  first = (GPOINTER_TO_SIZE (PyArray_BYTES (array)) + (gsize) low) / PAGE;
-  last = (GPOINTER_TO_SIZE (PyArray_BYTES (array)) + (gsize) high - 1) / PAGE;
-  while (unchanged && first <= last)
-    {
-      gsize n = MIN (last - first + 1, G_N_ELEMENTS (entries));
-
-      if (pread (fd, entries, n * sizeof *entries, (off_t) (first * sizeof *entries)) != (gssize) (n * sizeof *entries))
-        unchanged = FALSE;
-      for (gsize i = 0; unchanged && i < n; i++)
-        unchanged
-            = (entries[i] & (PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED)) == 0 || (entries[i] & PAGEMAP_IS_FILE) != 0;
-      first += n;
-    }
-  close (fd);
-  return PyBool_FromLong (unchanged);
+  return PyBool_FromLong (is_unchanged ((const guint8 *) PyArray_BYTES (array) + low, (gsize) (high - low)));
 }
 
 /* Whether two contiguous pieces of memory are the same, bit by bit. */

@@ -370,7 +370,7 @@ def test_workers_hold_no_more_than_they_need() -> None:
         for _ in range(20):
             executor.submit(add_one, executor.submit(make, LARGE).result(LIMIT)).result(LIMIT)
         state = executor.submit(statistics).result(LIMIT)
-    assert state["bytes_used"] == 0 and state["own"] <= 8 and state["private"] == 0
+    assert state["bytes_used"] == 0 and state["own"] <= 8 and state["private"] <= 4
 
 
 def set_dumpable(value: int) -> int:
