@@ -572,10 +572,20 @@ isolate_block (Block *block)
 
 /* ---- fork ---- */
 
+/* A child may go on looking at what is in use now. The lock is not held meanwhile: whoever takes it has the GIL, as who
+ * forks has, and other code that is called around a fork may free arrays. */
 void
 ferry_native_shared_before_fork (void)
 {
   g_mutex_lock (&lock);
+  for (guint i = 0; blocks != NULL && i < blocks->len; i++)
+    {
+      Block *block = blocks->pdata[i];
+
+      if (block->kind == KIND_OWN && block->n_users > 0)
+        block->was_forked = TRUE;
+    }
+  g_mutex_unlock (&lock);
 }
 
 static void
@@ -604,29 +614,21 @@ forked_block (Block *block)
 }
 
 void
-ferry_native_shared_forked (gboolean in_child)
+ferry_native_shared_forked (void)
 {
-  if (blocks != NULL && in_child)
+  g_mutex_lock (&lock);
+  for (guint i = blocks != NULL ? blocks->len : 0; i > 0; i--)
+    forked_block (blocks->pdata[i - 1]);
+  for (guint i = 0; ghosts != NULL && i < ghosts->len; i++)
     {
-      for (guint i = blocks->len; i > 0; i--)
-        forked_block (blocks->pdata[i - 1]);
-      for (guint i = 0; i < ghosts->len; i++)
-        {
-          Block *ghost = ghosts->pdata[i];
+      Block *ghost = ghosts->pdata[i];
 
-          munmap (ghost->trailer, PAGE);
-          close (ghost->fd);
-          g_free (ghost);
-        }
-      g_ptr_array_set_size (ghosts, 0);
+      munmap (ghost->trailer, PAGE);
+      close (ghost->fd);
+      g_free (ghost);
     }
-  for (guint i = 0; blocks != NULL && !in_child && i < blocks->len; i++)
-    {
-      Block *block = blocks->pdata[i];
-
-      if (block->kind == KIND_OWN && block->n_users > 0)
-        block->was_forked = TRUE;
-    }
+  if (ghosts != NULL)
+    g_ptr_array_set_size (ghosts, 0);
   g_mutex_unlock (&lock);
 }
 

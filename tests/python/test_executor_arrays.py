@@ -8,6 +8,9 @@ import gc
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -351,6 +354,28 @@ def test_results_as_arguments(executor: ferry.ProcessPoolExecutor) -> None:
 
 def test_arrays_of_a_fork_in_a_worker(executor: ferry.ProcessPoolExecutor) -> None:
     assert executor.submit(fork_and_write, 500_000).result(LIMIT) == 500_000
+
+
+def test_arrays_that_are_freed_around_a_fork() -> None:
+    """Functions that were registered before ours are called while we are prepared for it."""
+    program = """
+    import os
+    kept = {}
+    os.register_at_fork(
+        before=lambda: kept.pop("before"), after_in_child=lambda: kept.pop("child"), after_in_parent=lambda: kept.pop("parent")
+    )
+    import ferry
+    for name in ("before", "child", "parent"):
+        kept[name] = ferry.share([1])
+    last = ferry.share([5])
+    pid = os.fork()
+    new = ferry.share([6])
+    assert last[0] == 5 and new[0] == 6
+    if pid == 0:
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3 and last[0] == 5 and not list(kept)[1:]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=LIMIT, check=True)
 
 
 def test_fork_with_results() -> None:
