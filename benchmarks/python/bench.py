@@ -193,7 +193,8 @@ def list_tasks(options: argparse.Namespace, ways: list[str]) -> list[Task]:
         tasks += [Task("flow", kind, size, able(kind)) for kind, size in contents]
     if "turns" in options.measures:
         some = tuple(way for way in ways if way in _TURNS_WAYS)
-        tasks += [Task("turns", kind, size, some) for kind, size in contents if kind in LARGE_KINDS and size in LARGE_SIZES]
+        large = [what for what in contents if what[0] in LARGE_KINDS and what[1] in LARGE_SIZES]
+        tasks += [Task("turns", kind, size, some) for kind, size in large]
     if "first" in options.measures:
         tasks += [Task("first", kind, size, able(kind)) for kind, size in contents if size <= _FIRST_MAX]
     if "round-trip" in options.measures:

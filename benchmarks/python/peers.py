@@ -66,7 +66,8 @@ def interpreter(package: str, folder: Path) -> Path:
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "--timeout", "15", "--retries", "1"]
     try:
         # NumPy is the system's, and what most need beyond it is not used here.
-        install = [*pip, "install", "--no-deps", "--no-build-isolation"] if peer.needs else [*pip, "install", "--no-deps"]
+        # What is compiled is compiled against the system's NumPy.
+        install = [*pip, "install", "--no-deps", *(["--no-build-isolation"] if peer.needs else [])]
         _run([*install, peer.requirement, *peer.needs], f"{peer.requirement} can't be installed")
         _run([str(python), "-c", f"import {peer.module}"], f"{peer.requirement} does not work")
     except UnavailableError:

@@ -17,7 +17,7 @@ _TITLES = {
     "first": "The first message of a new channel, from put to got",
     "making": "Making a channel",
     "round-trip": "Round trip: there and back, both sides active (queues: one for each direction)",
-    "calls": "Calls of executors: time from submit() to the result for each, and how many times longer than Ferry's takes",
+    "calls": "Calls of executors: time from submit() to the result for each, and how many times longer than Ferry's",
     "memory": "Most memory that sender and receiver take in addition, in messages",
 }
 _REFERENCES = ("ferry.Queue", "ferry.ProcessPoolExecutor")
@@ -48,7 +48,9 @@ def format_ratio(ratio: float) -> str:
 def print_measure(console: Console, results: Results, measure: str, errors: list[str]) -> None:
     """Print one table for each kind of payload, small ones in one; collect what could not be measured."""
     figures = results.select(measure)
-    groups = [payloads.SMALL, ("bytes",), ("array",)] if measure in ("flow", "first") else [payloads.KINDS, payloads.CALLS]
+    groups = [payloads.KINDS, payloads.CALLS]
+    if measure in ("flow", "first"):
+        groups = [payloads.SMALL, ("bytes",), ("array",)]
     if figures:
         console.print(_TITLES[measure], style="italic")
     for kinds in groups:

@@ -351,9 +351,8 @@ ferry_python_codec_class_init (FerryPythonCodecClass *klass)
    * that is to be sent, where `pickle` is set, and returns what `__reduce__()` of it would, so that something else is
    * sent in its place; or None.
    */
-  properties[PROP_ARRAY_REDUCER]
-      = g_param_spec_pointer ("array-reducer", NULL, NULL,
-                              G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+  properties[PROP_ARRAY_REDUCER] = g_param_spec_pointer (
+      "array-reducer", NULL, NULL, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
   g_object_class_install_properties (object_class, G_N_ELEMENTS (properties), properties);
 }
 

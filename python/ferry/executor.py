@@ -15,11 +15,11 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, _base
 from concurrent.futures import process as _standard
 from concurrent.futures.process import BrokenProcessPool, _ExceptionWithTraceback, _RemoteTraceback
-from multiprocessing import connection, reduction
+from multiprocessing import reduction
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,8 +27,6 @@ from ferry import _native, shared
 from ferry.queues import Queue
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import ParamSpec
 
     _P = ParamSpec("_P")
@@ -46,7 +44,7 @@ _HANDED_OUT_MAX = 512
 _MEAN_WEIGHT = 0.125
 #: How many calls or results the queues take: never fewer than are handed out.
 _CAPACITY = 2 * _HANDED_OUT_MAX
-#: How many results are taken before calls are handed out again.
+#: How many results are taken before calls are handed out again, and calls or results before looking at the memory.
 _BATCH = 64
 #: How long to wait for shared memory before looking again, and for a process to end that was asked to. Seconds.
 _PAUSE = 0.0005
@@ -90,7 +88,18 @@ class _Pickled:
         return reduction.ForkingPickler.loads, (self.data,)
 
 
+def _is_full_of_views(endpoint: Any) -> bool:
+    """Whether so much of a queue's memory is held that what comes is to be copied."""
+    statistics = endpoint._statistics()
+    return bool(statistics["bytes_committed"] * _HELD_PART > statistics["max_bytes"])
+
+
 # ---- in the worker ----
+
+
+def _explain(error: BaseException) -> _ExceptionWithTraceback:
+    """Return an exception with its traceback as a text, for that does not travel."""
+    return _ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[arg-type]
 
 
 class _Replies:
@@ -123,7 +132,7 @@ class _Replies:
         try:
             reply = (work_id, took, exit_pid, _Pickled((result, failure)), True)
         except BaseException as error:
-            reply = (work_id, took, exit_pid, None, _ExceptionWithTraceback(error, error.__traceback__))
+            reply = (work_id, took, exit_pid, None, _explain(error))
         self._put(reply)
         return None
 
@@ -205,10 +214,11 @@ def _work(
     modules = sys.modules
     uses_shared_memory = False
     exit_pid = None
+    copy = False
     n_done = 0
     while True:
         try:
-            call = tasks.get(timeout=_BUSY_SECONDS)
+            call = tasks.get(timeout=_BUSY_SECONDS, copy=copy)
         except queue.Empty:
             if not wait_for_task():
                 return  # the program is gone
@@ -220,14 +230,17 @@ def _work(
         if not uses_shared_memory and "numpy" in modules:
             _native.shared_use_for_arrays(n_workers)
             uses_shared_memory = True
+        if not n_done % _BATCH:
+            copy = _is_full_of_views(tasks._endpoint(False))
         n_done += 1
         if n_done == max_tasks:
             exit_pid = os.getpid()
         began = clock()
+        reply: tuple[Any, ...]
         try:
             result = function(*args, **keywords) if keywords else function(*args)
         except BaseException as error:
-            reply = (work_id, clock() - began, exit_pid, None, _ExceptionWithTraceback(error, error.__traceback__))
+            reply = (work_id, clock() - began, exit_pid, None, _explain(error))
         else:
             reply = (work_id, clock() - began, exit_pid, result, None)
             del result
@@ -273,13 +286,14 @@ class _Future(Future[Any]):
 class _WorkItem:
     """A call that is not done."""
 
-    __slots__ = ("args", "fn", "future", "held", "kwargs")
+    __slots__ = ("args", "fn", "future", "held", "kwargs", "since")
 
     def __init__(self, future: _Future, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
+        self.since = time.monotonic()
         self.held: Any = None  # memory that its arrays are in
 
 
@@ -350,12 +364,16 @@ class _Pool:
             work_id = self.n_submitted
             self.n_submitted = work_id + 1
             self.pending[work_id] = item
-            if self.n_idle:
-                self.n_idle -= 1
-            elif len(self.processes) < self.max_workers:
-                self._start_processes(len(self.processes) + 1)
-            if self.manager is None:
-                self._start_manager()
+            try:
+                if self.n_idle:
+                    self.n_idle -= 1
+                elif len(self.processes) < self.max_workers:
+                    self._start_processes(len(self.processes) + 1)
+                if self.manager is None:
+                    self._start_manager()
+            except BaseException:
+                del self.pending[work_id]
+                raise
             if self.backlog or self.n_handed_out >= self.limit:
                 self.backlog.append(work_id)
                 return future
@@ -415,10 +433,11 @@ class _Pool:
             del self.pending[work_id]
             return None
         arrays = self.arrays
+        arrays.since = item.since
         try:
             try:
                 self.tasks.put_nowait((work_id, item.fn, item.args, item.kwargs))
-            except (queue.Full, MemoryError):
+            except (queue.Full, MemoryError, KeyboardInterrupt):
                 raise
             except BaseException:
                 # As for results: pickle raises what is to be raised, or does it.
@@ -431,10 +450,15 @@ class _Pool:
                 item.future._state = _base.PENDING
             self.backlog.appendleft(work_id)
             return None
+        except KeyboardInterrupt:
+            # Of whoever calls submit(), and nothing about this call.
+            arrays.held.clear()
+            del self.pending[work_id]
+            raise
         except BaseException as error:
             arrays.held.clear()
             text = "".join(format_exception(type(error), error, error.__traceback__))
-            error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
+            error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]
             del self.pending[work_id]
             return error
         if arrays.held:
@@ -444,10 +468,10 @@ class _Pool:
         self.order.append(work_id)
         return None
 
-    def take_back(self) -> None:
-        """Take calls back that no worker has taken."""
+    def take_back(self) -> int:
+        """Take calls back that no worker has taken; return how many."""
         if self.manager is None or self.is_done:
-            return
+            return 0
         endpoint = self.tasks._endpoint(False)
         n_taken = 0
         while True:
@@ -469,10 +493,11 @@ class _Pool:
             self.backlog.appendleft(work_id)
         self.n_handed_out -= n_taken
         self.limit = self.max_workers + _EXTRA_CALLS
+        return n_taken
 
     def _hand_out_more(self) -> list[tuple[Future[Any], BaseException]]:
         """Hand out calls until it is enough; return those that can't be."""
-        failures = []
+        failures: list[tuple[Future[Any], BaseException]] = []
         self.is_stalled = False
         while self.backlog and self.n_handed_out < self.limit and not self.is_stalled:
             work_id = self.backlog.popleft()
@@ -487,6 +512,9 @@ class _Pool:
     def _manage(self) -> None:
         try:
             self._watch()
+        except BaseException as error:
+            # Nobody would give the futures their results.
+            self._break("".join(format_exception(type(error), error, error.__traceback__)))
         finally:
             with self.lock:
                 self._close()
@@ -505,9 +533,9 @@ class _Pool:
                 ending = self.is_ending or _exiting
                 if ending and self.cancels:
                     self.cancels = False
-                    self.take_back()
-                    cancelled = [self.pending.pop(work_id) for work_id in self.backlog]
-                    self.backlog.clear()
+                    # As many as the standard executor would have handed out are done.
+                    kept = min(self.take_back(), max(self.limit - self.n_handed_out, 0))
+                    cancelled = [self.pending.pop(self.backlog.pop()) for _ in range(len(self.backlog) - kept)]
                 else:
                     cancelled = []
                 failures = self._hand_out_more()
@@ -565,8 +593,7 @@ class _Pool:
         while taken < most:
             try:
                 if copy is None or not taken % _BATCH:
-                    statistics = endpoint._statistics()
-                    copy = statistics["bytes_committed"] * _HELD_PART > statistics["max_bytes"]
+                    copy = _is_full_of_views(endpoint)
                 work_id, took, exit_pid, result, failure = get(False, copy=True) if copy else get_nowait()
             except queue.Empty:
                 break
@@ -616,7 +643,7 @@ class _Pool:
             "A process in the process pool was terminated abruptly while the future was running or pending."
         )
         if cause is not None:
-            error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")
+            error.__cause__ = _RemoteTraceback(f"\n'''\n{cause}'''")  # type: ignore[arg-type]
         for item in items:
             try:
                 item.future.set_exception(error)

@@ -10,9 +10,10 @@ import math
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ferry import _native
 
@@ -29,6 +30,8 @@ LARGE = 4 << 20
 #: How many such copies are kept, and which part of the machine's memory they may take.
 _COPIES_MAX = 8
 _COPIES_PART = 16
+#: What sys.getrefcount() returns for an object that only one variable has.
+_REFERENCES = 2
 #: Which part of a block a result must be to keep all of it.
 _WORTH = 2
 #: How many blocks of workers this process holds before what comes next is copied: each takes a descriptor.
@@ -42,9 +45,9 @@ def shared_array(
 ) -> numpy.ndarray[Any, Any]:
     """Make an array of zeros in shared memory.
 
-    As an argument or a result of a call of `ferry.ProcessPoolExecutor` it is not copied: what a worker writes into it is seen
-    here, and the other way round. So it is with every view of it. Anywhere else it is an ordinary array. Its memory is free when
-    the last view of it is gone, in whatever process.
+    As an argument or a result of a call of `ferry.ProcessPoolExecutor` it is not copied: what a worker writes into it
+    is seen here, and the other way round. So it is with every view of it. Anywhere else it is an ordinary array. Its
+    memory is free when the last view of it is gone, in whatever process.
 
     Parameters
     ----------
@@ -158,43 +161,70 @@ def _flat(array: Any) -> Any:
     return array.reshape(-1, order="A").view(numpy.uint8)
 
 
+class _Copy(NamedTuple):
+    """A copy of an ordinary array in shared memory."""
+
+    handle: Any
+    size: int  # bytes
+    owner: Any  # a weak reference
+    seen: float  # when it was the same as the array
+
+
 class _Copies:
-    """Copies of ordinary arrays in shared memory, by where the arrays are; each is compared before it is used again."""
+    """Copies of ordinary arrays, by where these are.
+
+    A call gets what its arguments contained at some moment between `submit()` and its beginning, as with the standard
+    executor. So what was compared after a call was submitted need not be compared for it again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._copies: OrderedDict[Any, tuple[Any, int, Any]] = OrderedDict()
+        self._copies: OrderedDict[Any, _Copy] = OrderedDict()
         self._bytes_max = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _COPIES_PART
 
-    def place(self, array: Any) -> Any:
-        """Return a handle of memory with the contents of a contiguous array; None if there is none."""
+    def place(self, array: Any, since: float) -> Any:
+        """Return a handle of memory with the contents of a contiguous array.
+
+        They are those of some moment after `since`, in seconds of `time.monotonic()`. None if there is no memory.
+        """
         import numpy
 
         key = array.ctypes.data, array.strides, array.shape, array.dtype.str
-        flat = _flat(array)
         with self._lock:
-            handle = self._copies.pop(key, (None,))[0]
-        if handle is None or not _native.shared_is_equal(flat, handle):
-            handle = None  # if nobody uses it any more it is what comes next
-            try:
-                handle = _native.shared_allocate(flat.nbytes)
-            except MemoryError:
-                return None
+            copy = self._copies.get(key)
+            if copy is not None and copy.seen >= since:
+                self._copies.move_to_end(key)
+                return copy.handle
+            self._copies.pop(key, None)
+        handle = copy.handle if copy is not None else None
+        del copy
+        seen = time.monotonic()
+        flat = _flat(array)
+        # To copy takes less than to compare, where nobody uses what is there: neither a worker nor, by this very
+        # handle, a call that none has taken yet.
+        is_idle = handle is not None and sys.getrefcount(handle) == _REFERENCES and _native.shared_is_idle(handle)
+        if is_idle or handle is None or not _native.shared_is_equal(flat, handle):
+            if not is_idle:
+                try:
+                    handle = _native.shared_allocate(flat.nbytes)
+                except MemoryError:
+                    return None
             numpy.copyto(numpy.frombuffer(handle, numpy.uint8, flat.nbytes), flat)
         owner = array
         while isinstance(owner.base, numpy.ndarray):
             owner = owner.base
         reference = weakref.ref(owner, lambda gone: self._drop(key, gone))
         with self._lock:
-            self._copies[key] = handle, flat.nbytes, reference
-            total = sum(entry[1] for entry in self._copies.values())
+            self._copies[key] = _Copy(handle, flat.nbytes, reference, seen)
+            total = sum(copy.size for copy in self._copies.values())
             while len(self._copies) > 1 and (len(self._copies) > _COPIES_MAX or total > self._bytes_max):
-                total -= self._copies.popitem(last=False)[1][1]
+                total -= self._copies.popitem(last=False)[1].size
         return handle
 
     def _drop(self, key: Any, reference: Any) -> None:
         # Called wherever an array happens to be freed, so without the lock.
-        if self._copies.get(key, (None, 0, None))[2] is reference:
+        copy = self._copies.get(key)
+        if copy is not None and copy.owner is reference:
             self._copies.pop(key, None)
 
     def forked(self) -> None:
@@ -213,6 +243,8 @@ class Arguments:
     def __init__(self) -> None:
         #: What must stay until the call is done that is being encoded.
         self.held: list[Any] = []
+        #: When that was submitted.
+        self.since = 0.0
         self.reducer = _native.shared_make_reducer(self._reduce, LARGE)
 
     def _reduce(self, array: Any, found: Any) -> Any:
@@ -222,7 +254,7 @@ class Arguments:
         flags = array.flags
         if array.nbytes < LARGE or not (flags.c_contiguous or flags.f_contiguous):
             return None
-        handle = copies.place(array)
+        handle = copies.place(array, self.since)
         if handle is None:
             return None
         self.held.append(handle)
@@ -241,7 +273,9 @@ class Results:
     def _reduce(self, array: Any, found: Any) -> Any:
         kind, shared, address, offset = found
         if kind == "private":
-            return _reference(array, address, offset, True, False, False) if _native.shared_is_unchanged(array) else None
+            if not _native.shared_is_unchanged(array):
+                return None
+            return _reference(array, address, offset, True, False, False)
         if kind == "foreign":
             return _reference(array, address, offset, False, True, False) if shared else None
         if not shared and array.nbytes * _WORTH < address[-1]:

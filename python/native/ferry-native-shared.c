@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,8 +58,8 @@ struct _Block
   ino_t inode;
   guint64 cookie;
   pid_t owner;
-  guint n_users;    /* arrays and handles of this process */
-  guint n_sent_now; /* with the message that is being made */
+  guint n_users;       /* arrays and handles of this process */
+  guint n_sent_now;    /* with the message that is being made */
   gboolean is_shared;  /* by its user's will, and not only for passing it on */
   gboolean was_forked; /* in use, so that a child may go on looking at it */
   Block *origin;       /* whose contents a private one has, in this process; NULL: fd */
@@ -71,13 +72,14 @@ struct _Block
 /* How many blocks a process owns, and how many of others it keeps mapped although it does not use them. */
 #define OWN_MAX (64)
 #define FOREIGN_IDLE_MAX (32)
+#define PRIVATE_IDLE_MAX (4)
 /* A block is used for something smaller if at most a third of it stays empty. */
 #define FITS(capacity, size) ((capacity) >= (size) && (capacity) - (size) <= (capacity) / 3)
 
-static GMutex lock; /* of everything here; the GIL may be taken before it, not after it */
+static GMutex lock;       /* of everything here; the GIL may be taken before it, not after it */
 static GPtrArray *blocks; /* Block, by address */
 static GPtrArray *ghosts; /* Block with only a trailer */
-static gsize idle_max;   /* bytes that are kept for later */
+static gsize idle_max;    /* bytes that are kept for later */
 
 /* ---- finding ---- */
 
@@ -152,13 +154,18 @@ is_received (const Block *block)
 }
 
 static gboolean
-is_free (const Block *block)
+is_free_of_others (const Block *block)
 {
-  if (block->kind != KIND_OWN || block->n_users > 0 || !is_received (block)
-      || flock (block->fd, LOCK_EX | LOCK_NB) < 0)
+  if (block->kind != KIND_OWN || !is_received (block) || flock (block->fd, LOCK_EX | LOCK_NB) < 0)
     return FALSE;
   flock (block->fd, LOCK_UN);
   return TRUE;
+}
+
+static gboolean
+is_free (const Block *block)
+{
+  return block->n_users == 0 && is_free_of_others (block);
 }
 
 /* Gives up a block of ours that nobody here uses. */
@@ -301,6 +308,65 @@ allocate_block (gsize size, guint n_max, gboolean *fresh)
   return best;
 }
 
+/* Whether some of the memory of a private block is as it was: pages that were written to are anonymous ones, see pagemap in
+ * the kernel's documentation. */
+#define PAGEMAP_IS_FILE ((guint64) 1 << 61)
+#define PAGEMAP_IS_SWAPPED ((guint64) 1 << 62)
+#define PAGEMAP_IS_PRESENT ((guint64) 1 << 63)
+
+static gboolean
+is_unchanged (const guint8 *start, gsize size)
+{
+  guint64 entries[4096];
+  gsize first = GPOINTER_TO_SIZE (start) / PAGE;
+  gsize last = (GPOINTER_TO_SIZE (start) + size - 1) / PAGE;
+  gboolean unchanged = TRUE;
+  int fd = open ("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+  if (fd < 0)
+    return FALSE;
+  while (unchanged && first <= last)
+    {
+      gsize n = MIN (last - first + 1, G_N_ELEMENTS (entries));
+
+      if (pread (fd, entries, n * sizeof *entries, (off_t) (first * sizeof *entries)) != (gssize) (n * sizeof *entries))
+        unchanged = FALSE;
+      for (gsize i = 0; unchanged && i < n; i++)
+        unchanged
+            = (entries[i] & (PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED)) == 0 || (entries[i] & PAGEMAP_IS_FILE) != 0;
+      first += n;
+    }
+  close (fd);
+  return unchanged;
+}
+
+/* Keeps a private block that nobody uses mapped, for the same is likely to come again and each page costs a fault. What
+ * its owner writes meanwhile is seen, for none of its pages was written here. */
+static gboolean
+keep_private (Block *block)
+{
+  Block *oldest = NULL;
+  guint n = 0;
+
+  if (block->fd < 0 || !is_unchanged (block->base, block->capacity))
+    return FALSE;
+  flock (block->fd, LOCK_UN);
+  block->idle_since = g_get_monotonic_time ();
+  for (guint i = 0; i < blocks->len; i++)
+    {
+      Block *other = blocks->pdata[i];
+
+      if (other->kind != KIND_PRIVATE || other->n_users > 0)
+        continue;
+      n++;
+      if (oldest == NULL || other->idle_since < oldest->idle_since)
+        oldest = other;
+    }
+  if (n > PRIVATE_IDLE_MAX)
+    drop_block (oldest);
+  return TRUE;
+}
+
 static void
 release_block (Block *block)
 {
@@ -331,6 +397,8 @@ release_block (Block *block)
       {
         Block *origin = block->origin;
 
+        if (keep_private (block))
+          return;
         drop_block (block);
         if (origin != NULL)
           release_block (origin);
@@ -366,14 +434,28 @@ open_foreign (pid_t pid, int number, dev_t device, ino_t inode, gsize size)
 }
 
 static Block *
+find_idle_private (dev_t device, ino_t inode, guint64 cookie)
+{
+  for (guint i = 0; blocks != NULL && i < blocks->len; i++)
+    {
+      Block *block = blocks->pdata[i];
+
+      if (block->kind == KIND_PRIVATE && block->n_users == 0 && block->inode == inode && block->device == device
+          && block->cookie == cookie)
+        return block;
+    }
+  return NULL;
+}
+
+static Block *
 find_inode (dev_t device, ino_t inode, guint64 cookie)
 {
   for (guint i = 0; blocks != NULL && i < blocks->len; i++)
     {
       Block *block = blocks->pdata[i];
 
-      if ((block->kind == KIND_OWN || block->kind == KIND_FOREIGN) && block->inode == inode
-          && block->device == device && block->cookie == cookie)
+      if ((block->kind == KIND_OWN || block->kind == KIND_FOREIGN) && block->inode == inode && block->device == device
+          && block->cookie == cookie)
         return block;
     }
   return NULL;
@@ -395,6 +477,12 @@ attach_block (pid_t pid, int number, dev_t device, ino_t inode, guint64 cookie, 
         return NULL;
       found->n_users++;
       return found;
+    }
+  block = is_private ? find_idle_private (device, inode, cookie) : NULL;
+  if (block != NULL && flock (block->fd, LOCK_SH) == 0)
+    {
+      block->n_users = 1;
+      return block;
     }
   if (found == NULL || found->kind != KIND_OWN)
     {
@@ -484,10 +572,20 @@ isolate_block (Block *block)
 
 /* ---- fork ---- */
 
+/* A child may go on looking at what is in use now. The lock is not held meanwhile: whoever takes it has the GIL, as who
+ * forks has, and other code that is called around a fork may free arrays. */
 void
 ferry_native_shared_before_fork (void)
 {
   g_mutex_lock (&lock);
+  for (guint i = 0; blocks != NULL && i < blocks->len; i++)
+    {
+      Block *block = blocks->pdata[i];
+
+      if (block->kind == KIND_OWN && block->n_users > 0)
+        block->was_forked = TRUE;
+    }
+  g_mutex_unlock (&lock);
 }
 
 static void
@@ -516,29 +614,21 @@ forked_block (Block *block)
 }
 
 void
-ferry_native_shared_forked (gboolean in_child)
+ferry_native_shared_forked (void)
 {
-  if (blocks != NULL && in_child)
+  g_mutex_lock (&lock);
+  for (guint i = blocks != NULL ? blocks->len : 0; i > 0; i--)
+    forked_block (blocks->pdata[i - 1]);
+  for (guint i = 0; ghosts != NULL && i < ghosts->len; i++)
     {
-      for (guint i = blocks->len; i > 0; i--)
-        forked_block (blocks->pdata[i - 1]);
-      for (guint i = 0; i < ghosts->len; i++)
-        {
-          Block *ghost = ghosts->pdata[i];
+      Block *ghost = ghosts->pdata[i];
 
-          munmap (ghost->trailer, PAGE);
-          close (ghost->fd);
-          g_free (ghost);
-        }
-      g_ptr_array_set_size (ghosts, 0);
+      munmap (ghost->trailer, PAGE);
+      close (ghost->fd);
+      g_free (ghost);
     }
-  for (guint i = 0; blocks != NULL && !in_child && i < blocks->len; i++)
-    {
-      Block *block = blocks->pdata[i];
-
-      if (block->kind == KIND_OWN && block->n_users > 0)
-        block->was_forked = TRUE;
-    }
+  if (ghosts != NULL)
+    g_ptr_array_set_size (ghosts, 0);
   g_mutex_unlock (&lock);
 }
 
@@ -636,7 +726,8 @@ array_realloc (void *context, void *address, size_t size)
   return moved;
 }
 
-static PyDataMem_Handler array_handler = { "ferry", 1, { NULL, array_malloc, array_calloc, array_realloc, array_free } };
+static PyDataMem_Handler array_handler
+    = { "ferry", 1, { NULL, array_malloc, array_calloc, array_realloc, array_free } };
 
 /* ---- handles ---- */
 
@@ -896,6 +987,13 @@ reduce_array (PyObject *self, PyObject *object)
   description = describe_array (array);
   if (description == NULL || (description == Py_None && size < least))
     return description;
+  /* Descriptors of a process that gives nothing away about itself can't be opened by others. What is shared by its user's
+   * will is no copy, and fails there. */
+  if ((description == Py_None || PyTuple_GET_ITEM (description, 1) != Py_True) && prctl (PR_GET_DUMPABLE) != 1)
+    {
+      Py_DECREF (description);
+      Py_RETURN_NONE;
+    }
   result = PyObject_CallFunctionObjArgs (PyTuple_GET_ITEM (self, 0), object, description, NULL);
   Py_DECREF (description);
   return result;
@@ -917,6 +1015,25 @@ shared_make_reducer (PyObject *unused, PyObject *args)
   result = self != NULL ? PyCFunction_New (&reduce_array_method, self) : NULL;
   Py_XDECREF (self);
   return result;
+}
+
+/* Whether nobody but this handle uses its block. */
+static PyObject *
+shared_is_idle (PyObject *unused, PyObject *handle)
+{
+  Block *block;
+  gboolean idle;
+
+  if (!Py_IS_TYPE (handle, &FerryNativeSharedBlock_Type))
+    {
+      PyErr_SetString (PyExc_TypeError, "shared_is_idle() takes a SharedBlock");
+      return NULL;
+    }
+  g_mutex_lock (&lock);
+  block = HANDLE (handle)->block;
+  idle = block->n_users == 1 && !block->was_forked && is_free_of_others (block);
+  g_mutex_unlock (&lock);
+  return PyBool_FromLong (idle);
 }
 
 /* Counts a block as given away with the message that is being made. */
@@ -1004,41 +1121,15 @@ shared_forget (PyObject *unused, PyObject *number)
   Py_RETURN_NONE;
 }
 
-/* Whether the memory of a private block is as it was, as far as the bytes of an array go: pages that were written to are
- * anonymous ones, see pagemap in the kernel's documentation. */
-#define PAGEMAP_IS_FILE ((guint64) 1 << 61)
-#define PAGEMAP_IS_SWAPPED ((guint64) 1 << 62)
-#define PAGEMAP_IS_PRESENT ((guint64) 1 << 63)
-
 static PyObject *
 shared_is_unchanged (PyObject *unused, PyObject *object)
 {
-  guint64 entries[4096];
   PyArrayObject *array = (PyArrayObject *) object;
-  gboolean unchanged = TRUE;
   gssize low;
   gssize high;
-  gsize first;
-  gsize last;
-  int fd = open ("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-  if (fd < 0)
-    Py_RETURN_FALSE;
   get_extent (array, &low, &high);
-  first = (GPOINTER_TO_SIZE (PyArray_BYTES (array)) + (gsize) low) / PAGE;
-  last = (GPOINTER_TO_SIZE (PyArray_BYTES (array)) + (gsize) high - 1) / PAGE;
-  while (unchanged && first <= last)
-    {
-      gsize n = MIN (last - first + 1, G_N_ELEMENTS (entries));
-
-      if (pread (fd, entries, n * sizeof *entries, (off_t) (first * sizeof *entries)) != (gssize) (n * sizeof *entries))
-        unchanged = FALSE;
-      for (gsize i = 0; unchanged && i < n; i++)
-        unchanged = (entries[i] & (PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED)) == 0 || (entries[i] & PAGEMAP_IS_FILE) != 0;
-      first += n;
-    }
-  close (fd);
-  return PyBool_FromLong (unchanged);
+  return PyBool_FromLong (is_unchanged ((const guint8 *) PyArray_BYTES (array) + low, (gsize) (high - low)));
 }
 
 /* Whether two contiguous pieces of memory are the same, bit by bit. */
@@ -1132,6 +1223,7 @@ PyMethodDef ferry_native_shared_functions[] = {
   { "shared_attach", shared_attach, METH_VARARGS, NULL },
   { "shared_find", shared_find, METH_O, NULL },
   { "shared_make_reducer", shared_make_reducer, METH_VARARGS, NULL },
+  { "shared_is_idle", shared_is_idle, METH_O, NULL },
   { "shared_give", shared_give, METH_O, NULL },
   { "shared_finish_giving", shared_finish_giving, METH_O, NULL },
   { "shared_is_taken", shared_is_taken, METH_NOARGS, NULL },

@@ -286,7 +286,7 @@ make_shared (PyObject *unused, PyObject *args)
 static PyObject *
 forked (PyObject *unused, PyObject *unused_either)
 {
-  ferry_native_shared_forked (TRUE);
+  ferry_native_shared_forked ();
   ferry_native_channels_forked ();
   Py_RETURN_NONE;
 }
@@ -298,16 +298,8 @@ about_to_fork (PyObject *unused, PyObject *unused_either)
   Py_RETURN_NONE;
 }
 
-static PyObject *
-has_forked (PyObject *unused, PyObject *unused_either)
-{
-  ferry_native_shared_forked (FALSE);
-  Py_RETURN_NONE;
-}
-
-static PyMethodDef fork_methods[] = { { "_forked", forked, METH_NOARGS, NULL },
-                                      { "_about_to_fork", about_to_fork, METH_NOARGS, NULL },
-                                      { "_has_forked", has_forked, METH_NOARGS, NULL } };
+static PyMethodDef fork_methods[]
+    = { { "_forked", forked, METH_NOARGS, NULL }, { "_about_to_fork", about_to_fork, METH_NOARGS, NULL } };
 
 static gboolean
 register_at_fork (void)
@@ -315,12 +307,10 @@ register_at_fork (void)
   PyObject *os = PyImport_ImportModule ("os");
   PyObject *function = PyCFunction_New (&fork_methods[0], NULL);
   PyObject *before = PyCFunction_New (&fork_methods[1], NULL);
-  PyObject *after = PyCFunction_New (&fork_methods[2], NULL);
   PyObject *call = os != NULL ? PyObject_GetAttrString (os, "register_at_fork") : NULL;
   PyObject *no_arguments = PyTuple_New (0);
-  PyObject *keywords = function != NULL && before != NULL && after != NULL
-                           ? Py_BuildValue ("{sOsOsO}", "after_in_child", function, "before", before,
-                                            "after_in_parent", after)
+  PyObject *keywords = function != NULL && before != NULL
+                           ? Py_BuildValue ("{sOsO}", "after_in_child", function, "before", before)
                            : NULL;
   PyObject *result
       = call != NULL && no_arguments != NULL && keywords != NULL ? PyObject_Call (call, no_arguments, keywords) : NULL;
@@ -328,7 +318,6 @@ register_at_fork (void)
   Py_XDECREF (os);
   Py_XDECREF (function);
   Py_XDECREF (before);
-  Py_XDECREF (after);
   Py_XDECREF (call);
   Py_XDECREF (no_arguments);
   Py_XDECREF (keywords);
@@ -356,9 +345,8 @@ PyMODINIT_FUNC PyInit__native (void);
 PyMODINIT_FUNC
 PyInit__native (void)
 {
-  static PyTypeObject *const types[]
-      = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type, &FerryNativeConnection_Type,
-          &FerryNativeSharedBlock_Type };
+  static PyTypeObject *const types[] = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type,
+                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type };
   PyObject *gi;
   PyObject *self;
 

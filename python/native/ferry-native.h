@@ -143,9 +143,9 @@ extern PyTypeObject FerryNativeConnection_Type;
 extern PyTypeObject FerryNativeSharedBlock_Type;
 extern PyMethodDef ferry_native_shared_functions[];
 
-/* Around a fork: nobody is in the middle of something, and the child has no part in the parent's memory. */
+/* Before a fork, and in the child, which has no part in the parent's memory. */
 void ferry_native_shared_before_fork (void);
-void ferry_native_shared_forked (gboolean in_child);
+void ferry_native_shared_forked (void);
 
 /* ---- the rest ---- */
 

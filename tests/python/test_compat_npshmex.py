@@ -13,11 +13,11 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy
 import pytest
-from concurrent.futures.process import BrokenProcessPool
 from ferry import _native
 from ferry.compat import npshmex
 from ferry.compat.npshmex import (

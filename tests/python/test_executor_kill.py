@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Workers of an executor that are killed: what becomes of the calls, and what is left. No other executor is alive here."""
+"""Workers of an executor that are killed: what becomes of the calls, and what is left.
+
+No other executor is alive in this process.
+"""
 
 from __future__ import annotations
 

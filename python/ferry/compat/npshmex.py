@@ -14,8 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import ferry
 import numpy
+
+import ferry
 from ferry import _native, shared
 
 __all__ = [
@@ -42,12 +43,13 @@ _lock = threading.Lock()
 class _Key(str):
     """The name of an array in shared memory. Other strings are never taken for one, whatever they look like."""
 
-    __slots__ = ("_reference", "is_temporary")
+    is_temporary: bool
+    _reference: Any  # of what another process has put
 
     def __new__(cls, text: str, is_temporary: bool, reference: Any = None) -> _Key:
         self = super().__new__(cls, text)
         self.is_temporary = is_temporary
-        self._reference = reference  # of what another process has put
+        self._reference = reference
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -68,7 +70,9 @@ class _Key(str):
                 rebuild, arguments = thing
                 thing = rebuild(*arguments)
         if thing is None:
-            raise FileNotFoundError(f"there is nothing in shared memory under the key '{self}'; it was deleted, or popped")
+            raise FileNotFoundError(
+                f"there is nothing in shared memory under the key '{self}'; it was deleted, or popped"
+            )
         return thing
 
 
@@ -123,8 +127,8 @@ def shm_put(arr: Any, temp: bool = False) -> str:
     Returns
     -------
     str
-        The key. As an argument of `ProcessPoolExecutor.submit()` it arrives as the array, which is the same memory in all processes;
-        arrays with a mask, of subclasses and of objects arrive as copies.
+        The key. As an argument of `ProcessPoolExecutor.submit()` it arrives as the array, which is the same memory in
+        all processes; arrays with a mask, of subclasses and of objects arrive as copies.
 
     Raises
     ------
