@@ -47,9 +47,15 @@ _SECONDS_PER_BYTE = 100e-9  # for the slowest way, with all of its repetitions
 _SLOW_JOB = 8.0  # seconds; what takes longer is repeated less
 _SLOW_REPEATS = 1
 _FIRST_MAX = 10**7  # bytes; beyond it is fresh memory that is measured
+_ADD_ONE_SIZE = 160_000_000  # bytes, and
+_REPEATED_SIZE = 100_000_000
+_CALLS_MEMORY_WAYS = ("ferry.ProcessPoolExecutor", "concurrent.futures")
 _TURNS_WAYS = ("ferry.Queue", "mp.Queue", "py-sharedmemory 2", "py-sharedmemory")
 _CODEC_SCRIPT = Path(__file__).resolve().parents[1] / "codec-python.py"
 _DEFAULT_PEERS = Path(__file__).resolve().parents[2] / "build" / "peers"
+
+_KINDS = (*payloads.KINDS, *payloads.CALLS)
+_MEASURES = ("flow", "turns", "first", "round-trip", "calls")
 
 Progress = Callable[[str, float], None]
 
@@ -113,9 +119,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a claim is missed, or Ferry failed")
     parser.add_argument("--huge", action="store_true", help="also 10 GB; needs 13 GB of free memory")
     parser.add_argument("-s", "--sizes", type=parse_sizes, help=f"of bytes and arrays (default: {_ALL_SIZES})")
-    parser.add_argument("-k", "--kinds", help=f"some of {','.join(payloads.KINDS)}")
+    parser.add_argument("-k", "--kinds", help=f"some of {','.join(_KINDS)}")
     parser.add_argument("-w", "--ways", help="ways whose names begin with one of these, such as ferry.Queue,mp.")
-    parser.add_argument("-m", "--measures", help="some of flow,turns,first,round-trip (default: all)")
+    parser.add_argument("-m", "--measures", help=f"some of {','.join(_MEASURES)} (default: all)")
     parser.add_argument("--start", default="fork", choices=["fork", "spawn", "forkserver"], help="start method")
     parser.add_argument("-r", "--repeat", type=int, metavar="N", help="how often each is measured (default: 3)")
     parser.add_argument("-d", "--duration", type=float, metavar="S", help="seconds for each (default: 0.3)")
@@ -131,13 +137,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         options.sizes = parse_sizes(_QUICK_SIZES if options.quick else _ALL_SIZES)
     options.repeat = options.repeat or (2 if options.quick else 3)
     options.duration = options.duration or (0.1 if options.quick else 0.3)
-    options.kinds = options.kinds.split(",") if options.kinds else list(payloads.KINDS)
-    options.measures = options.measures.split(",") if options.measures else ["flow", "turns", "first", "round-trip"]
+    options.kinds = options.kinds.split(",") if options.kinds else list(_KINDS)
+    options.measures = options.measures.split(",") if options.measures else list(_MEASURES)
     options.ways = options.ways.split(",") if options.ways else [""]
-    if not set(options.kinds) <= set(payloads.KINDS):
-        parser.error(f"kinds are {', '.join(payloads.KINDS)}")
-    if not set(options.measures) <= {"flow", "turns", "first", "round-trip"}:
-        parser.error("measures are flow, turns, first, round-trip")
+    if not set(options.kinds) <= set(_KINDS):
+        parser.error(f"kinds are {', '.join(_KINDS)}")
+    if not set(options.measures) <= set(_MEASURES):
+        parser.error(f"measures are {', '.join(_MEASURES)}")
     return options
 
 
@@ -187,12 +193,15 @@ def list_tasks(options: argparse.Namespace, ways: list[str]) -> list[Task]:
         tasks += [Task("flow", kind, size, able(kind)) for kind, size in contents]
     if "turns" in options.measures:
         some = tuple(way for way in ways if way in _TURNS_WAYS)
-        tasks += [Task("turns", kind, size, some) for kind, size in contents if kind in LARGE_KINDS and size in LARGE_SIZES]
+        large = [what for what in contents if what[0] in LARGE_KINDS and what[1] in LARGE_SIZES]
+        tasks += [Task("turns", kind, size, some) for kind, size in large]
     if "first" in options.measures:
         tasks += [Task("first", kind, size, able(kind)) for kind, size in contents if size <= _FIRST_MAX]
     if "round-trip" in options.measures:
         wanted = [pair for pair in (*SMALL_OBJECTS, ("array", 10**6)) if pair in contents or pair == ROUND_TRIP]
         tasks += [Task("round-trip", kind, size, able(kind)) for kind, size in wanted]
+    if "calls" in options.measures:
+        tasks += list_calls(options, ways)
     if options.claims:
         sizes = [size for size in LARGE_SIZES if size in options.sizes] or options.sizes[-1:]
         queue = tuple(way for way in ways if way == "ferry.Queue")
@@ -202,6 +211,29 @@ def list_tasks(options: argparse.Namespace, ways: list[str]) -> list[Task]:
     if options.huge:
         both = tuple(way for way in ways if way in ("ferry.Queue", "mp.Queue"))
         tasks.append(Task("huge", *HUGE, both, repeats=1))
+    return tasks
+
+
+def list_calls(options: argparse.Namespace, ways: list[str]) -> list[Task]:
+    """Return what is to be measured of executors; smaller arrays if only such are asked for."""
+    largest = max(options.sizes)
+    sizes = {
+        "add-one": _ADD_ONE_SIZE if largest >= _REPEATED_SIZE else largest,
+        "trivial": 0,
+        "repeated": min(_REPEATED_SIZE, largest),
+        "repeated-memory": min(_REPEATED_SIZE, largest),
+    }
+    tasks = []
+    for kind in payloads.CALLS:
+        if kind not in options.kinds:
+            continue
+        able = tuple(way for way in ways if kind in WAYS[way].kinds)
+        if kind == "repeated-memory":
+            able = tuple(way for way in able if way in _CALLS_MEMORY_WAYS)
+        tasks.append(Task("calls", kind, sizes[kind], able))
+        if kind == "add-one":
+            ferry = tuple(way for way in able if WAYS[way].group == "ferry")
+            tasks.append(Task("calls", kind, sizes[kind], ferry, (("share", True),), label="share"))
     return tasks
 
 
@@ -386,7 +418,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(data, indent=1))
     else:
         console = report.make_console()
-        for measure_name in ("flow", "turns", "first", "first-in-process", "making", "round-trip", "memory"):
+        for measure_name in (
+            "flow", "turns", "first", "first-in-process", "making", "round-trip", "calls", "memory",
+        ):  # fmt: skip
             report.print_measure(console, results, measure_name, warnings)
         if claims:
             report.print_claims(console, claims)

@@ -16,6 +16,8 @@ import numpy as np
 SIZED = ("bytes", "array")
 SMALL = ("int", "dict", "nested")
 KINDS = (*SMALL, *SIZED)
+#: What executors are asked to do.
+CALLS = ("add-one", "trivial", "repeated", "repeated-memory")
 
 LABELS = {
     "int": "int",
@@ -24,6 +26,10 @@ LABELS = {
     "bytes": "bytes",
     "array": "array",
     "sparse": "array",
+    "add-one": "add one to an array",
+    "trivial": "trivial call, many in flight",
+    "repeated": "one array in many calls",
+    "repeated-memory": "one array in many calls",
 }
 
 _PERIOD = 251  # a prime, so that pages differ
@@ -193,7 +199,7 @@ def touch(obj: Any, kind: str) -> int:
 
 def size_of(kind: str, size: int) -> int:
     """Return about how many bytes a message has."""
-    if kind in SIZED or kind == "sparse":
+    if kind in SIZED or kind == "sparse" or kind in CALLS:
         return size
     return len(pickle.dumps(nested(0), 5)) + size if kind == "nested" else 100
 

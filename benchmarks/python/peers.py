@@ -22,6 +22,7 @@ class Peer:
 
     requirement: str
     module: str
+    needs: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -30,6 +31,7 @@ PEERS = {
     "faster-fifo": Peer("faster-fifo==1.5.2", "faster_fifo"),
     "zeroq": Peer("zeroq==0.1.0", "zeroq"),
     "arrayqueues": Peer("arrayqueues==1.4.1", "arrayqueues"),
+    "npshmex": Peer("npshmex==0.2.1", "npshmex", ("SharedArray==3.2.4",)),
 }
 
 
@@ -63,8 +65,10 @@ def interpreter(package: str, folder: Path) -> Path:
     _run([sys.executable, "-m", "venv", "--system-site-packages", str(environment)], "no virtual environment")
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "--timeout", "15", "--retries", "1"]
     try:
-        # What they need beyond NumPy is not used here.
-        _run([*pip, "install", "--no-deps", peer.requirement], f"{peer.requirement} can't be installed")
+        # NumPy is the system's, and what most need beyond it is not used here.
+        # What is compiled is compiled against the system's NumPy.
+        install = [*pip, "install", "--no-deps", *(["--no-build-isolation"] if peer.needs else [])]
+        _run([*install, peer.requirement, *peer.needs], f"{peer.requirement} can't be installed")
         _run([str(python), "-c", f"import {peer.module}"], f"{peer.requirement} does not work")
     except UnavailableError:
         shutil.rmtree(environment, ignore_errors=True)

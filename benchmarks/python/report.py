@@ -18,9 +18,10 @@ _TITLES = {
     "first-in-process": "The same where neither process has sent or received in this way before",
     "making": "Making a channel",
     "round-trip": "Round trip: there and back, both sides active (queues: one for each direction)",
+    "calls": "Calls of executors: time from submit() to the result for each, and how many times longer than Ferry's",
     "memory": "Most memory that sender and receiver take in addition, in messages",
 }
-_REFERENCE = "ferry.Queue"
+_REFERENCES = ("ferry.Queue", "ferry.ProcessPoolExecutor")
 _MIN_WIDTH = 160  # where the output is no terminal
 
 
@@ -48,7 +49,9 @@ def format_ratio(ratio: float) -> str:
 def print_measure(console: Console, results: Results, measure: str, errors: list[str]) -> None:
     """Print one table for each kind of payload, small ones in one; collect what could not be measured."""
     figures = results.select(measure)
-    groups = [payloads.SMALL, ("bytes",), ("array",)] if measure in ("flow", "first", "first-in-process") else [payloads.KINDS]
+    groups = [payloads.KINDS, payloads.CALLS]
+    if measure in ("flow", "first", "first-in-process"):
+        groups = [payloads.SMALL, ("bytes",), ("array",)]
     if figures:
         console.print(_TITLES[measure], style="italic")
     for kinds in groups:
@@ -68,10 +71,11 @@ def print_measure(console: Console, results: Results, measure: str, errors: list
                 if figure is None or median is None:
                     cells.append(Text("failed", style="red") if figure and figure.error else "")
                     continue
-                value = f"{median:.2f}" if measure == "memory" else format_time(median)
-                base = results.median(measure, _REFERENCE, kind, size)
+                is_time = measure != "memory" and kind != "repeated-memory"
+                value = format_time(median) if is_time else f"{median:.2f} copies"
+                base = next(filter(None, (results.median(measure, name, kind, size) for name in _REFERENCES)), None)
                 cell = Text(value)
-                if base and way != _REFERENCE and measure != "memory":
+                if base and way not in _REFERENCES and is_time:
                     ratio = median / base
                     cell.append(f"  {format_ratio(ratio)}x", style="dim" if ratio >= 1 else "red")
                 cells.append(cell)

@@ -36,6 +36,14 @@ _FLAT_LIMIT = 1.5  # times the time of 4 KiB
 _COPIES_LIMIT = 1.0
 _COPIES_SLACK = 0.05  # of the message, but at least
 _COPIES_SLACK_BYTES = 4e6  # which is what processes grow by anyway
+_EXECUTOR = "ferry.ProcessPoolExecutor"
+_EXECUTOR_LIMITS = {  # by kind: than what, how many times, and whether that is faster or slower
+    "add-one": (("concurrent.futures", 15.0, "at least"), ("npshmex", 5.0, "at least"), ("in process", 2.5, "at most")),
+    "trivial": (("concurrent.futures", 3.0, "at least"),),
+    "repeated": (("concurrent.futures", 20.0, "at least"),),
+}
+_EXECUTOR_SHARE_LIMIT = 2.0  # times the time in process
+_EXECUTOR_MEMORY_LIMIT = 1.3  # copies
 _CODEC_LIMIT = 1.0  # times as fast as pickle
 
 
@@ -157,6 +165,7 @@ class Results:
         yield from self._codec()
         yield from self._memory()
         yield from self._huge()
+        yield from self._calls()
 
     def _ours(self, measure: str, way: str, kind: str, size: int) -> tuple[float | None, str] | None:
         """Return Ferry's median, or None and why; None if it was not asked for.
@@ -306,3 +315,32 @@ class Results:
             " for each process"
         )
         yield Claim(what, value, theirs.median if theirs else None, passed, "at least", 1.0, note=note)
+
+    def _calls(self) -> Iterator[Claim]:
+        """Calls of executors."""
+        for figure in self.select("calls"):
+            kind, size = figure.kind, figure.size
+            what = payloads.describe(kind, size)
+            if figure.way == f"{_EXECUTOR}, share":
+                yield from self._compare(
+                    f"{what}, shared : in process",
+                    "calls",
+                    figure.way,
+                    "in process",
+                    kind,
+                    size,
+                    _EXECUTOR_SHARE_LIMIT,
+                    "at most",
+                )
+            elif figure.way == _EXECUTOR and kind == "repeated-memory":
+                value, note = self._ours("calls", figure.way, kind, size) or (None, "")
+                theirs = self.median("calls", "concurrent.futures", kind, size)
+                limit = _EXECUTOR_MEMORY_LIMIT + _COPIES_SLACK_BYTES / max(size, 1)
+                yield Claim(
+                    f"copies in memory, {what}", value, theirs, value, "at most", limit, unit="copies", note=note
+                )
+            elif figure.way == _EXECUTOR:
+                for reference, limit, relation in _EXECUTOR_LIMITS[kind]:
+                    yield from self._compare(
+                        f"{what} : {reference}", "calls", figure.way, reference, kind, size, limit, relation
+                    )

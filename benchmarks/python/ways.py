@@ -309,6 +309,35 @@ class ArrayQueues(Way):
         return put_when_there_is_room
 
 
+class StandardExecutor(Way):
+    """Not a way to send, but to have calls done: see calls.py."""
+
+    name = "concurrent.futures"
+    kinds = payloads.CALLS
+    can_round_trip = False
+
+
+class FerryExecutor(StandardExecutor):
+    name = "ferry.ProcessPoolExecutor"
+    group = "ferry"
+
+
+class Npshmex(StandardExecutor):
+    """Arrays in named shared memory."""
+
+    name = "npshmex"
+    group = "peer"
+    package = "npshmex"
+    kinds = ("add-one", "trivial", "repeated")
+
+
+class InProcess(StandardExecutor):
+    """The same calls without any other process."""
+
+    name = "in process"
+    kinds = ("add-one",)
+
+
 WAYS: dict[str, Way] = {
     way.name: way
     for way in (
@@ -324,5 +353,9 @@ WAYS: dict[str, Way] = {
         FasterFifo(),
         Zeroq(),
         ArrayQueues(),
+        FerryExecutor(),
+        StandardExecutor(),
+        Npshmex(),
+        InProcess(),
     )
 }

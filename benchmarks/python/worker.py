@@ -26,6 +26,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import calls
 import numpy as np
 import payloads
 from results import HUGE_ADDRESS_SPACE
@@ -485,7 +486,7 @@ def measure_waiting(context: Any, job: dict[str, Any]) -> dict[str, Any]:
     return {key: statistics.median(values) for key, values in times.items()} | {"rounds": rounds - warm}
 
 
-def _memory(pids: list[int]) -> int:
+def measure_processes(pids: list[int]) -> int:
     """Return the bytes that the processes take together, each page once."""
     private = 0
     files: dict[tuple[int, int], int] = {}
@@ -513,18 +514,18 @@ def measure_memory(context: Any, job: dict[str, Any]) -> dict[str, Any]:
         job = job | {"source_size": _SMALL_ARRAY}
     with Flow(context, job) as flow:
         pids = [process.pid for process in flow.crew.processes]
-        before = peak = _memory(pids)
+        before = peak = measure_processes(pids)
         flow.crew.tell(1, "hold")
         if loan:
             flow.crew.tell(0, "send_loaned", 1)
         else:
             flow.crew.tell(0, "send", 1, 1, 0)
         while not flow.crew.controls[1].poll(0):
-            peak = max(peak, _memory(pids))
+            peak = max(peak, measure_processes(pids))
             time.sleep(_SAMPLE_INTERVAL)
         flow.crew.answer(1)
         flow.crew.answer(0)
-        peak = max(peak, _memory(pids))
+        peak = max(peak, measure_processes(pids))
         flow.crew.tell(1, "drop")
         flow.crew.answer(1)
     return {"value": (peak - before) / job["size"], "before": before, "peak": peak}
@@ -547,6 +548,7 @@ MEASURES = {
     "waiting": measure_waiting,
     "memory": measure_memory,
     "huge": measure_huge,
+    "calls": calls.measure_calls,
 }
 
 

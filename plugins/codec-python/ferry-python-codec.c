@@ -19,15 +19,17 @@ struct _FerryPythonCodec
 
   gboolean pickle;
   FerryPythonDecodeTo decode_to;
+  PyObject *array_reducer; /* a reference; under the GIL */
 };
 
 typedef enum
 {
   PROP_PICKLE = 1,
   PROP_DECODE_TO,
+  PROP_ARRAY_REDUCER,
 } FerryPythonCodecProperty;
 
-static GParamSpec *properties[PROP_DECODE_TO + 1];
+static GParamSpec *properties[PROP_ARRAY_REDUCER + 1];
 
 static void ferry_python_codec_codec_init (FerryCodecInterface *iface);
 
@@ -68,10 +70,15 @@ static FerryPythonOutput *
 write_object (FerryPythonCodec *self, const GValue *value, GError **error)
 {
   PyObject *object = value->data[0].v_pointer; /* the caller has looked at its type */
+  PyObject *array_reducer = self->array_reducer;
   FerryPythonEncoder *encoder;
 
+  /* Code that runs meanwhile may set another one. */
+  Py_XINCREF (array_reducer);
   /* PyGObject sets a boxed None as NULL. */
-  encoder = ferry_python_encoder_encode (object != NULL ? object : Py_None, g_atomic_int_get (&self->pickle), error);
+  encoder = ferry_python_encoder_encode (object != NULL ? object : Py_None, g_atomic_int_get (&self->pickle),
+                                         array_reducer, error);
+  Py_XDECREF (array_reducer);
   return encoder != NULL ? &encoder->output : NULL;
 }
 
@@ -232,6 +239,28 @@ ferry_python_codec_decode (FerryCodec *codec, FerryBuffer *buffer, guint version
 }
 
 static void
+set_array_reducer (FerryPythonCodec *self, PyObject *array_reducer)
+{
+  PyObject *before = self->array_reducer;
+  int entered;
+
+  if (before == array_reducer || !ferry_python_available (NULL))
+    return;
+  entered = ferry_python_enter ();
+  Py_XINCREF (array_reducer);
+  self->array_reducer = array_reducer;
+  Py_XDECREF (before);
+  ferry_python_leave (entered);
+}
+
+static void
+ferry_python_codec_finalize (GObject *object)
+{
+  set_array_reducer (FERRY_PYTHON_CODEC (object), NULL);
+  G_OBJECT_CLASS (ferry_python_codec_parent_class)->finalize (object);
+}
+
+static void
 ferry_python_codec_get_property (GObject *object, guint prop_id, GValue *value, GParamSpec *pspec)
 {
   FerryPythonCodec *self = FERRY_PYTHON_CODEC (object);
@@ -244,6 +273,10 @@ ferry_python_codec_get_property (GObject *object, guint prop_id, GValue *value, 
 
     case PROP_DECODE_TO:
       g_value_set_enum (value, g_atomic_int_get ((int *) &self->decode_to));
+      break;
+
+    case PROP_ARRAY_REDUCER:
+      g_value_set_pointer (value, self->array_reducer);
       break;
 
     default:
@@ -268,6 +301,11 @@ ferry_python_codec_set_property (GObject *object, guint prop_id, const GValue *v
         g_object_notify_by_pspec (object, properties[PROP_DECODE_TO]);
       break;
 
+    case PROP_ARRAY_REDUCER:
+      set_array_reducer (self, g_value_get_pointer (value));
+      g_object_notify_by_pspec (object, pspec);
+      break;
+
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID (object, prop_id, pspec);
     }
@@ -290,6 +328,7 @@ ferry_python_codec_class_init (FerryPythonCodecClass *klass)
 {
   GObjectClass *object_class = G_OBJECT_CLASS (klass);
 
+  object_class->finalize = ferry_python_codec_finalize;
   object_class->get_property = ferry_python_codec_get_property;
   object_class->set_property = ferry_python_codec_set_property;
 
@@ -306,6 +345,14 @@ ferry_python_codec_class_init (FerryPythonCodecClass *klass)
   properties[PROP_DECODE_TO]
       = g_param_spec_enum ("decode-to", NULL, NULL, FERRY_TYPE_PYTHON_DECODE_TO, FERRY_PYTHON_DECODE_TO_AUTO,
                            G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+
+  /*
+   * FerryPythonCodec:array-reducer: a callable of Python (PyObject *), or NULL. It gets each ndarray of plain elements
+   * that is to be sent, where `pickle` is set, and returns what `__reduce__()` of it would, so that something else is
+   * sent in its place; or None.
+   */
+  properties[PROP_ARRAY_REDUCER] = g_param_spec_pointer (
+      "array-reducer", NULL, NULL, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
   g_object_class_install_properties (object_class, G_N_ELEMENTS (properties), properties);
 }
 

@@ -1006,13 +1006,54 @@ encode_object_array (FerryPythonEncoder *self, PyObject *object)
   return encoded;
 }
 
+static gboolean write_known_complete (FerryPythonEncoder *self, PyObject *object);
+static gboolean encode_reduce_tuple (FerryPythonEncoder *self, PyObject *object, PyObject *reduced);
+
+/* What the owner of the codec has for an array instead of its elements, if it has something: *done then. */
+static gboolean
+encode_array_reference (FerryPythonEncoder *self, PyObject *object, gboolean *done)
+{
+  PyObject *reduced;
+  gboolean encoded = TRUE;
+
+  *done = TRUE;
+  if (write_known_complete (self, object))
+    return TRUE;
+  reduced = PyObject_CallOneArg (self->array_reducer, object);
+  if (reduced == NULL)
+    return FALSE;
+  if (reduced == Py_None)
+    *done = FALSE;
+  else if (PyTuple_Check (reduced))
+    encoded = encode_reduce_tuple (self, object, reduced);
+  else
+    {
+      PyErr_Format (PyExc_TypeError, "the reducer of arrays gave a %s instead of a tuple or None",
+                    Py_TYPE (reduced)->tp_name);
+      encoded = FALSE;
+    }
+  Py_DECREF (reduced);
+  return encoded;
+}
+
 static gboolean
 encode_array (FerryPythonEncoder *self, PyObject *object)
 {
   if (!ferry_ndarray_load (FALSE, &self->error))
     return FALSE;
   if (ferry_ndarray_is_plain (object))
-    return write_known (self, object) || encode_plain_array (self, object);
+    {
+      gboolean done;
+
+      if (self->array_reducer != NULL && self->pickle)
+        {
+          if (!encode_array_reference (self, object, &done))
+            return FALSE;
+          if (done)
+            return TRUE;
+        }
+      return write_known (self, object) || encode_plain_array (self, object);
+    }
   if (ferry_python_numpy_is_objects (object))
     return write_known (self, object) || encode_object_array (self, object);
   return encode_object (self, object, FERRY_PYTHON_KIND_REDUCE, TRUE);
@@ -1615,7 +1656,7 @@ encode_other (FerryPythonEncoder *self, PyObject *object)
     }
 
   /* An array that only its container refers to has one part; known ones are found by their references. */
-  if (kind == FERRY_PYTHON_KIND_NDARRAY && !is_shared)
+  if (kind == FERRY_PYTHON_KIND_NDARRAY && !is_shared && self->array_reducer == NULL)
     {
       if (!ferry_ndarray_load (FALSE, &self->error))
         return FALSE;
@@ -1675,7 +1716,7 @@ encode (FerryPythonEncoder *self, PyObject *object)
 }
 
 FerryPythonEncoder *
-ferry_python_encoder_encode (PyObject *object, gboolean pickle, GError **error)
+ferry_python_encoder_encode (PyObject *object, gboolean pickle, PyObject *array_reducer, GError **error)
 {
   FerryPythonEncoder *self = pool;
   gboolean encoded;
@@ -1693,6 +1734,7 @@ ferry_python_encoder_encode (PyObject *object, gboolean pickle, GError **error)
       self->slots = g_new0 (FerryPythonMemoSlot, SLOTS_MIN);
     }
   self->pickle = pickle;
+  self->array_reducer = array_reducer;
   self->depth = 0;
   self->outermost = NULL;
 

@@ -31,13 +31,15 @@ struct _FerryPythonEncoder
   PyObject *outermost; /* if it may be met again; it begins the stream, and is not in the slots */
 
   gboolean pickle;
+  PyObject *array_reducer; /* borrowed from the codec; NULL: arrays are encoded here */
   guint depth;
   GError *error;            /* set instead of a Python exception by what is not allowed */
   FerryPythonEncoder *next; /* while unused */
 };
 
 /* Writes the stream and notes the parts. NULL with an error. */
-FerryPythonEncoder *ferry_python_encoder_encode (PyObject *object, gboolean pickle, GError **error);
+FerryPythonEncoder *ferry_python_encoder_encode (PyObject *object, gboolean pickle, PyObject *array_reducer,
+                                                 GError **error);
 void ferry_python_encoder_free (FerryPythonEncoder *self);
 
 G_END_DECLS

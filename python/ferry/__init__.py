@@ -47,11 +47,16 @@ if TYPE_CHECKING:
     from ferry.errors import TooManyError as TooManyError
     from ferry.errors import UnsupportedError as UnsupportedError
     from ferry.errors import VersionError as VersionError
+    from ferry.executor import ProcessPoolExecutor as ProcessPoolExecutor
+    from ferry.mapping import imap as imap
+    from ferry.mapping import map as map
     from ferry.pipe import Connection as Connection
     from ferry.pipe import Pipe as Pipe
     from ferry.queues import JoinableQueue as JoinableQueue
     from ferry.queues import Queue as Queue
     from ferry.queues import SimpleQueue as SimpleQueue
+    from ferry.shared import share as share
+    from ferry.shared import shared_array as shared_array
 
 __version__ = "1.0.0"
 
@@ -61,11 +66,16 @@ _HOMES = {
     "Participant": "channel",
     "Statistics": "channel",
     "open": "channel",
+    "imap": "mapping",
+    "map": "mapping",
     "Connection": "pipe",
     "Pipe": "pipe",
+    "ProcessPoolExecutor": "executor",
     "JoinableQueue": "queues",
     "Queue": "queues",
     "SimpleQueue": "queues",
+    "share": "shared",
+    "shared_array": "shared",
     "ChannelEmptyError": "errors",
     "ChannelExistsError": "errors",
     "ChannelFullError": "errors",

@@ -81,9 +81,7 @@ class _Waiters:
             self._fd = -1
 
 
-_waiters: weakref.WeakKeyDictionary[_Pollable, tuple[asyncio.AbstractEventLoop, _Waiters]] = (
-    weakref.WeakKeyDictionary()
-)
+_waiters: weakref.WeakKeyDictionary[_Pollable, tuple[asyncio.AbstractEventLoop, _Waiters]] = weakref.WeakKeyDictionary()
 
 
 async def wait_ready(endpoint: _Pollable) -> None:

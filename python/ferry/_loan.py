@@ -13,9 +13,7 @@ from ferry import _native
 _SHAPE = 16
 
 
-def loan_array(
-    loan_buffer: Callable[[int, float | None], Any], shape: Any, dtype: Any, timeout: float | None
-) -> Any:
+def loan_array(loan_buffer: Callable[[int, float | None], Any], shape: Any, dtype: Any, timeout: float | None) -> Any:
     """Return an array in a block of the channel, behind the header that codec-numpy would write.
 
     Parameters

@@ -394,9 +394,7 @@ class SimpleQueue(Queue):
         max_bytes: int | None = None,
         pickle: bool = True,
     ) -> None:
-        super().__init__(
-            0, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle
-        )
+        super().__init__(0, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle)
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         super()._init({**settings, "unlimited": False}, **arguments)

@@ -1453,6 +1453,24 @@ channel_verify (PyObject *object, PyObject *unused)
   Py_RETURN_NONE;
 }
 
+/* What is sent in place of arrays, see codec-python; for a channel that has a codec object of its own. */
+static PyObject *
+channel_set_array_reducer (PyObject *object, PyObject *reducer)
+{
+  FerryNativeChannel *self = SELF (object);
+
+  if (!channel_check_open (self))
+    return NULL;
+  if (self->fixed.codec == NULL
+      || g_object_class_find_property (G_OBJECT_GET_CLASS (self->fixed.codec), "array-reducer") == NULL)
+    {
+      PyErr_SetString (PyExc_ValueError, "only channels with codec=python have a reducer of arrays");
+      return NULL;
+    }
+  g_object_set (self->fixed.codec, "array-reducer", reducer == Py_None ? NULL : reducer, NULL);
+  Py_RETURN_NONE;
+}
+
 static PyObject *
 channel_description (PyObject *object, PyObject *unused)
 {
@@ -1590,6 +1608,7 @@ static PyMethodDef channel_methods[] = {
   { "_statistics", channel_statistics, METH_NOARGS, NULL },
   { "_participants", channel_participants, METH_NOARGS, NULL },
   { "_description", channel_description, METH_NOARGS, NULL },
+  { "_set_array_reducer", channel_set_array_reducer, METH_O, NULL },
   { "_address", channel_address, METH_NOARGS, NULL },
   { NULL },
 };

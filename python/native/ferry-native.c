@@ -286,25 +286,38 @@ make_shared (PyObject *unused, PyObject *args)
 static PyObject *
 forked (PyObject *unused, PyObject *unused_either)
 {
+  ferry_native_shared_forked ();
   ferry_native_channels_forked ();
   Py_RETURN_NONE;
 }
 
-static PyMethodDef forked_method = { "_forked", forked, METH_NOARGS, NULL };
+static PyObject *
+about_to_fork (PyObject *unused, PyObject *unused_either)
+{
+  ferry_native_shared_before_fork ();
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef fork_methods[]
+    = { { "_forked", forked, METH_NOARGS, NULL }, { "_about_to_fork", about_to_fork, METH_NOARGS, NULL } };
 
 static gboolean
 register_at_fork (void)
 {
   PyObject *os = PyImport_ImportModule ("os");
-  PyObject *function = PyCFunction_New (&forked_method, NULL);
+  PyObject *function = PyCFunction_New (&fork_methods[0], NULL);
+  PyObject *before = PyCFunction_New (&fork_methods[1], NULL);
   PyObject *call = os != NULL ? PyObject_GetAttrString (os, "register_at_fork") : NULL;
   PyObject *no_arguments = PyTuple_New (0);
-  PyObject *keywords = function != NULL ? Py_BuildValue ("{sO}", "after_in_child", function) : NULL;
+  PyObject *keywords = function != NULL && before != NULL
+                           ? Py_BuildValue ("{sOsO}", "after_in_child", function, "before", before)
+                           : NULL;
   PyObject *result
       = call != NULL && no_arguments != NULL && keywords != NULL ? PyObject_Call (call, no_arguments, keywords) : NULL;
 
   Py_XDECREF (os);
   Py_XDECREF (function);
+  Py_XDECREF (before);
   Py_XDECREF (call);
   Py_XDECREF (no_arguments);
   Py_XDECREF (keywords);
@@ -332,8 +345,8 @@ PyMODINIT_FUNC PyInit__native (void);
 PyMODINIT_FUNC
 PyInit__native (void)
 {
-  static PyTypeObject *const types[]
-      = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type, &FerryNativeConnection_Type };
+  static PyTypeObject *const types[] = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type,
+                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type };
   PyObject *gi;
   PyObject *self;
 
@@ -352,7 +365,7 @@ PyInit__native (void)
         Py_DECREF (self);
         return NULL;
       }
-  if (!register_at_fork ())
+  if (PyModule_AddFunctions (self, ferry_native_shared_functions) < 0 || !register_at_fork ())
     Py_CLEAR (self);
   return self;
 }

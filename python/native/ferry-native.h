@@ -138,6 +138,15 @@ FerryNativeChannel *ferry_native_queue_get_sender (PyObject *queue);
 FerryNativeChannel *ferry_native_queue_get_receiver (PyObject *queue);
 extern PyTypeObject FerryNativeConnection_Type;
 
+/* ---- SharedBlock ---- */
+
+extern PyTypeObject FerryNativeSharedBlock_Type;
+extern PyMethodDef ferry_native_shared_functions[];
+
+/* Before a fork, and in the child, which has no part in the parent's memory. */
+void ferry_native_shared_before_fork (void);
+void ferry_native_shared_forked (void);
+
 /* ---- the rest ---- */
 
 /* Maps what processes share besides a channel. The descriptor may come from anywhere: the memory must be as large, and

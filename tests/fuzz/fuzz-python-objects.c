@@ -135,7 +135,7 @@ check (const guint8 *data, gsize size, gboolean pickle)
     }
   look_at (object);
 
-  encoder = ferry_python_encoder_encode (object, pickle, &error);
+  encoder = ferry_python_encoder_encode (object, pickle, NULL, &error);
   g_assert_null (PyErr_Occurred ());
   if (encoder != NULL)
     {

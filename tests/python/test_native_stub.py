@@ -79,7 +79,7 @@ def test_signatures(name):
         ]
         assert parameters_of(function) == runtime, f"{name}.{method}{signature}"
         compared += 1
-    assert compared > 0
+    assert compared > 0 or name == "SharedBlock"  # which has properties only
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -960,3 +960,48 @@ class TestTransports:
         assert q.get() == [1, "a"]
         with pytest.raises(ferry.CodecError):
             q.put(signal.Handlers)
+
+
+# ---- something else in place of arrays ----
+
+
+@pytest.fixture
+def reducing():
+    queue = ferry.Queue(10, codec="python")
+
+    def put_and_get(obj, reducer):
+        queue._endpoint(True)._set_array_reducer(reducer)
+        queue.put(obj)
+        return queue.get()
+
+    yield put_and_get
+    queue.close()
+
+
+def test_array_reducer(reducing):
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(3)
+    one, other, rest = reducing((array, array, {"a": numpy.ones(2)}), lambda a: (list, (a.tolist(),)))
+    assert one == [0, 1, 2] and one is other and rest == {"a": [1.0, 1.0]}
+    one, other = reducing((array, array), lambda a: None)
+    assert one.tolist() == [0, 1, 2] and one is other
+    assert reducing(array, lambda a: (len, (range(5),))) == 5
+    assert reducing([array], None)[0].tolist() == [0, 1, 2]
+    # It is for exact arrays of plain elements only.
+    objects, record = reducing((numpy.array([None]), numpy.rec.array([(1,)])), lambda a: (len, ([],)))
+    assert objects.tolist() == [None] and record.tolist() == [(1,)]
+
+
+@pytest.mark.parametrize("reducer", [lambda a: 1 / 0, lambda a: [], lambda a: (), lambda a: ("x", ())])
+def test_wrong_array_reducer(reducing, reducer):
+    numpy = pytest.importorskip("numpy")
+    with pytest.raises(ferry.CodecError):
+        reducing([numpy.arange(3)], reducer)
+    assert reducing([numpy.arange(3)], None)[0].tolist() == [0, 1, 2]
+
+
+def test_only_codec_python_has_an_array_reducer():
+    for codec in ("auto", "numpy"):
+        queue = ferry.Queue(codec=codec)
+        with pytest.raises(ValueError, match="codec=python"):
+            queue._endpoint(True)._set_array_reducer(len)
