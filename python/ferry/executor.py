@@ -459,6 +459,7 @@ class _Pool:
             arrays.held.clear()
             text = "".join(format_exception(type(error), error, error.__traceback__))
             error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]
+            error.__traceback__ = error.__context__ = None  # their frames have all of this, and the arguments
             del self.pending[work_id]
             return error
         if arrays.held:

@@ -219,6 +219,17 @@ def test_interrupted_submit(two: ferry.ProcessPoolExecutor) -> None:
     assert two.submit(abs, -2).result(LIMIT) == 2
 
 
+def test_what_failed_keeps_nothing() -> None:
+    executor = ferry.ProcessPoolExecutor(1)
+    future = executor.submit(call, lambda: 1, numpy.ones(3))
+    error = future.exception(LIMIT)
+    assert "in _hand_out" in str(error.__cause__)
+    reference = weakref.ref(executor._pool)
+    executor.shutdown()
+    del executor
+    assert reference() is None
+
+
 # ---- futures ----
 
 
