@@ -324,6 +324,7 @@ class _Pool:
         self.n_submitted = 0
         self.n_handed_out = 0
         self.limit = max_workers + _EXTRA_CALLS
+        self.n_ended = 0  # workers that have done as much as they may, and are to be replaced
         self.n_idle = 0  # workers that nothing is to be started for: one for each result
         self.mean = 0.0  # seconds that a call takes
         self.is_stalled = False  # there is no memory for the next call
@@ -524,7 +525,6 @@ class _Pool:
         endpoint = self.results._endpoint(False)
         poll, watched = self._make_poll(endpoint)
         while True:
-            n_before = len(self.processes)
             taken, cause = self._take_results(endpoint)
             if cause is not None:
                 self._break(cause)
@@ -541,8 +541,9 @@ class _Pool:
                     cancelled = []
                 failures = self._hand_out_more()
                 # In place of those that have done as much as they may.
-                if self.starts_on_demand and len(self.processes) < n_before:
-                    self._start_processes(min(n_before, len(self.pending)))
+                if self.n_ended:
+                    self._start_processes(min(len(self.processes) + self.n_ended, len(self.pending)))
+                    self.n_ended = 0
                 if len(watched) != len(self.processes) or any(p.pid not in self.processes for p in watched.values()):
                     poll, watched = self._make_poll(endpoint)
                 done = self.is_done = ending and not self.pending
@@ -611,6 +612,8 @@ class _Pool:
             if exit_pid is not None:
                 with self.lock:
                     process = self.processes.pop(exit_pid, None)
+                    self.n_ended += 1
+                    self.n_idle = min(self.n_idle, len(self.processes))
                 if process is not None:
                     process.join()
                     _native.shared_forget(exit_pid)
