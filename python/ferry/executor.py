@@ -54,6 +54,8 @@ _TERMINATE_SECONDS = 5.0
 _ORPHAN_INTERVAL = 1.0
 #: For how long a worker expects the next call at any moment. Waiting for longer takes more to wake from. Seconds.
 _BUSY_SECONDS = 0.05
+#: After a call that took longer a worker looks whether its program still lives. Seconds.
+_LONG_SECONDS = 0.01
 #: From which part of a queue's memory on what is received is copied, so that views can't stop the senders.
 _HELD_PART = 4
 
@@ -223,6 +225,8 @@ def _work(
             if not wait_for_task():
                 return  # the program is gone
             continue
+        except EOFError:
+            return  # so is the end of the queue
         if call is None:
             return  # the pool has ended
         work_id, function, args, keywords = call
@@ -231,6 +235,7 @@ def _work(
             _native.shared_use_for_arrays(n_workers)
             uses_shared_memory = True
         if not n_done % _BATCH:
+            _check_parent()
             copy = _is_full_of_views(tasks._endpoint(False))
         n_done += 1
         if n_done == max_tasks:
@@ -244,6 +249,8 @@ def _work(
         else:
             reply = (work_id, clock() - began, exit_pid, result, None)
             del result
+        if reply[1] > _LONG_SECONDS:
+            _check_parent()
         encoded = replies.send(reply)
         # What the call had is free again before the next one comes.
         del function, args, keywords, reply
