@@ -54,6 +54,8 @@ _TERMINATE_SECONDS = 5.0
 _ORPHAN_INTERVAL = 1.0
 #: For how long a worker expects the next call at any moment. Waiting for longer takes more to wake from. Seconds.
 _BUSY_SECONDS = 0.05
+#: After a call that took longer a worker looks whether its program still lives. Seconds.
+_LONG_SECONDS = 0.01
 #: From which part of a queue's memory on what is received is copied, so that views can't stop the senders.
 _HELD_PART = 4
 
@@ -223,6 +225,8 @@ def _work(
             if not wait_for_task():
                 return  # the program is gone
             continue
+        except EOFError:
+            return  # so is the end of the queue
         if call is None:
             return  # the pool has ended
         work_id, function, args, keywords = call
@@ -231,6 +235,7 @@ def _work(
             _native.shared_use_for_arrays(n_workers)
             uses_shared_memory = True
         if not n_done % _BATCH:
+            _check_parent()
             copy = _is_full_of_views(tasks._endpoint(False))
         n_done += 1
         if n_done == max_tasks:
@@ -244,6 +249,8 @@ def _work(
         else:
             reply = (work_id, clock() - began, exit_pid, result, None)
             del result
+        if reply[1] > _LONG_SECONDS:
+            _check_parent()
         encoded = replies.send(reply)
         # What the call had is free again before the next one comes.
         del function, args, keywords, reply
@@ -324,6 +331,7 @@ class _Pool:
         self.n_submitted = 0
         self.n_handed_out = 0
         self.limit = max_workers + _EXTRA_CALLS
+        self.n_ended = 0  # workers that have done as much as they may, and are to be replaced
         self.n_idle = 0  # workers that nothing is to be started for: one for each result
         self.mean = 0.0  # seconds that a call takes
         self.is_stalled = False  # there is no memory for the next call
@@ -459,6 +467,7 @@ class _Pool:
             arrays.held.clear()
             text = "".join(format_exception(type(error), error, error.__traceback__))
             error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]
+            error.__traceback__ = error.__context__ = None  # their frames have all of this, and the arguments
             del self.pending[work_id]
             return error
         if arrays.held:
@@ -523,7 +532,6 @@ class _Pool:
         endpoint = self.results._endpoint(False)
         poll, watched = self._make_poll(endpoint)
         while True:
-            n_before = len(self.processes)
             taken, cause = self._take_results(endpoint)
             if cause is not None:
                 self._break(cause)
@@ -540,8 +548,9 @@ class _Pool:
                     cancelled = []
                 failures = self._hand_out_more()
                 # In place of those that have done as much as they may.
-                if self.starts_on_demand and len(self.processes) < n_before:
-                    self._start_processes(min(n_before, len(self.pending)))
+                if self.n_ended:
+                    self._start_processes(min(len(self.processes) + self.n_ended, len(self.pending)))
+                    self.n_ended = 0
                 if len(watched) != len(self.processes) or any(p.pid not in self.processes for p in watched.values()):
                     poll, watched = self._make_poll(endpoint)
                 done = self.is_done = ending and not self.pending
@@ -610,6 +619,8 @@ class _Pool:
             if exit_pid is not None:
                 with self.lock:
                     process = self.processes.pop(exit_pid, None)
+                    self.n_ended += 1
+                    self.n_idle = min(self.n_idle, len(self.processes))
                 if process is not None:
                     process.join()
                     _native.shared_forget(exit_pid)

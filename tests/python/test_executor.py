@@ -219,6 +219,17 @@ def test_interrupted_submit(two: ferry.ProcessPoolExecutor) -> None:
     assert two.submit(abs, -2).result(LIMIT) == 2
 
 
+def test_what_failed_keeps_nothing() -> None:
+    executor = ferry.ProcessPoolExecutor(1)
+    future = executor.submit(call, lambda: 1, numpy.ones(3))
+    error = future.exception(LIMIT)
+    assert "in _hand_out" in str(error.__cause__)
+    reference = weakref.ref(executor._pool)
+    executor.shutdown()
+    del executor
+    assert reference() is None
+
+
 # ---- futures ----
 
 
@@ -426,17 +437,21 @@ def test_exit_with_pending_work(shutdown: str) -> None:
     assert sorted(map(int, output.split())) == list(range(10))
 
 
-def test_workers_end_with_their_program() -> None:
+@pytest.mark.parametrize("last", ["pass", "futures = [executor.submit(time.sleep, 0.2) for _ in range(300)]"])
+def test_workers_end_with_their_program(last: str) -> None:
+    """Idle ones, and those for which many calls wait."""
     output = run(
-        """
-        import ferry, os, signal
+        f"""
+        import ferry, os, signal, time
         executor = ferry.ProcessPoolExecutor(2)
-        print(executor.submit(os.getpid).result(), *executor._processes, flush=True)
+        list(executor.map(abs, range(1000)))
+        print(*executor._processes, flush=True)
+        {last}
         os.kill(os.getpid(), signal.SIGKILL)
         """,
         status=-signal.SIGKILL,
     )
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + 15
     while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in output.split()):
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in output.split())

@@ -362,7 +362,9 @@ def test_arrays_that_are_freed_around_a_fork() -> None:
     import os
     kept = {}
     os.register_at_fork(
-        before=lambda: kept.pop("before"), after_in_child=lambda: kept.pop("child"), after_in_parent=lambda: kept.pop("parent")
+        before=lambda: kept.pop("before"),
+        after_in_child=lambda: kept.pop("child"),
+        after_in_parent=lambda: kept.pop("parent"),
     )
     import ferry
     for name in ("before", "child", "parent"):
