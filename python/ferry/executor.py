@@ -54,6 +54,8 @@ _TERMINATE_SECONDS = 5.0
 _ORPHAN_INTERVAL = 1.0
 #: For how long a worker expects the next call at any moment. Waiting for longer takes more to wake from. Seconds.
 _BUSY_SECONDS = 0.05
+#: From when on handing out a call takes long. Seconds.
+_COSTLY_SECONDS = 0.001
 #: After a call that took longer a worker looks whether its program still lives. Seconds.
 _LONG_SECONDS = 0.01
 #: From which part of a queue's memory on what is received is copied, so that views can't stop the senders.
@@ -330,7 +332,9 @@ class _Pool:
         self.reference = weakref.ref(self)
         self.n_submitted = 0
         self.n_handed_out = 0
-        self.limit = max_workers + _EXTRA_CALLS
+        self.limit = self.least = max_workers + _EXTRA_CALLS
+        # Whether handing out took long, as with large arrays: of calls that wait the manager does them all at once.
+        self.is_costly = False
         self.n_ended = 0  # workers that have done as much as they may, and are to be replaced
         self.n_idle = 0  # workers that nothing is to be started for: one for each result
         self.mean = 0.0  # seconds that a call takes
@@ -382,7 +386,7 @@ class _Pool:
             except BaseException:
                 del self.pending[work_id]
                 raise
-            if self.backlog or self.n_handed_out >= self.limit:
+            if self.backlog or self.n_handed_out >= (self.least if self.is_costly else self.limit):
                 self.backlog.append(work_id)
                 return future
             failure = self._hand_out(work_id, item)
@@ -442,6 +446,7 @@ class _Pool:
             return None
         arrays = self.arrays
         arrays.since = item.since
+        began = time.monotonic()
         try:
             try:
                 self.tasks.put_nowait((work_id, item.fn, item.args, item.kwargs))
@@ -475,6 +480,7 @@ class _Pool:
             arrays.held = []
         self.n_handed_out += 1
         self.order.append(work_id)
+        self.is_costly = time.monotonic() - began > _COSTLY_SECONDS
         return None
 
     def take_back(self) -> int:
@@ -501,7 +507,7 @@ class _Pool:
                     item.future._state = _base.PENDING
             self.backlog.appendleft(work_id)
         self.n_handed_out -= n_taken
-        self.limit = self.max_workers + _EXTRA_CALLS
+        self.limit = self.least
         return n_taken
 
     def _hand_out_more(self) -> list[tuple[Future[Any], BaseException]]:
@@ -536,6 +542,9 @@ class _Pool:
             if cause is not None:
                 self._break(cause)
                 return
+            if self.is_costly and self.backlog:
+                # Whoever submits in a row gets done with it, instead of waiting for the lock after each call.
+                time.sleep(_COSTLY_SECONDS)
             with self.lock:
                 self.n_handed_out -= taken
                 ending = self.is_ending or _exiting
@@ -637,7 +646,7 @@ class _Pool:
         if taken:
             self.mean = mean
             self.limit = min(
-                self.max_workers + _EXTRA_CALLS + int(self.max_workers * _HANDED_OUT_SECONDS / max(mean, 1e-6)),
+                self.least + int(self.max_workers * _HANDED_OUT_SECONDS / max(mean, 1e-6)),
                 _HANDED_OUT_MAX,
             )
         return taken, None
