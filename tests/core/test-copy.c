@@ -152,8 +152,14 @@ START_TEST (test_fork)
         {
           Copier twice = { from, size, 2, NULL };
 
-          alarm (20);
-          _exit (copy_again_and_again (&twice) == NULL ? 0 : 1);
+          gboolean ok;
+
+          alarm (ferry_test_is_valgrind () ? 200 : 20);
+          ok = copy_again_and_again (&twice) == NULL;
+          /* What GLib had for the other thread is lost here, which valgrind would say. */
+          if (ok && ferry_test_is_valgrind ())
+            execl ("/bin/true", "true", NULL);
+          _exit (ok ? 0 : 1);
         }
       ck_assert_int_eq (waitpid (child, &status, 0), child);
       ck_assert_msg (WIFEXITED (status) && WEXITSTATUS (status) == 0, "child %u ended with status %d", i, status);
