@@ -448,18 +448,17 @@ typedef struct
   guint n_rounds;
 } Rounds;
 
+/* A channel as it is when nothing is said about it. */
 static gboolean
 open_once (const BenchChannel *channel, const char *name, GError **error)
 {
   static const guint8 message[SMALL_MESSAGE];
-  g_autoptr (FerryChannel) receiver = open_channel (channel, name, FERRY_ROLE_RECEIVER, error);
-  g_autoptr (FerryChannel) sender = NULL;
+  g_autoptr (FerryChannel) receiver = ferry_channel_new (channel->transport, name, FERRY_ROLE_RECEIVER);
+  g_autoptr (FerryChannel) sender = ferry_channel_new (channel->transport, name, FERRY_ROLE_SENDER);
   g_autoptr (FerryBuffer) buffer = NULL;
 
-  if (receiver == NULL)
-    return FALSE;
-  sender = open_channel (channel, name, FERRY_ROLE_SENDER, error);
-  if (sender == NULL || !ferry_channel_send (sender, message, sizeof message, FERRY_WAIT_FOREVER, NULL, error))
+  if (!ferry_channel_open (receiver, NULL, error) || !ferry_channel_open (sender, NULL, error)
+      || !ferry_channel_send (sender, message, sizeof message, FERRY_WAIT_FOREVER, NULL, error))
     return FALSE;
   buffer = ferry_channel_receive (receiver, FERRY_WAIT_FOREVER, NULL, error);
   if (buffer == NULL)
