@@ -46,14 +46,14 @@ ferry_arena_class_blocks (guint klass)
   return (guint) CLAMP (n, FERRY_MIN_BLOCKS, FERRY_MAX_BLOCKS);
 }
 
-static guint
+static inline guint
 ferry_arena_class_for (guint64 size)
 {
-  guint klass = 0;
+  guint64 above = (size - 1) >> FERRY_MIN_BLOCK_SHIFT;
 
-  while (klass < FERRY_N_CLASSES && ferry_arena_class_size (klass) < size)
-    klass++;
-  return klass;
+  if (size <= 1 || above == 0)
+    return 0;
+  return MIN (64 - (guint) __builtin_clzll (above), FERRY_N_CLASSES);
 }
 
 static inline guint64
