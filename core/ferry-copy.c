@@ -161,6 +161,8 @@ help (gpointer unused)
 {
   guint64 seen = 0;
 
+  /* Not by who started it: a process that was stopped meanwhile may find it gone. */
+  pthread_setname_np (pthread_self (), "ferry-copy");
   pthread_mutex_lock (&mutex);
   for (;;)
     {
@@ -210,10 +212,7 @@ start_helpers (guint n)
       pthread_t thread;
 
       if (pthread_create (&thread, &attributes, help, NULL) == 0)
-        {
-          pthread_setname_np (thread, "ferry-copy");
-          continue;
-        }
+        continue;
       /* A limit of the user's threads: the copy goes on with those that are there. */
       pthread_mutex_lock (&mutex);
       n_helpers -= n;
