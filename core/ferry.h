@@ -17,6 +17,8 @@
 #include "ferry-registry.h"
 #include "ferry-segment-transport.h"
 #include "ferry-statistics.h"
+#include "ferry-store-live.h"
+#include "ferry-store.h"
 #include "ferry-tensor.h"
 #include "ferry-transport-factory.h"
 #include "ferry-transport.h"

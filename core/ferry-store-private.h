@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The shared structures of docs/store.md, and one process's private view of them. */
+
+#include "ferry-store-live.h"
+
+#include "ferry-segment-private.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+G_BEGIN_DECLS
+
+#define FERRY_STORE_MAGIC (G_GUINT64_CONSTANT (0x314f545359525246)) /* "FRRYSTO1" */
+#define FERRY_STORE_MAJOR (1)
+#define FERRY_STORE_MINOR (0)
+
+#define FERRY_STORE_OFFSET_SLOTS (4096)
+#define FERRY_STORE_SLOT_SIZE (4096)
+#define FERRY_STORE_OFFSET_SPANS (G_GUINT64_CONSTANT (2) << 20)
+#define FERRY_STORE_SPAN_SHIFT (14)
+#define FERRY_STORE_SPAN_SIZE (1 << FERRY_STORE_SPAN_SHIFT)
+#define FERRY_STORE_OBJECT_SIZE (64)
+#define FERRY_STORE_UNDO_MAX (64) /* words that one operation may change */
+#define FERRY_STORE_HANDLE_CHUNKS (24)
+#define FERRY_STORE_FIRST_CHUNK (64) /* handles; each further chunk has twice as many */
+
+/* The lock of an object: {version:40, incarnation:14, owner:8, transaction:1, locked:1}. Unlocked: version << 24. */
+#define FERRY_LOCK_LOCKED (G_GUINT64_CONSTANT (1))
+#define FERRY_LOCK_TRANSACTION (G_GUINT64_CONSTANT (2))
+#define FERRY_LOCK_OWNER_SHIFT (2)
+#define FERRY_LOCK_INCARNATION_SHIFT (10)
+#define FERRY_LOCK_INCARNATION_MASK ((1 << 14) - 1)
+#define FERRY_LOCK_VERSION_SHIFT (24)
+#define FERRY_LOCK_VERSION_ONE (G_GUINT64_CONSTANT (1) << FERRY_LOCK_VERSION_SHIFT)
+#define FERRY_LOCK_VERSION_MASK (~(FERRY_LOCK_VERSION_ONE - 1))
+
+/* The gate: 0 when open, else who holds the store: {sequence:40, incarnation:14, owner:8, purpose:1, held:1}. */
+#define FERRY_GATE_COLLECTING (G_GUINT64_CONSTANT (2)) /* not a transaction but a collection */
+
+typedef enum
+{
+  FERRY_TX_IDLE = 0,
+  FERRY_TX_ACTIVE = 1,    /* undone by who finds its owner dead */
+  FERRY_TX_COMMITTED = 2, /* only its locks are left to be opened */
+} FerryTxState;
+
+/* What one word of shared memory held before it was changed. An entry with bit 0 of @offset set names an object that is
+ * locked instead. */
+typedef struct
+{
+  _Atomic guint64 offset;
+  _Atomic guint64 old;
+} FerryUndo;
+
+/* The undo log of a transaction lies in chunks: blocks of the heap. Chunk i has room for FERRY_TX_FIRST_CHUNK << i. */
+#define FERRY_TX_CHUNKS (24)
+#define FERRY_TX_FIRST_CHUNK (256)
+
+typedef struct
+{
+  guint64 magic;
+  guint32 major;
+  guint32 minor;
+  guint64 data_size;
+  guint64 max_bytes;
+  guint64 heap_offset; /* of span 0 */
+  guint64 n_spans;     /* address space */
+  _Atomic guint32 ready;
+  guint32 _reserved;
+  guint8 _pad0[128 - 56];
+
+  /* read by every writer, written by transactions */
+  _Atomic guint64 gate;
+  _Atomic guint64 root;    /* FerryRef of a dict: str -> SLOT */
+  _Atomic guint64 shapes;  /* FerryRef of a dict: description -> SHAPE */
+  _Atomic guint64 tickets; /* FerryRef of a dict: int -> object */
+  _Atomic guint64 heap_end; /* offset: everything between heap_offset and here was committed at some time */
+  guint8 _pad1[128 - 40];
+
+  _Atomic guint64 tx_state;
+  _Atomic guint64 tx_sequence;
+  _Atomic guint64 tx_entries;
+  _Atomic guint64 tx_chunks[FERRY_TX_CHUNKS]; /* offsets of blocks */
+  _Atomic guint64 next_ticket;
+  _Atomic guint32 needs_collect; /* somebody died and may have left blocks that nobody refers to */
+  guint32 _reserved2;
+  guint8 _pad2[256 - 27 * 8 - 16];
+
+  /* the heap, see ferry-store-heap.c */
+  guint8 heap[1024];
+} FerryStoreHeader;
+
+G_STATIC_ASSERT (sizeof (FerryStoreHeader) <= FERRY_STORE_OFFSET_SLOTS);
+
+/* What a participant does, for those who may have to finish it. */
+typedef struct
+{
+  _Atomic guint32 busy;      /* a thread of it is inside a stretch of work */
+  _Atomic guint32 n_undo;    /* entries of @undo that count */
+  _Atomic guint64 op_object; /* the object it is about to lock or has locked; 0: none */
+  _Atomic guint32 incarnation;
+  guint32 _reserved;
+  guint8 _pad0[64 - 24];
+  FerryUndo undo[FERRY_STORE_UNDO_MAX];
+  _Atomic guint64 handle_chunks[FERRY_STORE_HANDLE_CHUNKS]; /* offsets of blocks of guint64: FerryRefs that it holds */
+  guint8 heap[1024];                                        /* see ferry-store-heap.c */
+} FerryStoreSlot;
+
+G_STATIC_ASSERT (sizeof (FerryStoreSlot) <= FERRY_STORE_SLOT_SIZE);
+
+/* The head of an object. Memory of heads is never used for anything else, so that who follows a stale reference finds a
+ * head, whatever object's. */
+typedef struct
+{
+  _Atomic guint64 lock;
+  _Atomic guint32 count; /* references by cells, handles of processes, tickets */
+  _Atomic guint8 kind;
+  guint8 flags;
+  guint16 _reserved;
+  _Atomic guint64 body;  /* list, dict, set, record, bytearray, array: offset of a block; SLOT: the cell */
+  _Atomic guint64 size;  /* list, bytearray: {start:32, length:32}; dict, set: live entries; record: fields; array: bytes */
+  _Atomic guint64 used;  /* dict, set: entries including dead ones */
+  _Atomic guint64 shape; /* record: OBJECT cell; SHAPE, array: LEAF cell; SLOT: LEAF or inline cell of the key */
+  _Atomic guint64 extra; /* record: OBJECT cell of a dict, or EMPTY */
+  _Atomic guint64 link;  /* of free heads */
+} FerryObject;
+
+G_STATIC_ASSERT (sizeof (FerryObject) == FERRY_STORE_OBJECT_SIZE);
+
+typedef struct _FerryHeap FerryHeap; /* private to the process, see ferry-store-heap.c */
+
+struct _FerryStore
+{
+  GObject parent_instance;
+
+  FerrySegmentTransport *transport;
+  FerrySegment *segment;
+  char *name;
+  char *label; /* "store 'lab'", for messages */
+
+  guint8 *base; /* of the data area, mapped whole */
+  guint64 data_size;
+  guint64 heap_offset;
+  guint64 max_bytes;
+  FerryStoreHeader *header;
+  FerryStoreSlot *slots; /* of all participants */
+  FerryStoreSlot *me;
+  guint64 owner_bits; /* incarnation and owner as locks carry them, with FERRY_LOCK_LOCKED */
+  guint fork_generation;
+  gboolean closed;
+
+  /* threads of this process: who is inside a stretch of work, and how deep */
+  gpointer busy_thread;
+  guint depth;
+
+  /* a transaction of ours */
+  gpointer tx_thread;
+  guint tx_depth;
+  gboolean tx_doomed; /* an inner one was rolled back */
+  guint64 tx_gate;
+  GArray *tx_locked;   /* of FerryRef */
+  GArray *tx_retired;  /* of FerryCell: to be released when it commits */
+  GArray *tx_blocks;   /* of guint64: blocks to be freed when it commits */
+  GArray *tx_added;    /* of FerryCell: stored into objects by it; to be released when it is rolled back */
+  GArray *tx_made;     /* of guint64: blocks made by it for bodies, to be freed when it is rolled back */
+  GArray *retired;     /* of FerryCell: of the operation under way */
+  GArray *retired_blocks;
+
+  /* objects that this process holds */
+  GHashTable *held; /* FerryRef -> FerryHeld */
+  GArray *free_handles;
+  guint n_handles;
+
+  FerryHeap *heap;
+};
+
+/* ---- where things are ---- */
+
+static inline gpointer
+ferry_store_at (FerryStore *self, guint64 offset)
+{
+  return self->base + offset;
+}
+
+/* Whether [offset, offset + size) lies in memory of the heap that can be touched. For every offset that comes out of
+ * shared memory. */
+static inline gboolean
+ferry_store_in_heap (FerryStore *self, guint64 offset, guint64 size)
+{
+  guint64 end = atomic_load_explicit (&self->header->heap_end, memory_order_acquire);
+
+  end = MIN (end, self->data_size);
+  return offset >= self->heap_offset && offset <= end && size <= end - offset;
+}
+
+/* The head, or NULL when that can't be one. */
+static inline FerryObject *
+ferry_store_object (FerryStore *self, FerryRef ref)
+{
+  if (G_UNLIKELY (ref % FERRY_STORE_OBJECT_SIZE != 0 || !ferry_store_in_heap (self, ref, FERRY_STORE_OBJECT_SIZE)))
+    return NULL;
+  return ferry_store_at (self, ref);
+}
+
+static inline FerryObjectKind
+ferry_object_kind (FerryObject *object)
+{
+  return (FerryObjectKind) atomic_load_explicit (&object->kind, memory_order_relaxed);
+}
+
+/* Sets FERRY_ERROR_CORRUPT; always FALSE. */
+gboolean ferry_store_set_corrupt (FerryStore *self, const char *what, GError **error);
+
+/* ---- reading an object, ferry-store-object.c ---- */
+
+/* A look at an object. Optimistic: what was read counts only when ferry_store_read_end() says TRUE; until then nothing of it
+ * may be trusted, only copied, within bounds. When a transaction of somebody else has locked the object, words are read as they were before it. */
+typedef struct
+{
+  FerryStore *store;
+  FerryObject *object;
+  guint64 lock;
+  guint64 gate;
+  gboolean old;
+  guint tries;
+} FerryLook;
+
+/* Slow path: somebody has it locked. Waits for short operations, repairs what the dead left. FALSE: error. */
+gboolean ferry_store_look_wait (FerryLook *look, GError **error);
+guint64 ferry_store_old_value (FerryLook *look, _Atomic guint64 *word, guint64 now);
+
+/* Use as:
+ *   FerryLook look = { self, object };
+ *   do
+ *     {
+ *       if (!ferry_store_read_begin (&look, error))
+ *         return FALSE;
+ *       ... ferry_store_load (&look, &object->body) ...
+ *     }
+ *   while (!ferry_store_read_end (&look));
+ */
+static inline gboolean
+ferry_store_read_begin (FerryLook *look, GError **error)
+{
+  /* pairs with the release store in ferry_store_unlock_object() */
+  look->lock = atomic_load_explicit (&look->object->lock, memory_order_acquire);
+  look->old = FALSE;
+  if (G_UNLIKELY ((look->lock & FERRY_LOCK_LOCKED) != 0 || look->tries > 0))
+    return ferry_store_look_wait (look, error);
+  return TRUE;
+}
+
+gboolean ferry_store_read_end_slow (FerryLook *look);
+
+static inline gboolean
+ferry_store_read_end (FerryLook *look)
+{
+  atomic_thread_fence (memory_order_acquire); /* the loads before come before this one */
+  if (G_LIKELY (!look->old && atomic_load_explicit (&look->object->lock, memory_order_relaxed) == look->lock))
+    return TRUE;
+  return ferry_store_read_end_slow (look);
+}
+
+static inline guint64
+ferry_store_load (FerryLook *look, _Atomic guint64 *word)
+{
+  guint64 value = atomic_load_explicit (word, memory_order_acquire);
+
+  return G_UNLIKELY (look->old) ? ferry_store_old_value (look, word, value) : value;
+}
+
+/* Copies what @cell says into @reading, inside a look: FALSE: what was found can't be right, which is the end of it only when
+ * read_end() says TRUE; otherwise try again. Takes no references: see finish. */
+gboolean ferry_store_copy_cell (FerryLook *look, FerryCell cell, FerryReading *reading);
+
+/* After a successful read_end(): holds the references of @reading. FALSE: one of them is no more: begin again.
+ * -> in one: loops until both hold. @cell_word is read inside. */
+gboolean ferry_store_hold_reading (FerryStore *self, FerryReading *reading);
+
+/* ---- changing an object, ferry-store-object.c ---- */
+
+/* Locks the object for one operation: waits for others, for transactions, repairs. Begins a stretch of work, too. */
+FerryObject *ferry_store_lock_object (FerryStore *self, FerryRef ref, FerryObjectKind kind, GError **error);
+
+/* Ends the operation: what it changed counts; unlocks (in a transaction: at its end); releases what was retired; wakes who waits for
+ * changes; ends the stretch of work. @changed: whether anything was. */
+void ferry_store_unlock_object (FerryStore *self, FerryObject *object, gboolean changed);
+
+/* Undoes what the operation stored, then as above. */
+void ferry_store_abandon_object (FerryStore *self, FerryObject *object);
+
+/* Changes a word that readers and repair rely on: notes what it was first, then stores. For an operation that changes a single word outside
+ * of transactions the note isn't needed: ferry_store_put_single(). FALSE never happens outside of transactions as long as an operation
+ * changes at most FERRY_STORE_UNDO_MAX words; in one: no memory for its log, nothing was stored. */
+gboolean ferry_store_put (FerryStore *self, _Atomic guint64 *word, guint64 value, GError **error);
+
+gboolean ferry_store_put_in_transaction (FerryStore *self, _Atomic guint64 *word, guint64 value, GError **error);
+
+static inline gboolean
+ferry_store_put_single (FerryStore *self, _Atomic guint64 *word, guint64 value, GError **error)
+{
+  if (G_UNLIKELY (self->tx_depth > 0))
+    return ferry_store_put_in_transaction (self, word, value, error);
+  atomic_store_explicit (word, value, memory_order_release);
+  return TRUE;
+}
+
+/* The cell was taken out of the locked object: it is released when the operation, or the transaction, is over. */
+void ferry_store_retire (FerryStore *self, FerryCell cell);
+
+/* Likewise a block that was a body. */
+void ferry_store_retire_block (FerryStore *self, guint64 block);
+
+/* A cell was stored, a block became a body: undone if the transaction is. No-ops outside of transactions. */
+void ferry_store_note_added (FerryStore *self, FerryCell cell);
+void ferry_store_note_made (FerryStore *self, guint64 block);
+
+static inline gboolean
+ferry_cell_owns (FerryCell cell)
+{
+  FerryCellTag tag = ferry_cell_tag (cell);
+
+  return tag == FERRY_CELL_LEAF || tag == FERRY_CELL_OBJECT;
+}
+
+/* Whether two cells whose owner has them locked hold equal numbers; adds. FALSE: not numbers, or the sum needs more than 64 bits. */
+gboolean ferry_store_add_cells (FerryStore *self, FerryCell cell, FerryCell delta, FerryCell *sum, GError **error);
+
+/* A new object with one reference (the caller's cell). Inside a stretch of work. 0: error. */
+FerryRef ferry_store_new_object (FerryStore *self, FerryObjectKind kind, GError **error);
+
+/* The inside of an object goes, when nobody refers to it any more: calls @release for every cell it owns, and @block for every block. By kind; also what a collection
+ * walks. The cells of the object, through @look rules when not NULL. */
+typedef void (*FerryCellFunc) (FerryStore *self, FerryCell cell, gpointer data);
+typedef void (*FerryBlockFunc) (FerryStore *self, guint64 block, gpointer data);
+void ferry_store_visit (FerryStore *self, FerryObject *object, FerryCellFunc cell_func, FerryBlockFunc block_func,
+                        gpointer data);
+
+/* by kind, each in its own file; bounds-checked against a hostile body */
+void ferry_store_list_visit (FerryStore *self, FerryObject *object, FerryCellFunc cell_func, FerryBlockFunc block_func,
+                             gpointer data);
+void ferry_store_dict_visit (FerryStore *self, FerryObject *object, FerryCellFunc cell_func, FerryBlockFunc block_func,
+                             gpointer data);
+void ferry_store_record_visit (FerryStore *self, FerryObject *object, FerryCellFunc cell_func,
+                               FerryBlockFunc block_func, gpointer data);
+/* Invariants of one object whose owner is still; for verify(). */
+gboolean ferry_store_list_verify (FerryStore *self, FerryObject *object, GError **error);
+gboolean ferry_store_dict_verify (FerryStore *self, FerryObject *object, GError **error);
+gboolean ferry_store_record_verify (FerryStore *self, FerryObject *object, GError **error);
+
+void ferry_store_count_up (FerryObject *object);
+
+/* ---- the heap, ferry-store-heap.c. All but attach and verify: inside a stretch of work ---- */
+
+gboolean ferry_store_heap_format (FerryStore *self, GError **error); /* creator, memory is zero */
+gboolean ferry_store_heap_attach (FerryStore *self, GError **error); /* each process; again in a fork child */
+void ferry_store_heap_detach (FerryStore *self);                     /* frees what is private to the process */
+
+/* A block of at least @size bytes, 16-byte aligned, 64-byte aligned from 64 bytes on, not initialized. 0: error, NO_SPACE. */
+guint64 ferry_store_heap_alloc (FerryStore *self, gsize size, GError **error);
+void ferry_store_heap_free (FerryStore *self, guint64 block);
+
+/* Usable bytes; 0 when no block can begin there. */
+gsize ferry_store_heap_block_size (FerryStore *self, guint64 block);
+
+/* A head of an object, 64 bytes, kind FREE. */
+guint64 ferry_store_heap_alloc_object (FerryStore *self, GError **error);
+void ferry_store_heap_free_object (FerryStore *self, guint64 object);
+gboolean ferry_store_heap_is_object (FerryStore *self, guint64 offset);
+
+/* Under the lock of the segment: the spans of a participant that left or died are anybody's. */
+void ferry_store_heap_abandon (FerryStore *self, guint owner);
+
+guint64 ferry_store_heap_bytes_used (FerryStore *self);      /* in blocks and heads */
+guint64 ferry_store_heap_bytes_committed (FerryStore *self); /* in spans */
+guint64 ferry_store_heap_trim (FerryStore *self, guint64 keep); /* gives free spans back but @keep bytes; returns bytes */
+
+/* While the store is held still: everything that was not marked is free. */
+typedef struct _FerryMarks FerryMarks;
+FerryMarks *ferry_store_heap_marks_new (FerryStore *self);
+gboolean ferry_store_heap_mark (FerryStore *self, FerryMarks *marks, guint64 block); /* TRUE: for the first time */
+guint64 ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks);               /* returns bytes freed */
+void ferry_store_heap_marks_free (FerryMarks *marks);
+gboolean ferry_store_heap_verify (FerryStore *self, FerryMarks *marks, gboolean leaks, GError **error);
+
+/* ---- collection, ferry-store-collect.c ---- */
+
+/* With the gate closed and everybody still. */
+gboolean ferry_store_collect_held (FerryStore *self, GError **error);
+
+/* ---- participants, ferry-store-object.c; called by ferry-segment.c under the lock of the segment ---- */
+
+void ferry_store_repair_participant (FerryStore *self, guint dead);
+
+G_END_DECLS
