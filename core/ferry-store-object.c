@@ -15,6 +15,8 @@
 #define PAUSE_MAX_US (2000)
 /* From which pause on it is asked whether the holder is alive. */
 #define LIVENESS_PAUSE_US (320)
+/* A look that fails so often, some 100 ms without a break, never succeeds. */
+#define LOOKS_MAX (1000 * 1000)
 /* Blocks of a transaction's log that are kept for the next. */
 #define LOG_CHUNKS_KEPT (4)
 /* A death asks for a collection, which is made at once in stores up to this size, in bytes. */
@@ -125,20 +127,9 @@ wait_for (FerryStore *self, FerryPatience *patience, gint64 limit, int owner, GE
 static gboolean hold_again (FerryStore *self, GError **error);
 static void give_back_deferred (FerryStore *self);
 
-/**
- * ferry_store_try_begin: (skip)
- * @self: a store
- *
- * Begins a stretch of work if that can be done at once: nobody else holds the store, and no other thread of this process
- * is inside one. May be nested. Everything that makes or changes values happens in one; the functions that change a
- * single object begin their own. Who makes several values that belong together (a list and its elements) encloses that with one.
- *
- * Returns: whether it began; otherwise ferry_store_begin() waits, or tells why it can't
- *
- * Since: 1.0
- */
-gboolean
-ferry_store_try_begin (FerryStore *self)
+/* @holding: only to take and give back references, which is no matter of transactions, only of collections. */
+static inline gboolean
+try_begin (FerryStore *self, gboolean holding)
 {
   guint64 gate;
 
@@ -154,7 +145,8 @@ ferry_store_try_begin (FerryStore *self)
   if (G_UNLIKELY (atomic_exchange_explicit (&self->me->busy, 1, memory_order_seq_cst) != 0))
     return FALSE;
   gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
-  if (G_UNLIKELY (gate != 0 && !(gate == self->tx_gate && in_own_transaction (self))))
+  if (G_UNLIKELY (gate != 0 && !(gate == self->tx_gate && in_own_transaction (self))
+                  && !(holding && (gate & FERRY_GATE_COLLECTING) == 0)))
     {
       atomic_store_explicit (&self->me->busy, 0, memory_order_release);
       return FALSE;
@@ -164,6 +156,24 @@ ferry_store_try_begin (FerryStore *self)
   if (G_UNLIKELY (atomic_load_explicit (&self->n_unholds, memory_order_relaxed) > 0))
     give_back_deferred (self);
   return TRUE;
+}
+
+/**
+ * ferry_store_try_begin: (skip)
+ * @self: a store
+ *
+ * Begins a stretch of work if that can be done at once: nobody else holds the store, and no other thread of this process
+ * is inside one. May be nested. Everything that makes or changes values happens in one; the functions that change a
+ * single object begin their own. Who makes several values that belong together (a list and its elements) encloses that with one.
+ *
+ * Returns: whether it began; otherwise ferry_store_begin() waits, or tells why it can't
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_try_begin (FerryStore *self)
+{
+  return try_begin (self, FALSE);
 }
 
 /* In a fork child, at its first use: a participant of its own. */
@@ -195,26 +205,12 @@ refork (FerryStore *self, GError **error)
   return ok;
 }
 
-/**
- * ferry_store_begin_within: (skip)
- * @self: a store
- * @timeout: how long to wait, in microseconds; negative: as long as it takes
- * @error: return location for an error
- *
- * Begins a stretch of work as ferry_store_try_begin(), and waits for others.
- *
- * Errors: %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED; in a fork child whatever joining may fail with.
- *
- * Returns: %TRUE on success
- *
- * Since: 1.0
- */
-gboolean
-ferry_store_begin_within (FerryStore *self, gint64 timeout, GError **error)
+static gboolean
+begin_slowly (FerryStore *self, gboolean holding, gint64 timeout, GError **error)
 {
   FerryPatience patience = { 0 };
 
-  while (!ferry_store_try_begin (self))
+  while (!try_begin (self, holding))
     {
       guint64 gate;
 
@@ -244,6 +240,32 @@ ferry_store_begin_within (FerryStore *self, gint64 timeout, GError **error)
         return FALSE;
     }
   return TRUE;
+}
+
+/**
+ * ferry_store_begin_within: (skip)
+ * @self: a store
+ * @timeout: how long to wait, in microseconds; negative: as long as it takes
+ * @error: return location for an error
+ *
+ * Begins a stretch of work as ferry_store_try_begin(), and waits for others.
+ *
+ * Errors: %FERRY_ERROR_TIMED_OUT, %FERRY_ERROR_CLOSED; in a fork child whatever joining may fail with.
+ *
+ * Returns: %TRUE on success
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_begin_within (FerryStore *self, gint64 timeout, GError **error)
+{
+  return begin_slowly (self, FALSE, timeout, error);
+}
+
+gboolean
+ferry_store_begin_holding (FerryStore *self, GError **error)
+{
+  return try_begin (self, TRUE) || begin_slowly (self, TRUE, FERRY_LOCK_PATIENCE, error);
 }
 
 /**
@@ -298,6 +320,8 @@ ferry_store_look_wait (FerryLook *look, GError **error)
 
   if (look->tries > 0)
     ferry_waiter_relax ();
+  if (G_UNLIKELY (look->tries > LOOKS_MAX))
+    return ferry_store_set_corrupt (self, "an object is never found in one state", error);
   for (;;)
     {
       guint64 lock = atomic_load_explicit (&look->object->lock, memory_order_acquire);
@@ -1001,9 +1025,8 @@ new_handle (FerryStore *self, FerryRef ref, guint *index, GError **error)
   return TRUE;
 }
 
-/* Holds the object if it is alive. Inside a stretch of work. 1; 0: it is gone; -1: error. */
-static int
-hold_alive (FerryStore *self, FerryRef ref, GError **error)
+int
+ferry_store_hold_alive (FerryStore *self, FerryRef ref, GError **error)
 {
   FerryHeld *held = g_hash_table_lookup (self->held, GSIZE_TO_POINTER (ref));
   FerryObject *object;
@@ -1046,9 +1069,9 @@ ferry_store_hold (FerryStore *self, FerryRef ref, GError **error)
 {
   int result;
 
-  if (!ferry_store_try_begin (self) && !ferry_store_begin (self, error))
+  if (!ferry_store_begin_holding (self, error))
     return FALSE;
-  result = hold_alive (self, ref, error);
+  result = ferry_store_hold_alive (self, ref, error);
   ferry_store_end (self);
   if (result == 0)
     ferry_store_set_corrupt (self, "a reference leads to an object that is gone", error);
@@ -1106,7 +1129,7 @@ ferry_store_unhold (FerryStore *self, FerryRef ref)
 {
   if (self->closed)
     return;
-  if (self->fork_generation == ferry_fork_generation && ferry_store_try_begin (self))
+  if (self->fork_generation == ferry_fork_generation && try_begin (self, TRUE))
     {
       unhold (self, ref);
       ferry_store_end (self);
@@ -1242,30 +1265,94 @@ ferry_store_object_version (FerryStore *self, FerryRef ref)
   return object != NULL ? atomic_load_explicit (&object->lock, memory_order_acquire) >> FERRY_LOCK_VERSION_SHIFT : 0;
 }
 
-/* Holds what a reading refers to: FALSE: some of it is gone, which means that what was read is not there any more.
- * Inside a stretch of work. */
-gboolean
-ferry_store_hold_reading (FerryStore *self, FerryReading *reading)
+static guint
+reading_n_refs (const FerryReading *reading)
 {
   if (ferry_cell_tag (reading->cell) == FERRY_CELL_OBJECT)
-    return hold_alive (self, ferry_cell_payload (reading->cell), NULL) > 0;
-  if (ferry_cell_tag (reading->cell) == FERRY_CELL_LEAF)
-    for (guint i = 0; i < reading->leaf->n_refs; i++)
-      {
-        FerryRef ref;
+    return 1;
+  return ferry_cell_tag (reading->cell) == FERRY_CELL_LEAF ? reading->leaf->n_refs : 0;
+}
 
-        memcpy (&ref, reading->leaf->data + i * sizeof ref, sizeof ref);
-        if (hold_alive (self, ref, NULL) <= 0)
-          {
-            while (i-- > 0)
-              {
-                memcpy (&ref, reading->leaf->data + i * sizeof ref, sizeof ref);
-                unhold (self, ref);
-              }
-            return FALSE;
-          }
+static FerryRef
+reading_ref (const FerryReading *reading, guint i)
+{
+  FerryRef ref;
+
+  if (ferry_cell_tag (reading->cell) == FERRY_CELL_OBJECT)
+    return ferry_cell_payload (reading->cell);
+  memcpy (&ref, reading->leaf->data + i * sizeof ref, sizeof ref);
+  return ref;
+}
+
+static gboolean
+hold_all (FerryStore *self, const FerryReading *reading, GError **error)
+{
+  guint n = reading_n_refs (reading);
+
+  for (guint i = 0; i < n; i++)
+    if (ferry_store_hold_alive (self, reading_ref (reading, i), error) <= 0)
+      {
+        while (i-- > 0)
+          unhold (self, reading_ref (reading, i));
+        return FALSE;
       }
   return TRUE;
+}
+
+void
+ferry_store_unhold_reading (FerryStore *self, const FerryReading *reading)
+{
+  guint n = reading_n_refs (reading);
+
+  for (guint i = 0; i < n; i++)
+    unhold (self, reading_ref (reading, i));
+}
+
+gboolean
+ferry_store_hold_reading (FerryStore *self, FerryReading *reading, GError **error)
+{
+  GError *local = NULL;
+
+  if (hold_all (self, reading, &local))
+    return TRUE;
+  if (local == NULL)
+    ferry_store_set_corrupt (self, "a reference leads to an object that is gone", &local);
+  g_propagate_error (error, local);
+  return FALSE;
+}
+
+/* First the counts go up, if they are not 0, then it turns out whether what was read is still so: an object that a valid cell
+ * refers to can't be gone meanwhile. */
+G_GNUC_NO_INLINE gboolean
+ferry_store_hold_readings (FerryLook *look, FerryReading *first, FerryReading *second)
+{
+  FerryStore *self = look->store;
+  gboolean ok = FALSE;
+
+  if (!ferry_store_begin_holding (self, NULL))
+    {
+      look->tries++;
+      return FALSE;
+    }
+  if (!hold_all (self, first, NULL))
+    look->tries++;
+  else if (second != NULL && !hold_all (self, second, NULL))
+    {
+      ferry_store_unhold_reading (self, first);
+      look->tries++;
+    }
+  else if (ferry_store_read_end (look))
+    {
+      ok = TRUE;
+    }
+  else
+    {
+      ferry_store_unhold_reading (self, first);
+      if (second != NULL)
+        ferry_store_unhold_reading (self, second);
+    }
+  ferry_store_end (self);
+  return ok;
 }
 
 /* ---- the gate ---- */

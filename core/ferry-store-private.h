@@ -303,9 +303,32 @@ ferry_store_load (FerryLook *look, _Atomic guint64 *word)
  * read_end() says TRUE; otherwise try again. Takes no references: see finish. */
 gboolean ferry_store_copy_cell (FerryLook *look, FerryCell cell, FerryReading *reading);
 
-/* After a successful read_end(): holds the references of @reading. FALSE: one of them is no more: begin again.
- * -> in one: loops until both hold. @cell_word is read inside. */
-gboolean ferry_store_hold_reading (FerryStore *self, FerryReading *reading);
+gboolean ferry_store_hold_readings (FerryLook *look, FerryReading *first, FerryReading *second);
+
+/* The end of a look that filled one reading or two (@second may be NULL) with ferry_store_copy_cell(): TRUE: what was read
+ * counts, and what it refers to is held for the caller. FALSE: look again. In place of ferry_store_read_end(). */
+static inline gboolean
+ferry_store_finish_readings (FerryLook *look, FerryReading *first, FerryReading *second)
+{
+  if (G_LIKELY (ferry_cell_tag (first->cell) != FERRY_CELL_OBJECT
+                && (ferry_cell_tag (first->cell) != FERRY_CELL_LEAF || first->leaf->n_refs == 0)
+                && (second == NULL
+                    || (ferry_cell_tag (second->cell) != FERRY_CELL_OBJECT
+                        && (ferry_cell_tag (second->cell) != FERRY_CELL_LEAF || second->leaf->n_refs == 0)))))
+    return ferry_store_read_end (look);
+  return ferry_store_hold_readings (look, first, second);
+}
+
+/* Holds what @reading refers to, of an object that the caller has locked. FALSE: CORRUPT, or no memory for handles. */
+gboolean ferry_store_hold_reading (FerryStore *self, FerryReading *reading, GError **error);
+void ferry_store_unhold_reading (FerryStore *self, const FerryReading *reading);
+
+/* 1: held; 0: it is gone; -1: error. Inside a stretch of work, or of ferry_store_begin_holding(). */
+int ferry_store_hold_alive (FerryStore *self, FerryRef ref, GError **error);
+
+/* A stretch in which only references are taken and given back: also while somebody else is in a transaction. Ends with
+ * ferry_store_end(). Never waits for long. */
+gboolean ferry_store_begin_holding (FerryStore *self, GError **error);
 
 /* ---- changing an object, ferry-store-object.c ---- */
 
