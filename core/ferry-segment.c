@@ -1245,9 +1245,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
           self->klass->withdraw (self->transport);
           FERRY_STEP ("leave-withdrawn");
           /* This process may keep the mapping for a while; the pages need not stay. */
-          if (self->data_writable
-              && (self->mode == FERRY_MODE_STORE
-                  || atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed) > 0))
+          if (self->data_writable && atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed) > 0)
             self->klass->decommit_pages (self->transport, FERRY_SEGMENT_AREA_DATA, 0, self->data_size, NULL);
         }
       release_record (self, self->id, FALSE);

@@ -1391,6 +1391,13 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
 
   if (self->fork_generation != ferry_fork_generation && !refork (self, error))
     return FALSE;
+  if (busy_is_mine (self))
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
+                   "%s: this thread is in the middle of a change; a transaction or a collection begins before it",
+                   self->label);
+      return FALSE;
+    }
   mine = (atomic_fetch_add_explicit (&header->tx_sequence, 1, memory_order_relaxed) << FERRY_LOCK_VERSION_SHIFT)
          | self->owner_bits | FERRY_LOCK_LOCKED | purpose;
   for (;;)
