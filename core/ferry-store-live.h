@@ -151,10 +151,22 @@ typedef enum
 #define FERRY_LEAF_ASCII (1 << 3)   /* of a str */
 #define FERRY_LEAF_MAX_REFS (65535) /* references of one leaf */
 
+#define FERRY_LEAF_NAMED (1 << 4)   /* of a tuple: the first two cells are the module and the qualified name of its class */
+#define FERRY_LEAF_MEMBER (1 << 4)  /* of a codec leaf: its message is a tuple: module, qualified name, and name or value of
+                                     * the member of an enumeration */
+
 /**
  * FerryLeaf: (skip)
  *
  * An immutable value. What follows the head: @n_refs references (#FerryRef, 8 bytes each), then @size bytes of data.
+ *
+ * Leaves of cells (tuple, frozenset, slice, shape, array) have their cells first, then the leaves that those refer to, in
+ * their order, each with those within it, 8-byte aligned. Their @size includes all that. So the cells end where the first
+ * leaf begins. Leaves within have no references of their own, and a hash of 0.
+ *
+ * Hash of a tuple of any class: ferry_key_hash_data (FERRY_LEAF_TUPLE) over the hashes of its elements (guint32 each); of a
+ * frozenset: ferry_key_hash_data (FERRY_LEAF_FROZENSET) over their sum (guint64); of None, Ellipsis and NotImplemented:
+ * ferry_key_hash_data (0) over the cell; of numbers that are no int and no float: ferry_key_hash_int() of what hash() gives.
  *
  * Since: 1.0
  */
@@ -253,6 +265,9 @@ FERRY_AVAILABLE_IN_1_0
 gboolean ferry_store_begin (FerryStore *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_begin_within (FerryStore *self, gint64 timeout, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 void ferry_store_end (FerryStore *self);
 
 /* ---- holding objects in this process ---- */
@@ -262,6 +277,9 @@ gboolean ferry_store_hold (FerryStore *self, FerryRef ref, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 void ferry_store_unhold (FerryStore *self, FerryRef ref);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_is_lost (FerryStore *self, FerryRef ref);
 
 FERRY_AVAILABLE_IN_1_0
 gpointer ferry_store_get_binding (FerryStore *self, FerryRef ref);
