@@ -247,12 +247,12 @@ new_held (FerryCell cell)
 
   ck_assert_int_eq (ferry_cell_tag (cell), FERRY_CELL_OBJECT);
   ck_assert (ferry_store_hold (store, ferry_cell_payload (cell), &error));
+  ferry_store_release_cell (store, cell);
+  return ferry_cell_payload (cell);
 }
 
-static gpointer
-
-    static GPtrArray *
-    copy_texts (GPtrArray *texts)
+static GPtrArray *
+copy_texts (GPtrArray *texts)
 {
   GPtrArray *copy = g_ptr_array_new_with_free_func (g_free);
 
