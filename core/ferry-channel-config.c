@@ -187,7 +187,7 @@ ferry_channel_config_validate (const FerryChannelConfig *self, GError **error)
     return FALSE;
 
   if (!check_enum (self, "role", self->role, FERRY_ROLE_OBSERVER, error)
-      || !check_enum (self, "mode", self->mode, FERRY_MODE_BROADCAST, error)
+      || !check_enum (self, "mode", self->mode, FERRY_MODE_STORE, error)
       || !check_enum (self, "overflow", self->overflow, FERRY_OVERFLOW_DROP_NEWEST, error)
       || !check_enum (self, "wait-strategy", self->wait_strategy, FERRY_WAIT_STRATEGY_SLEEP, error)
       || !check_enum (self, "open-mode", self->open_mode, FERRY_OPEN_MODE_JOIN, error))

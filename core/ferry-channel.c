@@ -373,6 +373,13 @@ ferry_channel_open (FerryChannel *self, GCancellable *cancellable, GError **erro
                    self->config->name != NULL ? self->config->name : "(anonymous)");
       return FALSE;
     }
+  if (self->config->mode == FERRY_MODE_STORE)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
+                   "channel '%s': mode=store is not a channel; open it with ferry_store_open() (Python: ferry.Store)",
+                   self->config->name != NULL ? self->config->name : "(anonymous)");
+      return FALSE;
+    }
   if (!ferry_channel_config_validate (self->config, error) || !ferry_channel_ensure_transport (self, error)
       || !ferry_channel_ensure_codec (self, error))
     return FALSE;

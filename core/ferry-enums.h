@@ -36,6 +36,7 @@ typedef enum
  *   the last `history` ones before that
  *
  * How messages are given to receivers. Fixed when the channel is created.
+ * @FERRY_MODE_STORE: no channel but the memory of a [class@Store]; nothing is sent or received
  *
  * Since: 1.0
  */
@@ -43,6 +44,7 @@ typedef enum
 {
   FERRY_MODE_WORK_QUEUE,
   FERRY_MODE_BROADCAST,
+  FERRY_MODE_STORE,
 } FerryMode;
 
 /**

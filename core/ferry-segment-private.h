@@ -261,6 +261,7 @@ typedef enum
 typedef struct
 {
   FerrySegmentTransport *transport; /* unowned: it owns us */
+  struct _FerryStore *store;        /* unowned: of a store that has mapped its memory */
   FerrySegmentTransportClass *klass;
   char *label; /* "channel 'frames'", for messages */
 
@@ -508,6 +509,9 @@ typedef enum
 } FerrySide;
 
 typedef gboolean (*FerryReadyFunc) (FerrySegment *self, gpointer data);
+
+FerrySegment *ferry_segment_transport_get_segment (FerrySegmentTransport *self);
+void ferry_store_repair_participant (struct _FerryStore *self, guint dead);
 
 gboolean ferry_segment_transport_maps_by_descriptor (FerrySegmentTransport *self);
 gboolean ferry_segment_privatize (FerrySegment *self, guint32 block, guint8 *data, gsize message_size, gsize offset,

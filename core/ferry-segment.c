@@ -312,6 +312,10 @@ forget_private_chunks (FerrySegment *self)
 
 /* ---- layout ---- */
 
+#define STORE_DATA_FACTOR (4)
+#define STORE_DATA_MIN (G_GUINT64_CONSTANT (64) << 20)
+#define STORE_DATA_MAX (G_GUINT64_CONSTANT (1) << 40)
+
 typedef struct
 {
   guint64 bitmap_offset[FERRY_N_CLASSES];
@@ -321,15 +325,32 @@ typedef struct
   guint64 data_size;
 } FerryLayout;
 
-static void
-ferry_layout_compute (FerryLayout *layout, guint64 ring_slots, guint64 slot_stride)
+/* A store has no blocks: its data area is a heap of its own. */
+static guint
+class_blocks (guint32 mode, guint klass)
 {
+  return mode == FERRY_MODE_STORE ? 0 : ferry_arena_class_blocks (klass);
+}
+
+/* Address space for a store: room for fragments, within bounds. */
+static guint64
+store_data_size (guint64 max_bytes)
+{
+  return round_page (CLAMP (max_bytes, STORE_DATA_MIN / STORE_DATA_FACTOR, STORE_DATA_MAX / STORE_DATA_FACTOR)
+                     * STORE_DATA_FACTOR);
+}
+
+static void
+ferry_layout_compute (FerryLayout *layout, const FerrySegmentHeader *header)
+{
+  guint64 ring_slots = header->ring_slots;
+  guint64 slot_stride = header->slot_stride;
   guint64 control = round_page (FERRY_OFFSET_RING + ring_slots * slot_stride);
   guint64 data = 0;
 
   for (guint c = 0; c < FERRY_N_CLASSES; c++)
     {
-      guint n = ferry_arena_class_blocks (c);
+      guint n = class_blocks (header->mode, c);
 
       layout->bitmap_offset[c] = control;
       control += round_page ((n + 63) / 64 * sizeof (guint64));
@@ -339,7 +360,7 @@ ferry_layout_compute (FerryLayout *layout, guint64 ring_slots, guint64 slot_stri
       data += n * ferry_arena_class_size (c);
     }
   layout->control_size = control;
-  layout->data_size = data;
+  layout->data_size = header->mode == FERRY_MODE_STORE ? store_data_size (header->max_bytes) : data;
 }
 
 static guint64
@@ -389,7 +410,7 @@ config_settings (const FerryChannelConfig *config, FerrySegmentHeader *header)
   header->max_bytes = config->max_bytes > 0 ? config->max_bytes : default_max_bytes ();
   header->n_participants = FERRY_MAX_PARTICIPANTS;
   header->n_classes = FERRY_N_CLASSES;
-  ferry_layout_compute (&layout, header->ring_slots, header->slot_stride);
+  ferry_layout_compute (&layout, header);
   header->control_size = layout.control_size;
   header->data_size = layout.data_size;
 }
@@ -484,7 +505,7 @@ ferry_segment_map_control (FerrySegment *self, const FerrySegmentHeader *header,
 {
   FerryLayout layout;
 
-  ferry_layout_compute (&layout, header->ring_slots, header->slot_stride);
+  ferry_layout_compute (&layout, header);
   self->control = self->klass->map (self->transport, FERRY_SEGMENT_AREA_CONTROL, 0, header->control_size, TRUE, error);
   if (self->control == NULL)
     return FALSE;
@@ -517,7 +538,7 @@ ferry_segment_map_control (FerrySegment *self, const FerrySegmentHeader *header,
 
       self->classes[c].bitmap = (_Atomic guint64 *) (void *) (self->control + layout.bitmap_offset[c]);
       self->classes[c].blocks = (FerryBlock *) (void *) (self->control + layout.blocks_offset[c]);
-      self->classes[c].n_blocks = ferry_arena_class_blocks (c);
+      self->classes[c].n_blocks = class_blocks (header->mode, c);
       self->classes[c].data_offset = layout.data_offset[c];
       self->classes[c].control_offset = layout.bitmap_offset[c];
       self->classes[c].blocks_per_chunk = (guint) MAX (FERRY_CHUNK_SIZE / size, 1);
@@ -559,7 +580,7 @@ header_is_sane (const FerrySegmentHeader *header)
 {
   FerryLayout layout;
 
-  if (header->mode != FERRY_MODE_WORK_QUEUE && header->mode != FERRY_MODE_BROADCAST)
+  if (header->mode != FERRY_MODE_WORK_QUEUE && header->mode != FERRY_MODE_BROADCAST && header->mode != FERRY_MODE_STORE)
     return FALSE;
   if (header->capacity < FERRY_MIN_CAPACITY || header->capacity > FERRY_MAX_CAPACITY
       || header->history > FERRY_MAX_HISTORY)
@@ -572,7 +593,7 @@ header_is_sane (const FerrySegmentHeader *header)
   if (header->n_participants != FERRY_MAX_PARTICIPANTS || header->n_classes != FERRY_N_CLASSES
       || header->max_bytes == 0)
     return FALSE;
-  ferry_layout_compute (&layout, header->ring_slots, header->slot_stride);
+  ferry_layout_compute (&layout, header);
   return header->control_size == layout.control_size && header->data_size == layout.data_size;
 }
 
@@ -884,6 +905,8 @@ repair (FerrySegment *self, guint dead)
   g_autoptr (GHashTable) named = g_hash_table_new (NULL, NULL);
 
   FERRY_STEP ("repair-begin");
+  if (self->mode == FERRY_MODE_STORE)
+    ferry_store_repair_participant (self->store, dead);
   for (guint64 i = 0; i < self->ring_slots; i++)
     {
       FerrySlot *slot = ferry_segment_slot (self, i);
@@ -960,6 +983,13 @@ repair (FerrySegment *self, guint dead)
   FERRY_STEP ("repair-woken");
 }
 
+/* What is in a store only those see who have mapped it. */
+static gboolean
+can_repair (FerrySegment *self)
+{
+  return self->mode != FERRY_MODE_STORE || self->store != NULL;
+}
+
 /* Returns how many were repaired, at least one if any is dead; after @patience microseconds the others are left for the
  * next time. Under the lock. */
 static guint
@@ -969,7 +999,7 @@ repair_dead_locked (FerrySegment *self, gboolean (*is_dead) (FerrySegment *self,
   guint n_repaired = 0;
 
   for (guint id = 0; id < ferry_segment_n_records (self); id++)
-    if (record_in_use (self, id) && is_dead (self, id))
+    if (record_in_use (self, id) && can_repair (self) && is_dead (self, id))
       {
         repair (self, id);
         n_repaired++;
@@ -986,7 +1016,7 @@ ferry_segment_repair_dead (FerrySegment *self, gint64 patience)
   gboolean any = FALSE;
   guint n_repaired = 0;
 
-  if (self->lock_fd < 0)
+  if (self->lock_fd < 0 || !can_repair (self))
     return 0;
   for (guint id = 0; id < ferry_segment_n_records (self) && !any; id++)
     any = record_in_use (self, id) && ferry_segment_is_dead (self, id);
@@ -1066,7 +1096,7 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCa
   /* Whether anybody is alive at all decides about a name. Otherwise the first look finds nearly all, and upkeep the rest. */
   repair_dead_locked (self, self->anonymous ? is_unlocked : ferry_segment_is_dead, G_MAXINT32);
   for (id = 0; id < ferry_segment_n_records (self); id++)
-    n_alive += record_in_use (self, id);
+    n_alive += record_in_use (self, id) && (can_repair (self) || !ferry_segment_is_dead (self, id));
   if (!self->anonymous
       && ((flags & FERRY_SHARED_WITHDRAWN)
           || (n_alive == 0 && atomic_load_explicit (&self->shared->data_ready, memory_order_acquire))))
@@ -1205,7 +1235,8 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
     {
       repair_dead_locked (self, ferry_segment_is_dead, G_MAXINT32);
       for (guint id = 0; id < ferry_segment_n_records (self); id++)
-        n_others += id != self->id && record_in_use (self, id);
+        n_others
+            += id != self->id && record_in_use (self, id) && (can_repair (self) || !ferry_segment_is_dead (self, id));
       FERRY_STEP ("leave-begin");
       if (n_others == 0 && !self->anonymous)
         {
@@ -1415,7 +1446,7 @@ verify_locked (FerrySegment *self, GError **error)
     return violated (self, error, "blocks have %" G_GUINT64_FORMAT " bytes, the sum says %" G_GUINT64_FORMAT, sum,
                      (guint64) atomic_load_explicit (&self->shared->bytes_committed, memory_order_relaxed));
   if (self->data_offset == 0 && fstat (ferry_segment_transport_get_data_fd (self->transport), &st) == 0
-      && (guint64) st.st_blocks * 512 > round_page (sum) && S_ISREG (st.st_mode))
+      && self->mode != FERRY_MODE_STORE && (guint64) st.st_blocks * 512 > round_page (sum) && S_ISREG (st.st_mode))
     return violated (self, error,
                      "the data area takes %" G_GUINT64_FORMAT " bytes, blocks account for %" G_GUINT64_FORMAT,
                      (guint64) st.st_blocks * 512, sum);

@@ -265,6 +265,9 @@ FERRY_AVAILABLE_IN_1_0
 gboolean ferry_store_begin (FerryStore *self, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_begin_within (FerryStore *self, gint64 timeout, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 void ferry_store_end (FerryStore *self);
 
 /* ---- holding objects in this process ---- */
@@ -274,6 +277,9 @@ gboolean ferry_store_hold (FerryStore *self, FerryRef ref, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 void ferry_store_unhold (FerryStore *self, FerryRef ref);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_is_lost (FerryStore *self, FerryRef ref);
 
 FERRY_AVAILABLE_IN_1_0
 gpointer ferry_store_get_binding (FerryStore *self, FerryRef ref);

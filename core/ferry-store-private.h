@@ -77,7 +77,10 @@ typedef struct
   _Atomic guint64 shapes;  /* FerryRef of a dict: description -> SHAPE */
   _Atomic guint64 tickets; /* FerryRef of a dict: int -> object */
   _Atomic guint64 heap_end; /* offset: everything between heap_offset and here was committed at some time */
-  guint8 _pad1[128 - 40];
+  _Atomic guint32 gate_waiters;
+  _Atomic guint32 n_unregistered; /* participants for whom membarrier(2) does nothing */
+  _Atomic guint64 slots_ready[FERRY_BITMAP_WORDS]; /* participants whose page is there */
+  guint8 _pad1[128 - 80];
 
   _Atomic guint64 tx_state;
   _Atomic guint64 tx_sequence;
@@ -100,9 +103,10 @@ typedef struct
   _Atomic guint32 busy;      /* a thread of it is inside a stretch of work */
   _Atomic guint32 n_undo;    /* entries of @undo that count */
   _Atomic guint64 op_object; /* the object it is about to lock or has locked; 0: none */
-  _Atomic guint32 incarnation;
+  _Atomic guint64 changes; /* operations that changed something; goes on with the next participant of the slot */
+  _Atomic guint32 unregistered;
   guint32 _reserved;
-  guint8 _pad0[64 - 24];
+  guint8 _pad0[64 - 32];
   FerryUndo undo[FERRY_STORE_UNDO_MAX];
   _Atomic guint64 handle_chunks[FERRY_STORE_HANDLE_CHUNKS]; /* offsets of blocks of guint64: FerryRefs that it holds */
   guint8 heap[1024];                                        /* see ferry-store-heap.c */
@@ -118,7 +122,7 @@ typedef struct
   _Atomic guint32 count; /* references by cells, handles of processes, tickets */
   _Atomic guint8 kind;
   guint8 flags;
-  guint16 _reserved;
+  _Atomic guint16 generation; /* of the objects that had this head */
   _Atomic guint64 body;  /* list, dict, set, record, bytearray, array: offset of a block; SLOT: the cell */
   _Atomic guint64 size;  /* list, bytearray: {start:32, length:32}; dict, set: live entries; record: fields; array: bytes */
   _Atomic guint64 used;  /* dict, set: entries including dead ones */
@@ -130,6 +134,13 @@ typedef struct
 G_STATIC_ASSERT (sizeof (FerryObject) == FERRY_STORE_OBJECT_SIZE);
 
 typedef struct _FerryHeap FerryHeap; /* private to the process, see ferry-store-heap.c */
+
+/* Where an inner transaction began: entries of the log, lengths of arrays. */
+typedef struct
+{
+  guint64 entries;
+  guint marks[4];
+} FerrySavepoint;
 
 struct _FerryStore
 {
@@ -155,16 +166,23 @@ struct _FerryStore
   gpointer busy_thread;
   guint depth;
 
+  /* the operation under way */
+  guint64 op_mark;   /* entries in the log of the transaction when it began */
+  guint op_marks[4]; /* lengths of the arrays below, likewise */
+  gboolean op_taken; /* the object was locked by it, not by the transaction before */
+
   /* a transaction of ours */
   gpointer tx_thread;
   guint tx_depth;
-  gboolean tx_doomed; /* an inner one was rolled back */
   guint64 tx_gate;
+  GArray *tx_savepoints; /* of FerrySavepoint */
   GArray *tx_locked;   /* of FerryRef */
   GArray *tx_retired;  /* of FerryCell: to be released when it commits */
   GArray *tx_blocks;   /* of guint64: blocks to be freed when it commits */
   GArray *tx_added;    /* of FerryCell: stored into objects by it; to be released when it is rolled back */
   GArray *tx_made;     /* of guint64: blocks made by it for bodies, to be freed when it is rolled back */
+  GArray *tx_dropped;  /* of FerryCell, and ... */
+  GArray *tx_dropped_blocks; /* ... of guint64: to be released in either case */
   GArray *retired;     /* of FerryCell: of the operation under way */
   GArray *retired_blocks;
 
@@ -172,6 +190,10 @@ struct _FerryStore
   GHashTable *held; /* FerryRef -> FerryHeld */
   GArray *free_handles;
   guint n_handles;
+  GMutex unhold_mutex;
+  GArray *unholds; /* of FerryRef: to be given back at the next stretch of work */
+  _Atomic guint32 n_unholds;
+  gboolean collect_wanted;
 
   FerryHeap *heap;
 };
@@ -182,6 +204,12 @@ static inline gpointer
 ferry_store_at (FerryStore *self, guint64 offset)
 {
   return self->base + offset;
+}
+
+static inline gboolean
+ferry_store_slot_ready (FerryStore *self, guint id)
+{
+  return (atomic_load_explicit (&self->header->slots_ready[id / 64], memory_order_acquire) >> (id % 64)) & 1;
 }
 
 /* Whether [offset, offset + size) lies in memory of the heap that can be touched. For every offset that comes out of
@@ -275,9 +303,32 @@ ferry_store_load (FerryLook *look, _Atomic guint64 *word)
  * read_end() says TRUE; otherwise try again. Takes no references: see finish. */
 gboolean ferry_store_copy_cell (FerryLook *look, FerryCell cell, FerryReading *reading);
 
-/* After a successful read_end(): holds the references of @reading. FALSE: one of them is no more: begin again.
- * -> in one: loops until both hold. @cell_word is read inside. */
-gboolean ferry_store_hold_reading (FerryStore *self, FerryReading *reading);
+gboolean ferry_store_hold_readings (FerryLook *look, FerryReading *first, FerryReading *second);
+
+/* The end of a look that filled one reading or two (@second may be NULL) with ferry_store_copy_cell(): TRUE: what was read
+ * counts, and what it refers to is held for the caller. FALSE: look again. In place of ferry_store_read_end(). */
+static inline gboolean
+ferry_store_finish_readings (FerryLook *look, FerryReading *first, FerryReading *second)
+{
+  if (G_LIKELY (ferry_cell_tag (first->cell) != FERRY_CELL_OBJECT
+                && (ferry_cell_tag (first->cell) != FERRY_CELL_LEAF || first->leaf->n_refs == 0)
+                && (second == NULL
+                    || (ferry_cell_tag (second->cell) != FERRY_CELL_OBJECT
+                        && (ferry_cell_tag (second->cell) != FERRY_CELL_LEAF || second->leaf->n_refs == 0)))))
+    return ferry_store_read_end (look);
+  return ferry_store_hold_readings (look, first, second);
+}
+
+/* Holds what @reading refers to, of an object that the caller has locked. FALSE: CORRUPT, or no memory for handles. */
+gboolean ferry_store_hold_reading (FerryStore *self, FerryReading *reading, GError **error);
+void ferry_store_unhold_reading (FerryStore *self, const FerryReading *reading);
+
+/* 1: held; 0: it is gone; -1: error. Inside a stretch of work, or of ferry_store_begin_holding(). */
+int ferry_store_hold_alive (FerryStore *self, FerryRef ref, GError **error);
+
+/* A stretch in which only references are taken and given back: also while somebody else is in a transaction. Ends with
+ * ferry_store_end(). Never waits for long. */
+gboolean ferry_store_begin_holding (FerryStore *self, GError **error);
 
 /* ---- changing an object, ferry-store-object.c ---- */
 
@@ -393,5 +444,10 @@ gboolean ferry_store_collect_held (FerryStore *self, GError **error);
 /* ---- participants, ferry-store-object.c; called by ferry-segment.c under the lock of the segment ---- */
 
 void ferry_store_repair_participant (FerryStore *self, guint dead);
+gboolean ferry_store_enter_slot (FerryStore *self, GError **error);
+void ferry_store_leave_slot (FerryStore *self);
+gboolean ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCancellable *cancellable,
+                                GError **error);
+void ferry_store_leave_gate (FerryStore *self);
 
 G_END_DECLS
