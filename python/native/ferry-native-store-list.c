@@ -7,48 +7,6 @@
 #define SELF(object) ((FerryNativeProxy *) (object))
 #define TRIES_MAX (8) /* before others are kept from changing it meanwhile */
 
-/* ---- a value to be stored ---- */
-
-typedef struct
-{
-  FerryCell cell;
-  FerryNativePlan *plan; /* NULL: the cell is inline */
-} Value;
-
-static gboolean
-value_prepare (Value *self, FerryNativeStore *owner, PyObject *object)
-{
-  self->plan = NULL;
-  if (G_LIKELY (ferry_native_inline_cell (object, &self->cell)))
-    return TRUE;
-  self->plan = ferry_native_plan_new (owner);
-  if (ferry_native_plan_add (self->plan, object) && ferry_native_plan_finish (self->plan))
-    return TRUE;
-  g_clear_pointer (&self->plan, ferry_native_plan_free);
-  return FALSE;
-}
-
-static inline gboolean
-value_make (Value *self)
-{
-  FerryCell *cells;
-
-  if (G_LIKELY (self->plan == NULL))
-    return TRUE;
-  cells = ferry_native_plan_make (self->plan);
-  if (cells == NULL)
-    return FALSE;
-  self->cell = cells[0];
-  return TRUE;
-}
-
-static inline void
-value_clear (Value *self)
-{
-  if (G_UNLIKELY (self->plan != NULL))
-    ferry_native_plan_free (self->plan);
-}
-
 /* ---- elements ---- */
 
 static PyObject *
@@ -101,24 +59,24 @@ static gboolean
 list_set (FerryNativeProxy *self, Py_ssize_t index, PyObject *object)
 {
   GError *error = NULL;
-  Value value;
+  FerryNativeValue value;
   int done = -1;
 
-  if (G_UNLIKELY (!value_prepare (&value, self->owner, object)))
+  if (G_UNLIKELY (!ferry_native_value_prepare (&value, self->owner, object)))
     return FALSE;
   if (G_LIKELY (ferry_native_store_begin (self->owner)))
     {
       FerryStore *store = self->owner->live;
 
-      if (G_LIKELY (value_make (&value)))
+      if (G_LIKELY (ferry_native_value_make (&value)))
         {
           done = ferry_store_list_set (store, self->ref, index, value.cell, &error);
-          if (G_UNLIKELY (done <= 0 && value.plan != NULL))
-            ferry_native_plan_release (value.plan, 0, 1);
+          if (G_UNLIKELY (done <= 0))
+            ferry_native_value_release (&value);
         }
       ferry_store_end (store);
     }
-  value_clear (&value);
+  ferry_native_value_clear (&value);
   if (G_LIKELY (done > 0))
     return TRUE;
   if (done == 0)
@@ -466,23 +424,23 @@ list_append (PyObject *object, PyObject *item)
   FerryNativeProxy *self = SELF (object);
   GError *error = NULL;
   gboolean done = FALSE;
-  Value value;
+  FerryNativeValue value;
 
-  if (!value_prepare (&value, self->owner, item))
+  if (!ferry_native_value_prepare (&value, self->owner, item))
     return NULL;
   if (ferry_native_store_begin (self->owner))
     {
       FerryStore *store = self->owner->live;
 
-      if (value_make (&value))
+      if (ferry_native_value_make (&value))
         {
           done = ferry_store_list_append (store, self->ref, value.cell, &error);
-          if (!done && value.plan != NULL)
-            ferry_native_plan_release (value.plan, 0, 1);
+          if (!done)
+            ferry_native_value_release (&value);
         }
       ferry_store_end (store);
     }
-  value_clear (&value);
+  ferry_native_value_clear (&value);
   if (done)
     Py_RETURN_NONE;
   return PyErr_Occurred () ? NULL : ferry_native_raise (&error);

@@ -535,8 +535,6 @@ build_big_int (FerryNativePlan *self, PyObject *object)
 /* Set while values are pickled into leaves: live objects within become copies, for a leaf may be read many times. */
 static guint n_encoding;
 
-gboolean ferry_native_store_is_encoding (void);
-
 gboolean
 ferry_native_store_is_encoding (void)
 {
@@ -929,7 +927,8 @@ static gboolean
 expand_keys (FerryNativePlan *self, gsize number, PyObject *object, gboolean is_dict)
 {
   gsize n = (gsize) (is_dict ? PyDict_GET_SIZE (object) : PySet_GET_SIZE (object));
-  gsize first = reserve_cells (self, number, 2 * n);
+  gsize width = is_dict ? 2 : 1;
+  gsize first = reserve_cells (self, number, width * n);
   gsize first_hash = self->node_hashes->len;
   PyObject *items = is_dict ? NULL : PySequence_Tuple (object);
   Py_ssize_t position = 0;
@@ -954,8 +953,8 @@ expand_keys (FerryNativePlan *self, gsize number, PyObject *object, gboolean is_
         key = PyTuple_GET_ITEM (items, i);
       Py_INCREF (key);
       Py_INCREF (value);
-      ok = expand_item (self, number, first + 2 * i, key, TRUE) && hash_key (key, &hash)
-           && expand_item (self, number, first + 2 * i + 1, value, FALSE);
+      ok = expand_item (self, number, first + width * i, key, TRUE) && hash_key (key, &hash)
+           && (!is_dict || expand_item (self, number, first + width * i + 1, value, FALSE));
       g_array_index (self->node_hashes, guint32, first_hash + i) = hash;
       Py_DECREF (key);
       Py_DECREF (value);
@@ -1090,15 +1089,22 @@ make_leaf (FerryNativePlan *self, gsize number, GError **error)
   const PlanLeaf *leaf = &g_array_index (self->leaves, PlanLeaf, number);
   gconstpointer data = leaf->external != NULL ? leaf->external : self->bytes->data + leaf->offset;
 
+  FerryCell cell;
+
   g_array_set_size (self->made_refs, 0);
   for (guint i = 0; i < leaf->n_refs; i++)
     {
-      FerryRef ref = NODE (self, g_array_index (self->refs, gsize, leaf->first_ref + i))->ref;
+      FerryRef ref
+          = ferry_cell_payload (use_node (self, g_array_index (self->refs, gsize, leaf->first_ref + i)));
 
       g_array_append_val (self->made_refs, ref);
     }
-  return ferry_store_new_leaf (self->owner->live, (FerryLeafKind) leaf->kind, leaf->flags, leaf->hash, data, leaf->size,
+  cell = ferry_store_new_leaf (self->owner->live, (FerryLeafKind) leaf->kind, leaf->flags, leaf->hash, data, leaf->size,
                                (const FerryRef *) (gpointer) self->made_refs->data, leaf->n_refs, error);
+  for (guint i = 0; cell == 0 && i < leaf->n_refs; i++)
+    ferry_store_release_cell (self->owner->live,
+                              FERRY_CELL (FERRY_CELL_OBJECT, g_array_index (self->made_refs, FerryRef, i)));
+  return cell;
 }
 
 /* Replaces numbers of leaves and nodes by what they became. */
@@ -1171,6 +1177,7 @@ make_node (FerryNativePlan *self, PlanNode *node, GError **error)
 {
   FerryStore *store = self->owner->live;
   gboolean with_cells = !node->is_early;
+  gsize n_entries = node->kind == FERRY_OBJECT_DICT ? node->n_cells / 2 : node->n_cells;
   FerryCell *cells = &CELL (self, node->first_cell);
   FerryCell cell = 0;
 
@@ -1184,10 +1191,10 @@ make_node (FerryNativePlan *self, PlanNode *node, GError **error)
 
     case FERRY_OBJECT_DICT:
     case FERRY_OBJECT_SET:
-      cell = ferry_store_dict_new (store, node->kind, node->n_cells / 2, error);
+      cell = ferry_store_dict_new (store, node->kind, n_entries, error);
       if (with_cells && node->n_cells > 0 && cell != 0
           && ferry_store_dict_assign (store, ferry_cell_payload (cell), 0, cells,
-                                      &g_array_index (self->node_hashes, guint32, node->first_hash), node->n_cells / 2,
+                                      &g_array_index (self->node_hashes, guint32, node->first_hash), n_entries,
                                       error)
                  <= 0)
         {
@@ -1253,6 +1260,7 @@ fill_node (FerryNativePlan *self, PlanNode *node, GError **error)
 {
   FerryStore *store = self->owner->live;
   FerryCell *cells = &CELL (self, node->first_cell);
+  gsize n_entries = node->kind == FERRY_OBJECT_DICT ? node->n_cells / 2 : node->n_cells;
   gboolean ok = TRUE;
 
   node->is_filled = TRUE;
@@ -1269,7 +1277,7 @@ fill_node (FerryNativePlan *self, PlanNode *node, GError **error)
     case FERRY_OBJECT_DICT:
     case FERRY_OBJECT_SET:
       ok = ferry_store_dict_assign (store, node->ref, 0, cells,
-                                    &g_array_index (self->node_hashes, guint32, node->first_hash), node->n_cells / 2,
+                                    &g_array_index (self->node_hashes, guint32, node->first_hash), n_entries,
                                     error)
            > 0;
       break;
@@ -1364,6 +1372,35 @@ ferry_native_plan_for_iterable (FerryNativeStore *owner, PyObject *iterable)
     }
   Py_DECREF (fast);
   return ok && ferry_native_plan_finish (plan) ? g_steal_pointer (&plan) : NULL;
+}
+
+gboolean
+ferry_native_value_prepare_slow (FerryNativeValue *self, FerryNativeStore *owner, PyObject *object)
+{
+  self->plan = ferry_native_plan_new (owner);
+  if (ferry_native_plan_add (self->plan, object) && ferry_native_plan_finish (self->plan))
+    return TRUE;
+  g_clear_pointer (&self->plan, ferry_native_plan_free);
+  return FALSE;
+}
+
+gboolean
+ferry_native_value_make_slow (FerryNativeValue *self)
+{
+  FerryCell *cells = ferry_native_plan_make (self->plan);
+
+  if (cells == NULL)
+    return FALSE;
+  self->cell = cells[0];
+  return TRUE;
+}
+
+/* It was not stored. */
+void
+ferry_native_value_release (FerryNativeValue *self)
+{
+  if (self->plan != NULL)
+    ferry_native_plan_release (self->plan, 0, 1);
 }
 
 /* ---- keys ---- */

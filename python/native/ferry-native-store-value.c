@@ -582,10 +582,9 @@ ferry_native_find_live (PyObject *object, FerryNativeStore **owner, FerryRef *re
     {
       proxy = ferry_native_record_get_handle (object);
     }
-  else if (ferry_native_is_array (object))
+  else if (ferry_native_array_find (object, owner, ref))
     {
-      *owner = NULL;
-      return FALSE; /* see ferry_native_array_find() */
+      return TRUE;
     }
   if (proxy == NULL)
     return FALSE;

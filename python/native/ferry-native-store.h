@@ -20,9 +20,8 @@ typedef struct _FerryNativeStore FerryNativeStore;
 struct _FerryNativeStore
 {
   PyObject_HEAD FerryStore *live; /* NULL: closed, here or in the process that forked this one */
-  FerryStore *store;              /* the same; it is closed when nobody looks at its memory any more */
+  FerryStore *store;              /* the same; good as long as this exists */
   guint n_inside;                 /* calls that have given up the GIL */
-  guint n_views;                  /* arrays that are views on its memory */
   gboolean is_closing;
   gboolean is_detached;
   gboolean pickle;
@@ -54,6 +53,7 @@ extern PyTypeObject FerryNativeArray_Type;
 extern PyTypeObject FerryNativeField_Type;
 extern PyTypeObject FerryNativeHandle_Type;
 extern PyMethodDef ferry_native_store_functions[];
+extern PyMethodDef ferry_native_record_functions[];
 
 #define FERRY_NATIVE_PROXY(object) ((FerryNativeProxy *) (object))
 
@@ -81,7 +81,8 @@ ferry_native_store_get (FerryNativeStore *self)
 
 gboolean ferry_native_store_begin_slow (FerryNativeStore *self);
 
-/* Begins a stretch of work; FALSE with an exception. End it with ferry_store_end(). */
+/* Begins a stretch of work; FALSE with an exception. End it with ferry_store_end(). The GIL is held all the while, so that no
+ * thread that has it ever meets another one inside. */
 static inline gboolean
 ferry_native_store_begin (FerryNativeStore *self)
 {
@@ -89,6 +90,11 @@ ferry_native_store_begin (FerryNativeStore *self)
     return ferry_native_store_begin_slow (self);
   return TRUE;
 }
+
+void ferry_native_stores_forked (void);
+
+/* Whether values are being pickled into leaves: live objects within become copies, for a leaf may be read many times. */
+gboolean ferry_native_store_is_encoding (void);
 
 /* Between them the GIL may be given up: nothing of the store goes. */
 void ferry_native_store_enter (FerryNativeStore *self);
@@ -114,6 +120,7 @@ PyObject *ferry_native_object_for (FerryNativeStore *owner, FerryRef ref);
 gboolean ferry_native_find_live (PyObject *object, FerryNativeStore **owner, FerryRef *ref);
 
 /* The plain object with all that is in it. */
+PyObject *ferry_native_dict_iterate (PyObject *dict);
 PyObject *ferry_native_deep_snapshot (FerryNativeStore *owner, FerryRef ref);
 PyObject *ferry_native_proxy_snapshot (PyObject *self, PyObject *unused);
 PyObject *ferry_native_proxy_deepcopy (PyObject *self, PyObject *memo);
@@ -231,6 +238,42 @@ ferry_native_inline_cell (PyObject *object, FerryCell *cell)
   return ferry_native_inline_cell_slow (object, cell);
 }
 
+/* One value to be stored. */
+typedef struct
+{
+  FerryCell cell;
+  FerryNativePlan *plan; /* NULL: the cell is inline */
+} FerryNativeValue;
+
+gboolean ferry_native_value_prepare_slow (FerryNativeValue *self, FerryNativeStore *owner, PyObject *object);
+gboolean ferry_native_value_make_slow (FerryNativeValue *self);
+void ferry_native_value_release (FerryNativeValue *self);
+
+/* Before a stretch of work; may run code. */
+static inline gboolean
+ferry_native_value_prepare (FerryNativeValue *self, FerryNativeStore *owner, PyObject *object)
+{
+  self->plan = NULL;
+  if (G_LIKELY (ferry_native_inline_cell (object, &self->cell)))
+    return TRUE;
+  return ferry_native_value_prepare_slow (self, owner, object);
+}
+
+/* Inside. */
+static inline gboolean
+ferry_native_value_make (FerryNativeValue *self)
+{
+  return G_LIKELY (self->plan == NULL) || ferry_native_value_make_slow (self);
+}
+
+/* Afterwards. */
+static inline void
+ferry_native_value_clear (FerryNativeValue *self)
+{
+  if (G_UNLIKELY (self->plan != NULL))
+    ferry_native_plan_free (self->plan);
+}
+
 /* ---- keys ---- */
 
 typedef struct
@@ -299,9 +342,11 @@ gboolean ferry_native_key_resolve (FerryNativeKey *self, FerryRef ref);
 
 /* ---- arrays ---- */
 
-/* A description (str, flags, shape, strides) as numpy sees it; and back. */
 PyObject *ferry_native_array_view (FerryNativeStore *owner, FerryRef ref); /* takes the hold */
 gboolean ferry_native_is_array (PyObject *object);                        /* exactly an ndarray of plain elements */
+
+/* Whether it is a whole array of a store, and not just a part of one. */
+gboolean ferry_native_array_find (PyObject *object, FerryNativeStore **owner, FerryRef *ref);
 
 typedef struct
 {
@@ -330,8 +375,6 @@ PyObject *ferry_native_record_plain (FerryNativeStore *owner, FerryRef ref, Ferr
 gboolean ferry_native_record_set_plain (PyObject *instance, PyObject *name, PyObject *value);
 gboolean ferry_native_is_record (PyObject *object);
 FerryNativeProxy *ferry_native_record_get_handle (PyObject *object); /* borrowed */
-/* The class's description as cells' values: (module, qualname, flags, names...) */
-void ferry_native_live_free (FerryNativeLive *live);
 
 /* What a class is to the store. */
 typedef enum
@@ -347,7 +390,7 @@ typedef enum
 
 FerryNativeClass ferry_native_classify (PyTypeObject *type); /* UNKNOWN: an exception */
 
-/* Reads fields of a plain instance: a tuple of names, and a list of values (NULL items: not set). */
-gboolean ferry_native_record_read_plain (PyObject *object, PyObject **names, PyObject **values);
+/* Reads the fields of a plain instance: a tuple of its class and their names, and one of values (NULL: not set). */
+gboolean ferry_native_record_read_plain (PyObject *object, PyObject **key, PyObject **values);
 
 G_END_DECLS

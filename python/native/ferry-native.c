@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-native.h"
 
+#include "ferry-native-store.h"
+
 #include <fcntl.h>
 #include <math.h>
 #include <pygobject.h>
@@ -288,6 +290,7 @@ forked (PyObject *unused, PyObject *unused_either)
 {
   ferry_native_shared_forked ();
   ferry_native_channels_forked ();
+  ferry_native_stores_forked ();
   Py_RETURN_NONE;
 }
 
@@ -346,7 +349,13 @@ PyMODINIT_FUNC
 PyInit__native (void)
 {
   static PyTypeObject *const types[] = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type,
-                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type };
+                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type,
+                                         &FerryNativeStore_Type, &FerryNativeList_Type, &FerryNativeDict_Type,
+                                         &FerryNativeSet_Type, &FerryNativeByteArray_Type, &FerryNativeField_Type };
+  /* What is made here only. */
+  static PyTypeObject *const inner_types[]
+      = { &FerryNativeListIterator_Type, &FerryNativeDictIterator_Type, &FerryNativeDictView_Type,
+          &FerryNativeArray_Type, &FerryNativeHandle_Type };
   PyObject *gi;
   PyObject *self;
 
@@ -365,7 +374,16 @@ PyInit__native (void)
         Py_DECREF (self);
         return NULL;
       }
-  if (PyModule_AddFunctions (self, ferry_native_shared_functions) < 0 || !register_at_fork ())
+  for (guint i = 0; i < G_N_ELEMENTS (inner_types); i++)
+    if (PyType_Ready (inner_types[i]) < 0)
+      {
+        Py_DECREF (self);
+        return NULL;
+      }
+  if (PyModule_AddObjectRef (self, "StoreDictView", (PyObject *) &FerryNativeDictView_Type) < 0
+      || PyModule_AddFunctions (self, ferry_native_shared_functions) < 0
+      || PyModule_AddFunctions (self, ferry_native_store_functions) < 0
+      || PyModule_AddFunctions (self, ferry_native_record_functions) < 0 || !register_at_fork ())
     Py_CLEAR (self);
   return self;
 }
