@@ -13,15 +13,15 @@
 #define HEADS_CLASS (N_SMALL) /* heads are a class of their own, behind those of small blocks */
 #define N_CLASSES (N_SMALL + 1)
 #define SMALL_MAX (8192)
-#define GRANULE (16)      /* bytes: the distance of possible blocks */
-#define N_BINS (128)      /* of free runs by length: four for each power of two */
-#define BIN_LOOKS (32)    /* runs of one bin that are tried before a longer one is taken */
-#define GROWTH_MIN (16)   /* spans that are committed at once */
-#define GROWTH_MAX (64)   /* likewise, of a large heap */
-#define GROWTH_SHIFT (3)  /* ... and in between this part of it */
-#define PAGE (4096)       /* bytes: descriptors are committed by pages */
-#define SPINS (200)       /* looks at the lock before its holder is looked at */
-#define SLEEP_US (50)     /* between two looks at the holder */
+#define GRANULE (16)     /* bytes: the distance of possible blocks */
+#define N_BINS (128)     /* of free runs by length: four for each power of two */
+#define BIN_LOOKS (32)   /* runs of one bin that are tried before a longer one is taken */
+#define GROWTH_MIN (16)  /* spans that are committed at once */
+#define GROWTH_MAX (64)  /* likewise, of a large heap */
+#define GROWTH_SHIFT (3) /* ... and in between this part of it */
+#define PAGE (4096)      /* bytes: descriptors are committed by pages */
+#define SPINS (200)      /* looks at the lock before its holder is looked at */
+#define SLEEP_US (50)    /* between two looks at the holder */
 #define ALL_SPANS (G_MAXUINT32)
 #define REMOTE_LISTED (G_GUINT64_CONSTANT (1)) /* the span is on a stack of spans to look at, or about to be */
 
@@ -37,12 +37,12 @@ typedef enum
 
 typedef struct
 {
-  _Atomic guint32 word;   /* {owner + 1 or 0:16, class:8, kind:8} */
-  _Atomic guint32 n_used; /* blocks that are taken; never too low but after the owner's death */
-  _Atomic guint32 bump;   /* blocks from this one on were never used */
-  _Atomic guint32 queued; /* the owner has noted that it has room */
-  _Atomic guint64 local;  /* the first free block, by offset; the owner's */
-  _Atomic guint64 remote; /* of those that others gave back; and REMOTE_LISTED */
+  _Atomic guint32 word;        /* {owner + 1 or 0:16, class:8, kind:8} */
+  _Atomic guint32 n_used;      /* blocks that are taken; never too low but after the owner's death */
+  _Atomic guint32 bump;        /* blocks from this one on were never used */
+  _Atomic guint32 queued;      /* the owner has noted that it has room */
+  _Atomic guint64 local;       /* the first free block, by offset; the owner's */
+  _Atomic guint64 remote;      /* of those that others gave back; and REMOTE_LISTED */
   _Atomic guint32 next_listed; /* span + 1, on a stack of spans to look at */
   _Atomic guint32 run;         /* LARGE: its spans; first and last of a free run: those of the run */
   _Atomic guint32 next;        /* span + 1: the neighbours in a bin of the first of a free run */
@@ -55,13 +55,13 @@ G_STATIC_ASSERT (sizeof (Span) == 64);
 /* FerryStoreHeader.heap. But for the counters everything is changed under @lock only. */
 typedef struct
 {
-  _Atomic guint64 lock;        /* 0, or who holds it as locks of objects say it */
-  _Atomic guint64 used;        /* bytes in blocks: of those who left */
-  _Atomic guint64 n_committed; /* spans with memory */
-  _Atomic guint64 n_free;      /* of them: free ones */
-  _Atomic guint64 n_cold;      /* free spans without, below heap_end */
-  _Atomic guint32 cold_max;    /* no run that has cold spans is longer than this */
-  _Atomic guint32 n_slots;     /* participants' slots that were used at some time */
+  _Atomic guint64 lock;          /* 0, or who holds it as locks of objects say it */
+  _Atomic guint64 used;          /* bytes in blocks: of those who left */
+  _Atomic guint64 n_committed;   /* spans with memory */
+  _Atomic guint64 n_free;        /* of them: free ones */
+  _Atomic guint64 n_cold;        /* free spans without, below heap_end */
+  _Atomic guint32 cold_max;      /* no run that has cold spans is longer than this */
+  _Atomic guint32 n_slots;       /* participants' slots that were used at some time */
   _Atomic guint32 abandoned[32]; /* by class: there may be spans of nobody that have room */
   _Atomic guint64 bin_bits[N_BINS / 64];
   _Atomic guint32 bins[N_BINS]; /* span + 1 */
@@ -118,8 +118,34 @@ struct _FerryMarks
 
 /* As many as go into a span with less than 64 bytes a block to spare; from 64 bytes on multiples of 64. */
 static const guint16 class_sizes[N_CLASSES] = {
-  16,  32,  48,   64,   128,  192,  256,  320,  384,  448,  512,  576,  640,  704,                /* 14 */
-  768, 896, 1024, 1152, 1344, 1600, 1792, 2048, 2304, 2688, 3264, 4096, 5440, SMALL_MAX,          /* 28 */
+  16,
+  32,
+  48,
+  64,
+  128,
+  192,
+  256,
+  320,
+  384,
+  448,
+  512,
+  576,
+  640,
+  704, /* 14 */
+  768,
+  896,
+  1024,
+  1152,
+  1344,
+  1600,
+  1792,
+  2048,
+  2304,
+  2688,
+  3264,
+  4096,
+  5440,
+  SMALL_MAX, /* 28 */
   FERRY_STORE_OBJECT_SIZE,
 };
 
@@ -287,11 +313,12 @@ lock_heap_slow (FerryStore *self, GError **error)
         }
       if (g_get_monotonic_time () - begun > FERRY_LOCK_PATIENCE)
         {
-          g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
-                       "%s: participant %u has had the heap locked for %d s; its process seems to be stopped: let it go "
-                       "on or end it",
-                       self->label, (guint) (word >> FERRY_LOCK_OWNER_SHIFT) & 0xff,
-                       (int) (FERRY_LOCK_PATIENCE / G_USEC_PER_SEC));
+          g_set_error (
+              error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
+              "%s: participant %u has had the heap locked for %d s; its process seems to be stopped: let it go "
+              "on or end it",
+              self->label, (guint) (word >> FERRY_LOCK_OWNER_SHIFT) & 0xff,
+              (int) (FERRY_LOCK_PATIENCE / G_USEC_PER_SEC));
           return FALSE;
         }
       g_usleep (SLEEP_US);
@@ -605,8 +632,8 @@ trim_free (FerryStore *self, guint32 n)
         /* Who dies here leaves memory that does not count; it counts when it is used again. */
         atomic_thread_fence (memory_order_release);
         if (!self->segment->klass->decommit_pages (self->segment->transport, FERRY_SEGMENT_AREA_DATA,
-                                                   span_offset (heap, begin),
-                                                   (guint64) part << FERRY_STORE_SPAN_SHIFT, NULL))
+                                                   span_offset (heap, begin), (guint64) part << FERRY_STORE_SPAN_SHIFT,
+                                                   NULL))
           {
             for (guint32 i = begin; i < begin + part; i++)
               put (heap->spans[i].word, SPAN_FREE);
@@ -1027,13 +1054,14 @@ set_no_space (FerryStore *self, guint64 size, GError *cause, GError **error)
 
   if (cause != NULL)
     g_set_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE,
-                 "%s: there is no memory for %s more (%s used, max-bytes=%" G_GUINT64_FORMAT "): %s", self->label, wanted,
-                 used, self->max_bytes, cause->message);
+                 "%s: there is no memory for %s more (%s used, max-bytes=%" G_GUINT64_FORMAT "): %s", self->label,
+                 wanted, used, self->max_bytes, cause->message);
   else
-    g_set_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE,
-                 "%s: no room for %s: %s of at most %s are used, and spread over %s of memory; delete something, let it "
-                 "collect what nobody refers to any more, or make it with a max-bytes larger than %" G_GUINT64_FORMAT,
-                 self->label, wanted, used, bound, committed, self->max_bytes);
+    g_set_error (
+        error, FERRY_ERROR, FERRY_ERROR_NO_SPACE,
+        "%s: no room for %s: %s of at most %s are used, and spread over %s of memory; delete something, let it "
+        "collect what nobody refers to any more, or make it with a max-bytes larger than %" G_GUINT64_FORMAT,
+        self->label, wanted, used, bound, committed, self->max_bytes);
 }
 
 /* @n spans, marked as nothing yet, with the heap locked; when it returns FALSE it is not. */
@@ -1837,7 +1865,8 @@ verify_spans (FerryStore *self, FerryMarks *marks, FerryMarks *seen, gboolean le
           break;
         case SPAN_SMALL:
         case SPAN_HEADS:
-          if (klass == NULL || bump > klass->capacity || (word_owner (word) != 0 && !is_participant (self, word_owner (word))))
+          if (klass == NULL || bump > klass->capacity
+              || (word_owner (word) != 0 && !is_participant (self, word_owner (word))))
             return ferry_store_set_corrupt (self, "a span's descriptor is wrong", error);
           if (!verify_list (self, klass, marks, seen, span, i, get (span->local), &n_free, error)
               || !verify_list (self, klass, marks, seen, span, i, get (span->remote) & ~REMOTE_LISTED, &n_free, error))
