@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ferry.queues import SimpleQueue as SimpleQueue
     from ferry.shared import share as share
     from ferry.shared import shared_array as shared_array
+    from ferry.store import Store as Store
 
 __version__ = "1.0.0"
 
@@ -76,6 +77,7 @@ _HOMES = {
     "SimpleQueue": "queues",
     "share": "shared",
     "shared_array": "shared",
+    "Store": "store",
     "ChannelEmptyError": "errors",
     "ChannelExistsError": "errors",
     "ChannelFullError": "errors",

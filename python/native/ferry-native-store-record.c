@@ -437,6 +437,32 @@ store_extra (PyObject *unused, PyObject *args)
   return extra;
 }
 
+/* store_read_field(record, field): what is in the cell, whatever the class has under that name. */
+static PyObject *
+store_read_field (PyObject *unused, PyObject *args)
+{
+  FerryNativeProxy *handle;
+  GError *error = NULL;
+  FerryReading reading;
+  PyObject *object;
+  Field *field;
+  int found;
+
+  if (!PyArg_ParseTuple (args, "OO!", &object, &FerryNativeField_Type, &field))
+    return NULL;
+  handle = ferry_native_record_get_handle (object);
+  if (handle == NULL || Py_TYPE (object) != field->type)
+    return raise_attribute (field->original, field->name);
+  if (ferry_native_store_get (handle->owner) == NULL)
+    return NULL;
+  ferry_native_reading_init (&reading);
+  found = ferry_store_record_get (handle->owner->live, handle->ref, field->index, &reading, &error);
+  if (found > 0)
+    return ferry_native_reading_take (handle->owner, &reading);
+  Py_XDECREF ((PyObject *) reading.user_data);
+  return found == 0 ? raise_attribute (field->original, field->name) : ferry_native_raise (&error);
+}
+
 /* store_add_to_field(record, field, number): the sum; NotImplemented: not both are numbers that fit. */
 static PyObject *
 store_add_to_field (PyObject *unused, PyObject *args)
@@ -799,6 +825,7 @@ PyMethodDef ferry_native_record_functions[] = {
   { "store_finish_class", store_finish_class, METH_VARARGS, NULL },
   { "store_flush_record", store_flush_record, METH_O, NULL },
   { "store_extra", store_extra, METH_VARARGS, NULL },
+  { "store_read_field", store_read_field, METH_VARARGS, NULL },
   { "store_add_to_field", store_add_to_field, METH_VARARGS, NULL },
   { NULL },
 };

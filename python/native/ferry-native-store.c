@@ -245,16 +245,14 @@ store_dealloc (PyObject *object)
 }
 
 static PyObject *
-close_all (PyObject *unused, PyObject *unused_either)
+list_all (PyObject *unused, PyObject *unused_either)
 {
-  while (stores.head != NULL)
-    {
-      PyObject *store = Py_NewRef ((PyObject *) stores.head->data);
+  PyObject *list = PyList_New (0);
 
-      Py_XDECREF (store_close (store, NULL));
-      Py_DECREF (store);
-    }
-  Py_RETURN_NONE;
+  for (GList *link = stores.head; list != NULL && link != NULL; link = link->next)
+    if (PyList_Append (list, link->data) < 0)
+      Py_CLEAR (list);
+  return list;
 }
 
 void
@@ -741,8 +739,8 @@ reduce (PyObject *object, FerryNativeStore *owner, FerryRef ref)
   ferry_store_end (owner->live);
   if (ticket == 0)
     return ferry_native_raise (&error);
-  return Py_BuildValue ("O(y#OK)", load, (const char *) owner->identity, (Py_ssize_t) sizeof owner->identity,
-                        owner->description, (unsigned long long) ticket);
+  return Py_BuildValue ("O(y#OOK)", load, (const char *) owner->identity, (Py_ssize_t) sizeof owner->identity,
+                        owner->description, owner->pickle ? Py_True : Py_False, (unsigned long long) ticket);
 }
 
 PyObject *
@@ -779,13 +777,13 @@ store_load (PyObject *unused, PyObject *const *args, Py_ssize_t n_args)
   unsigned long long ticket;
   FerryRef ref = 0;
 
-  if (n_args != 3 || !PyBytes_CheckExact (args[0]) || PyBytes_GET_SIZE (args[0]) != sizeof owner->identity
+  if (n_args != 4 || !PyBytes_CheckExact (args[0]) || PyBytes_GET_SIZE (args[0]) != sizeof owner->identity
       || !PyUnicode_Check (args[1]))
     {
       PyErr_SetString (PyExc_TypeError, "that is no reference to an object of a store");
       return NULL;
     }
-  ticket = PyLong_AsUnsignedLongLong (args[2]);
+  ticket = PyLong_AsUnsignedLongLong (args[3]);
   if (PyErr_Occurred ())
     return NULL;
   for (GList *link = stores.head; link != NULL && owner == NULL; link = link->next)
@@ -793,7 +791,7 @@ store_load (PyObject *unused, PyObject *const *args, Py_ssize_t n_args)
       owner = SELF (link->data);
   if (owner == NULL)
     {
-      opened = ferry_native_store_call ("_open_for_reference", "(OO)", args[0], args[1]);
+      opened = ferry_native_store_call ("_open_for_reference", "(OOO)", args[0], args[1], args[2]);
       if (opened == NULL)
         return NULL;
       if (!PyObject_TypeCheck (opened, &FerryNativeStore_Type))
@@ -870,7 +868,7 @@ store_is_same (PyObject *unused, PyObject *args)
 }
 
 PyMethodDef ferry_native_store_functions[] = {
-  { "store_close_all", close_all, METH_NOARGS, NULL },
+  { "store_list", list_all, METH_NOARGS, NULL },
   { "store_reduce", store_reduce, METH_O, NULL },
   { "store_load", FAST (store_load), METH_FASTCALL, NULL },
   { "store_snapshot", store_snapshot, METH_O, NULL },

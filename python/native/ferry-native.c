@@ -350,12 +350,21 @@ PyInit__native (void)
 {
   static PyTypeObject *const types[] = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type,
                                          &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type,
-                                         &FerryNativeStore_Type, &FerryNativeList_Type, &FerryNativeDict_Type,
-                                         &FerryNativeSet_Type, &FerryNativeByteArray_Type, &FerryNativeField_Type };
+                                         &FerryNativeStore_Type };
   /* What is made here only. */
   static PyTypeObject *const inner_types[]
-      = { &FerryNativeListIterator_Type, &FerryNativeDictIterator_Type, &FerryNativeDictView_Type,
-          &FerryNativeArray_Type, &FerryNativeHandle_Type };
+      = { &FerryNativeListIterator_Type, &FerryNativeDictIterator_Type, &FerryNativeArray_Type,
+          &FerryNativeHandle_Type };
+  /* Those that users know by the names that ferry.store gives them. */
+  static const struct
+  {
+    const char *name;
+    PyTypeObject *type;
+  } named_types[] = {
+    { "StoreList", &FerryNativeList_Type },           { "StoreDict", &FerryNativeDict_Type },
+    { "StoreDictView", &FerryNativeDictView_Type },   { "StoreSet", &FerryNativeSet_Type },
+    { "StoreByteArray", &FerryNativeByteArray_Type }, { "StoreField", &FerryNativeField_Type },
+  };
   PyObject *gi;
   PyObject *self;
 
@@ -380,8 +389,14 @@ PyInit__native (void)
         Py_DECREF (self);
         return NULL;
       }
-  if (PyModule_AddObjectRef (self, "StoreDictView", (PyObject *) &FerryNativeDictView_Type) < 0
-      || PyModule_AddFunctions (self, ferry_native_shared_functions) < 0
+  for (guint i = 0; i < G_N_ELEMENTS (named_types); i++)
+    if (PyType_Ready (named_types[i].type) < 0
+        || PyModule_AddObjectRef (self, named_types[i].name, (PyObject *) named_types[i].type) < 0)
+      {
+        Py_DECREF (self);
+        return NULL;
+      }
+  if (PyModule_AddFunctions (self, ferry_native_shared_functions) < 0
       || PyModule_AddFunctions (self, ferry_native_store_functions) < 0
       || PyModule_AddFunctions (self, ferry_native_record_functions) < 0 || !register_at_fork ())
     Py_CLEAR (self);
