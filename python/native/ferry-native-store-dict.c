@@ -106,11 +106,11 @@ dict_store (FerryNativeProxy *self, PyObject *object, PyObject *item, gboolean o
           FerryStore *store = self->owner->live;
 
           done = -1;
-          if (G_LIKELY (ferry_native_value_make (&value)))
+          if (G_LIKELY (ferry_native_value_make (&value, self->owner)))
             {
               done = ferry_store_dict_set (store, self->ref, &key.key, 0, value.cell, only_new, reading, &error);
               if (G_UNLIKELY (done < 0))
-                ferry_native_value_release (&value);
+                ferry_native_value_release (&value, self->owner);
             }
           ferry_store_end (store);
         }

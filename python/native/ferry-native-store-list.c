@@ -68,11 +68,11 @@ list_set (FerryNativeProxy *self, Py_ssize_t index, PyObject *object)
     {
       FerryStore *store = self->owner->live;
 
-      if (G_LIKELY (ferry_native_value_make (&value)))
+      if (G_LIKELY (ferry_native_value_make (&value, self->owner)))
         {
           done = ferry_store_list_set (store, self->ref, index, value.cell, &error);
           if (G_UNLIKELY (done <= 0))
-            ferry_native_value_release (&value);
+            ferry_native_value_release (&value, self->owner);
         }
       ferry_store_end (store);
     }
@@ -432,11 +432,11 @@ list_append (PyObject *object, PyObject *item)
     {
       FerryStore *store = self->owner->live;
 
-      if (ferry_native_value_make (&value))
+      if (ferry_native_value_make (&value, self->owner))
         {
           done = ferry_store_list_append (store, self->ref, value.cell, &error);
           if (!done)
-            ferry_native_value_release (&value);
+            ferry_native_value_release (&value, self->owner);
         }
       ferry_store_end (store);
     }

@@ -142,17 +142,17 @@ ferry_native_plan_free (FerryNativePlan *self)
       g_free (self);
       return;
     }
-  g_array_set_size (self->roots, 0);
-  g_array_set_size (self->hashes, 0);
-  g_array_set_size (self->cells, 0);
-  g_array_set_size (self->node_hashes, 0);
-  g_array_set_size (self->leaves, 0);
-  g_array_set_size (self->nodes, 0);
-  g_array_set_size (self->refs, 0);
-  g_array_set_size (self->moved, 0);
-  g_array_set_size (self->made_refs, 0);
-  g_byte_array_set_size (self->bytes, 0);
-  g_ptr_array_set_size (self->keep, 0);
+  self->roots->len = 0;
+  self->hashes->len = 0;
+  self->cells->len = 0;
+  self->node_hashes->len = 0;
+  self->leaves->len = 0;
+  self->nodes->len = 0;
+  self->refs->len = 0;
+  self->moved->len = 0;
+  self->made_refs->len = 0;
+  self->bytes->len = 0;
+  self->keep->len = 0;
   self->next = pool;
   pool = self;
   n_pooled++;
@@ -1377,18 +1377,48 @@ ferry_native_plan_for_iterable (FerryNativeStore *owner, PyObject *iterable)
 gboolean
 ferry_native_value_prepare_slow (FerryNativeValue *self, FerryNativeStore *owner, PyObject *object)
 {
+  self->is_simple = FALSE;
+  if ((PyUnicode_CheckExact (object) && PyUnicode_IS_READY (object)) || PyBytes_CheckExact (object))
+    {
+      /* The caller's caller keeps it. */
+      self->object = object;
+      self->is_simple = TRUE;
+      return TRUE;
+    }
   self->plan = ferry_native_plan_new (owner);
+  self->object = (PyObject *) owner; /* anything but NULL */
   if (ferry_native_plan_add (self->plan, object) && ferry_native_plan_finish (self->plan))
     return TRUE;
-  g_clear_pointer (&self->plan, ferry_native_plan_free);
+  ferry_native_plan_free (self->plan);
+  self->plan = NULL;
+  self->object = NULL;
   return FALSE;
 }
 
 gboolean
-ferry_native_value_make_slow (FerryNativeValue *self)
+ferry_native_value_make_slow (FerryNativeValue *self, FerryNativeStore *owner)
 {
-  FerryCell *cells = ferry_native_plan_make (self->plan);
+  FerryCell *cells;
 
+  if (self->is_simple)
+    {
+      g_autoptr (GError) error = NULL;
+
+      if (PyUnicode_Check (self->object))
+        self->cell = ferry_store_new_leaf (
+            owner->live, FERRY_LEAF_STR,
+            PyUnicode_KIND (self->object) | (PyUnicode_IS_ASCII (self->object) ? FERRY_LEAF_ASCII : 0), 0,
+            PyUnicode_DATA (self->object), (gsize) PyUnicode_GET_LENGTH (self->object) * PyUnicode_KIND (self->object),
+            NULL, 0, &error);
+      else
+        self->cell = ferry_store_new_leaf (owner->live, FERRY_LEAF_BYTES, 0, 0, PyBytes_AS_STRING (self->object),
+                                           (gsize) PyBytes_GET_SIZE (self->object), NULL, 0, &error);
+      if (G_LIKELY (self->cell != 0))
+        return TRUE;
+      ferry_native_raise (&error);
+      return FALSE;
+    }
+  cells = ferry_native_plan_make (self->plan);
   if (cells == NULL)
     return FALSE;
   self->cell = cells[0];
@@ -1397,9 +1427,13 @@ ferry_native_value_make_slow (FerryNativeValue *self)
 
 /* It was not stored. */
 void
-ferry_native_value_release (FerryNativeValue *self)
+ferry_native_value_release (FerryNativeValue *self, FerryNativeStore *owner)
 {
-  if (self->plan != NULL)
+  if (self->object == NULL)
+    return;
+  if (self->is_simple)
+    ferry_store_release_cell (owner->live, self->cell);
+  else
     ferry_native_plan_release (self->plan, 0, 1);
 }
 

@@ -152,7 +152,7 @@ field_write (Field *self, PyObject *object, PyObject *item)
 {
   FerryNativeProxy *handle = *(FerryNativeProxy **) ((char *) object + self->offset);
   GError *error = NULL;
-  FerryNativeValue value = { FERRY_CELL_EMPTY, NULL };
+  FerryNativeValue value = { .cell = FERRY_CELL_EMPTY };
   int done = -1;
 
   if (G_UNLIKELY (handle == NULL))
@@ -166,11 +166,11 @@ field_write (Field *self, PyObject *object, PyObject *item)
     {
       FerryStore *store = handle->owner->live;
 
-      if (G_LIKELY (ferry_native_value_make (&value)))
+      if (G_LIKELY (ferry_native_value_make (&value, handle->owner)))
         {
           done = ferry_store_record_set (store, handle->ref, self->index, value.cell, &error);
           if (G_UNLIKELY (done < 0))
-            ferry_native_value_release (&value);
+            ferry_native_value_release (&value, handle->owner);
         }
       ferry_store_end (store);
     }
@@ -274,9 +274,8 @@ get_extra (FerryNativeProxy *handle, gboolean create)
 
 /* A new reference, or NULL without an exception. */
 static PyObject *
-find_extra (PyObject *object, PyObject *name)
+find_extra (FerryNativeProxy *handle, PyObject *name)
 {
-  FerryNativeProxy *handle = ferry_native_record_get_handle (object);
   PyObject *extra = handle != NULL ? get_extra (handle, FALSE) : NULL;
   PyObject *result = NULL;
 
@@ -289,66 +288,92 @@ find_extra (PyObject *object, PyObject *name)
   return result;
 }
 
+/* The class of an instance that is known to have one; mostly the same as last time. */
+static inline Live *
+get_class (PyTypeObject *type)
+{
+  static PyTypeObject *last_type;
+  static Live *last;
+
+  if (G_UNLIKELY (type != last_type))
+    {
+      last = find_class (type);
+      last_type = last != NULL ? type : NULL;
+    }
+  return last;
+}
+
+static gboolean
+is_attribute_error (void)
+{
+  if (!PyErr_ExceptionMatches (PyExc_AttributeError))
+    return FALSE;
+  PyErr_Clear ();
+  return TRUE;
+}
+
+/* In the order of the interpreter: data descriptors, of which fields are ones; the instance, which is the record; the
+ * class; __getattr__(). */
 static PyObject *
 record_getattro (PyObject *object, PyObject *name)
 {
   PyTypeObject *type = Py_TYPE (object);
   PyObject *attribute = _PyType_Lookup (type, name);
   PyObject *result;
-  PyObject *extra;
-  PyObject *error_type;
-  PyObject *error_value;
-  PyObject *error_traceback;
   Live *self;
 
-  if (G_LIKELY (attribute != NULL && Py_IS_TYPE (attribute, &FerryNativeField_Type)))
+  if (G_LIKELY (attribute != NULL && Py_IS_TYPE (attribute, &FerryNativeField_Type)
+                && ((Field *) attribute)->type == type))
     {
-      Field *field = (Field *) attribute;
-
-      if (G_LIKELY (field->type == type))
-        {
-          result = field_read (field, object);
-          if (G_LIKELY (result != NULL || !PyErr_ExceptionMatches (PyExc_AttributeError)))
-            return result;
-        }
-      else
-        {
-          result = NULL;
-        }
-    }
-  else
-    {
-      result = NULL;
-    }
-  self = find_class (type);
-  if (self == NULL)
-    return PyErr_Occurred () ? NULL : PyObject_GenericGetAttr (object, name);
-  if (!PyErr_Occurred ())
-    {
-      result = self->custom_get ? self->live.original->tp_getattro (object, name)
-                                : PyObject_GenericGetAttr (object, name);
-      if (result != NULL || !PyErr_ExceptionMatches (PyExc_AttributeError))
+      result = field_read ((Field *) attribute, object);
+      if (G_LIKELY (result != NULL) || !is_attribute_error ())
         return result;
+      attribute = NULL; /* field_read() has looked at the class */
     }
-  PyErr_Fetch (&error_type, &error_value, &error_traceback);
-  extra = self->has_dict ? find_extra (object, name) : NULL;
-  if (extra != NULL || PyErr_Occurred ())
+  self = get_class (type);
+  if (G_UNLIKELY (self == NULL))
+    return PyObject_GenericGetAttr (object, name);
+  if (G_UNLIKELY (self->custom_get))
     {
-      Py_XDECREF (error_type);
-      Py_XDECREF (error_value);
-      Py_XDECREF (error_traceback);
-      return extra;
+      result = self->live.original->tp_getattro (object, name);
+      if (result != NULL || !is_attribute_error ())
+        return result;
+      attribute = NULL;
     }
-  if (!self->custom_get && self->live.original->tp_getattro != PyObject_GenericGetAttr)
+  if (attribute != NULL && Py_TYPE (attribute)->tp_descr_set != NULL && Py_TYPE (attribute)->tp_descr_get != NULL)
     {
-      /* The user's __getattr__(). */
-      Py_XDECREF (error_type);
-      Py_XDECREF (error_value);
-      Py_XDECREF (error_traceback);
+      Py_INCREF (attribute);
+      result = Py_TYPE (attribute)->tp_descr_get (attribute, object, (PyObject *) type);
+      Py_DECREF (attribute);
+      if (result != NULL || self->live.original->tp_getattro == PyObject_GenericGetAttr || !is_attribute_error ())
+        return result;
       return self->live.original->tp_getattro (object, name);
     }
-  PyErr_Restore (error_type, error_value, error_traceback);
-  return NULL;
+  if (self->has_dict)
+    {
+      Py_XINCREF (attribute);
+      result = find_extra (*(FerryNativeProxy **) ((char *) object + self->live.offset), name);
+      if (result != NULL || PyErr_Occurred ())
+        {
+          Py_XDECREF (attribute);
+          return result;
+        }
+      if (attribute != NULL && Py_TYPE (attribute)->tp_descr_get != NULL)
+        {
+          result = Py_TYPE (attribute)->tp_descr_get (attribute, object, (PyObject *) type);
+          Py_DECREF (attribute);
+          return result;
+        }
+      if (attribute != NULL)
+        return attribute;
+    }
+  /* Says what is missing, or calls the user's __getattr__(). */
+  if (self->custom_get)
+    {
+      PyErr_Format (PyExc_AttributeError, "'%.100s' object has no attribute '%U'", type->tp_name, name);
+      return NULL;
+    }
+  return self->live.original->tp_getattro (object, name);
 }
 
 static int

@@ -334,11 +334,11 @@ root_store (FerryNativeStore *self, PyObject *object, PyObject *item)
         {
           FerryStore *store = self->live;
 
-          if (G_LIKELY (ferry_native_value_make (&value)))
+          if (G_LIKELY (ferry_native_value_make (&value, self)))
             {
               done = ferry_store_root_set (store, &key.key, value.cell, &error);
               if (G_UNLIKELY (!done))
-                ferry_native_value_release (&value);
+                ferry_native_value_release (&value, self);
             }
           ferry_store_end (store);
         }

@@ -242,18 +242,22 @@ ferry_native_inline_cell (PyObject *object, FerryCell *cell)
 typedef struct
 {
   FerryCell cell;
-  FerryNativePlan *plan; /* NULL: the cell is inline */
+  PyObject *object;      /* borrowed; NULL: the cell is inline */
+  gboolean is_simple;    /* the object is a str or bytes */
+  FerryNativePlan *plan; /* for all others */
 } FerryNativeValue;
 
 gboolean ferry_native_value_prepare_slow (FerryNativeValue *self, FerryNativeStore *owner, PyObject *object);
-gboolean ferry_native_value_make_slow (FerryNativeValue *self);
-void ferry_native_value_release (FerryNativeValue *self);
+gboolean ferry_native_value_make_slow (FerryNativeValue *self, FerryNativeStore *owner);
+/* It was made, and not stored. */
+void ferry_native_value_release (FerryNativeValue *self, FerryNativeStore *owner);
 
 /* Before a stretch of work; may run code. */
 static inline gboolean
 ferry_native_value_prepare (FerryNativeValue *self, FerryNativeStore *owner, PyObject *object)
 {
   self->plan = NULL;
+  self->object = NULL;
   if (G_LIKELY (ferry_native_inline_cell (object, &self->cell)))
     return TRUE;
   return ferry_native_value_prepare_slow (self, owner, object);
@@ -261,9 +265,9 @@ ferry_native_value_prepare (FerryNativeValue *self, FerryNativeStore *owner, PyO
 
 /* Inside. */
 static inline gboolean
-ferry_native_value_make (FerryNativeValue *self)
+ferry_native_value_make (FerryNativeValue *self, FerryNativeStore *owner)
 {
-  return G_LIKELY (self->plan == NULL) || ferry_native_value_make_slow (self);
+  return G_LIKELY (self->object == NULL) || ferry_native_value_make_slow (self, owner);
 }
 
 /* Afterwards. */
