@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from ferry.shared import share as share
     from ferry.shared import shared_array as shared_array
     from ferry.store import Store as Store
+    from ferry.store import snapshot as snapshot
+    from ferry.store import store_of as store_of
 
 __version__ = "1.0.0"
 
@@ -78,6 +80,8 @@ _HOMES = {
     "share": "shared",
     "shared_array": "shared",
     "Store": "store",
+    "snapshot": "store",
+    "store_of": "store",
     "ChannelEmptyError": "errors",
     "ChannelExistsError": "errors",
     "ChannelFullError": "errors",
