@@ -88,8 +88,8 @@ gboolean ferry_store_verify_cell (FerryStore *self, FerryCell cell);
 
 gboolean ferry_store_bytearray_verify (FerryStore *self, FerryObject *object, GError **error);
 
-/* Gives back what @reading holds. */
-void ferry_store_unhold_reading (FerryStore *self, FerryReading *reading);
+/* Gives back what @reading holds; also outside of a stretch of work. */
+void ferry_reader_unhold (FerryStore *self, const FerryReading *reading);
 
 /* The head of @ref, or NULL and FERRY_ERROR_CORRUPT. */
 FerryObject *ferry_store_expect_object (FerryStore *self, FerryRef ref, GError **error);
@@ -206,7 +206,7 @@ ferry_cell_hash (FerryCell cell)
     case FERRY_CELL_CONSTANT:
       if (payload == FERRY_CONSTANT_FALSE || payload == FERRY_CONSTANT_TRUE)
         return ferry_key_hash_int (payload == FERRY_CONSTANT_TRUE);
-      return (guint32) (payload + 1) * 0x9e3779b1u; /* 2^32 divided by the golden ratio spreads small numbers */
+      return ferry_key_hash_data ((FerryLeafKind) 0, &cell, sizeof cell);
     default:
       return ferry_key_hash_int ((gint64) payload);
     }

@@ -390,7 +390,7 @@ dict_ask (FerryStore *self, FerryObject *object, const FerryKey *key, guint32 ha
       else
         {
           answer.equal = key->equal (key, &candidate);
-          ferry_store_unhold_reading (self, &candidate);
+          ferry_reader_unhold (self, &candidate);
           if (answer.equal < 0)
             result = -2;
           else
@@ -726,16 +726,9 @@ dict_last (FerryLook *look, const DictView *view, guint32 end)
 static FerryObject *
 dict_lock (FerryStore *self, FerryRef dict, DictView *view, GError **error)
 {
-  FerryObject *object = ferry_store_object (self, dict);
+  FerryObject *object = ferry_store_lock_object (self, dict, FERRY_OBJECT_FREE, error); /* a dict or a set */
   FerryLook look = { self, object };
 
-  if (G_UNLIKELY (object == NULL))
-    {
-      ferry_store_set_corrupt (self, "a reference leads out of the heap", error);
-      return NULL;
-    }
-  object = ferry_store_lock_object (
-      self, dict, ferry_object_kind (object) == FERRY_OBJECT_SET ? FERRY_OBJECT_SET : FERRY_OBJECT_DICT, error);
   if (G_UNLIKELY (object == NULL))
     return NULL;
   if (G_UNLIKELY (!dict_view (&look, view)))
@@ -825,6 +818,9 @@ ferry_store_dict_new (FerryStore *self, FerryObjectKind kind, gsize n_expected, 
     {
       FerryObject *object = ferry_store_at (self, ref);
 
+      /* to ferry_store_dict_assign() 0 is any version */
+      if (ferry_object_version (object) == 0)
+        ferry_word_set (&object->lock, FERRY_LOCK_VERSION_ONE);
       ferry_word_set (&object->body, view.body);
       ferry_word_set (&object->size, 0);
       ferry_word_set (&object->used, 0);
@@ -1065,16 +1061,16 @@ dict_take (FerryStore *self, FerryObject *object, const DictView *view, const Pl
   if (!ferry_store_read_locked (self, object, value_cell, value, error))
     {
       if (key != NULL)
-        ferry_store_unhold_reading (self, key);
+        ferry_reader_unhold (self, key);
       ferry_store_unlock_object (self, object, FALSE);
       return -1;
     }
   if (!dict_delete (self, object, view, place, &key_cell, &value_cell, error))
     {
       if (key != NULL)
-        ferry_store_unhold_reading (self, key);
+        ferry_reader_unhold (self, key);
       if (value != NULL)
-        ferry_store_unhold_reading (self, value);
+        ferry_reader_unhold (self, value);
       ferry_store_abandon_object (self, object);
       return -1;
     }
@@ -1450,7 +1446,7 @@ ferry_store_root_get (FerryStore *self, const FerryKey *key, FerryReading *readi
         {
           if (ferry_store_read_end (&reader.look))
             return 1;
-          ferry_store_unhold_reading (self, reading);
+          ferry_reader_unhold (self, reading);
         }
       reader.tries++;
       done = 0;
@@ -1459,7 +1455,29 @@ ferry_store_root_get (FerryStore *self, const FerryKey *key, FerryReading *readi
   return -1;
 }
 
-/* Locks the slot of @key. 1: *slot is locked; 0: the key isn't there; -1: error. */
+/* Keeps a slot that was found without a lock from becoming something else: while it is counted it stays a slot. */
+static gboolean
+root_count_slot (FerryObject *slot)
+{
+  guint32 count = atomic_load_explicit (&slot->count, memory_order_relaxed);
+
+  do
+    if (count == 0 || count == G_MAXUINT32)
+      return FALSE;
+  while (!atomic_compare_exchange_weak_explicit (&slot->count, &count, count + 1, memory_order_acquire,
+                                                 memory_order_relaxed));
+  FERRY_STEP ("root-slot-counted");
+  return TRUE;
+}
+
+static void
+root_uncount_slot (FerryStore *self, FerryObject *slot)
+{
+  if (self->tx_depth == 0)
+    ferry_store_release_cell (self, FERRY_CELL (FERRY_CELL_OBJECT, ferry_store_ref (self, slot)));
+}
+
+/* Locks the slot of @key, which is counted until root_uncount_slot(). 1: *slot is locked; 0: the key isn't there; -1: error. */
 static int
 root_lock_slot (FerryStore *self, const FerryKey *key, FerryObject **slot, GError **error)
 {
@@ -1470,31 +1488,45 @@ root_lock_slot (FerryStore *self, const FerryKey *key, FerryObject **slot, GErro
     return -1;
   while (TRUE)
     {
-      g_autoptr (GError) trouble = NULL;
       Found found;
-      int done;
+      gboolean valid;
 
       if (!ferry_store_read_begin (&reader.look, error))
         return -1;
       found = root_find (&reader, key, slot);
-      done = ferry_reader_end (&reader, found != FOUND_NONSENSE, NULL, error);
-      if (done < 0)
-        return -1;
-      if (done == 0)
+      if (!ferry_store_read_end (&reader.look))
         continue;
-      if (found != FOUND)
-        return 0;
-      if (ferry_store_lock_object (self, ferry_store_ref (self, *slot), FERRY_OBJECT_SLOT, &trouble) != NULL)
+      if (found == FOUND_NONSENSE)
         {
-          if (G_LIKELY (ferry_store_read_end (&reader.look)))
-            return 1;
-          ferry_store_unlock_object (self, *slot, FALSE);
-        }
-      else if (ferry_store_read_end (&reader.look))
-        {
-          g_propagate_error (error, g_steal_pointer (&trouble));
+          ferry_store_set_corrupt (self, "the root mapping can't be right", error);
           return -1;
         }
+      if (found == FOUND_NOT)
+        return 0;
+      /* In a transaction nobody else removes it. */
+      if (self->tx_depth == 0)
+        {
+          if (!root_count_slot (*slot))
+            {
+              reader.look.tries++;
+              continue;
+            }
+          if (!ferry_store_read_end (&reader.look))
+            {
+              root_uncount_slot (self, *slot); /* whatever it is now */
+              continue;
+            }
+        }
+      if (ferry_store_lock_object (self, ferry_store_ref (self, *slot), FERRY_OBJECT_SLOT, error) == NULL)
+        {
+          root_uncount_slot (self, *slot);
+          return -1;
+        }
+      valid = ferry_store_read_end (&reader.look);
+      if (G_LIKELY (valid))
+        return 1;
+      ferry_store_unlock_object (self, *slot, FALSE);
+      root_uncount_slot (self, *slot);
     }
 }
 
@@ -1507,12 +1539,14 @@ root_put (FerryStore *self, FerryObject *slot, FerryCell value, GError **error)
   if (!ferry_store_put_single (self, &slot->body, value, error))
     {
       ferry_store_abandon_object (self, slot);
+      root_uncount_slot (self, slot);
       return -1;
     }
   FERRY_STEP ("root-slot-put");
   ferry_store_put_in (self, value);
   ferry_store_taken_out (self, old);
   ferry_store_unlock_object (self, slot, TRUE);
+  root_uncount_slot (self, slot);
   return 1;
 }
 
@@ -1582,7 +1616,7 @@ root_add (FerryStore *self, const FerryKey *key, FerryCell value, GError **error
 gboolean
 ferry_store_root_set (FerryStore *self, const FerryKey *key, FerryCell value, GError **error)
 {
-  FerryObject *slot;
+  FerryObject *slot = NULL;
   int found;
 
   if (!ferry_store_begin (self, error))
@@ -1695,7 +1729,7 @@ ferry_store_root_remove (FerryStore *self, const FerryKey *key, FerryReading *re
   if (!ferry_store_put_single (self, &slot->body, FERRY_CELL_EMPTY, error))
     {
       if (reading != NULL)
-        ferry_store_unhold_reading (self, reading);
+        ferry_reader_unhold (self, reading);
       ferry_store_abandon_object (self, slot);
       ferry_store_end (self);
       return -1;

@@ -225,7 +225,20 @@ n_slots_used (FerryStore *self)
   return MIN (atomic_load_explicit (&self->heap->shared->n_slots, memory_order_acquire), FERRY_MAX_PARTICIPANTS);
 }
 
+/* Whether the number in a descriptor is that of somebody whose slot can be touched. */
+static inline gboolean
+is_participant (FerryStore *self, guint owner)
+{
+  return owner != 0 && owner <= FERRY_MAX_PARTICIPANTS && ferry_store_slot_ready (self, owner - 1);
+}
+
 /* ---- the lock of the heap ---- */
+
+static inline guint64
+own_word (FerryStore *self)
+{
+  return self->owner_bits | FERRY_LOCK_LOCKED;
+}
 
 static gboolean
 is_holder_gone (FerryStore *self, guint64 word)
@@ -235,7 +248,7 @@ is_holder_gone (FerryStore *self, guint64 word)
   guint64 record;
 
   /* Threads of one participant don't meet here. */
-  if (word == self->owner_bits || id >= ferry_segment_n_records (self->segment))
+  if (word == own_word (self) || id >= ferry_segment_n_records (self->segment))
     return TRUE;
   record = atomic_load_explicit (&self->segment->records[id].word, memory_order_acquire);
   return ferry_record_state (record) == FERRY_RECORD_FREE
@@ -259,13 +272,13 @@ lock_heap_slow (FerryStore *self, GError **error)
         {
           word = get (*lock);
           if (word == 0
-              && atomic_compare_exchange_strong_explicit (lock, &word, self->owner_bits, memory_order_acquire,
+              && atomic_compare_exchange_strong_explicit (lock, &word, own_word (self), memory_order_acquire,
                                                           memory_order_relaxed))
             return TRUE;
           ferry_waiter_relax ();
         }
       if (word != 0 && is_holder_gone (self, word)
-          && atomic_compare_exchange_strong_explicit (lock, &word, self->owner_bits, memory_order_acquire,
+          && atomic_compare_exchange_strong_explicit (lock, &word, own_word (self), memory_order_acquire,
                                                       memory_order_relaxed))
         {
           FERRY_STEP ("heap-lock-stolen");
@@ -291,7 +304,7 @@ lock_heap (FerryStore *self, GError **error)
   guint64 word = 0;
 
   /* pairs with the release store in unlock_heap() */
-  if (G_LIKELY (atomic_compare_exchange_strong_explicit (&self->heap->shared->lock, &word, self->owner_bits,
+  if (G_LIKELY (atomic_compare_exchange_strong_explicit (&self->heap->shared->lock, &word, own_word (self),
                                                          memory_order_acquire, memory_order_relaxed)))
     {
       FERRY_STEP ("heap-locked");
@@ -852,7 +865,7 @@ pass_on (FerryStore *self, Span *span, guint32 index, guint32 word)
 {
   HeapShared *shared = self->heap->shared;
 
-  if (word_owner (word) != 0 && word_owner (word) <= n_slots_used (self))
+  if (is_participant (self, word_owner (word)))
     {
       list_span (self, word_owner (word) - 1, index);
       return;
@@ -1258,7 +1271,7 @@ give_to_owner (FerryStore *self, HeapClass *klass, Span *span, guint32 index, gu
   FERRY_STEP ("heap-remote-given");
   if (owner == 0)
     atomic_store_explicit (&self->heap->shared->abandoned[word_class (klass->word)], 1, memory_order_seq_cst);
-  else if ((remote & REMOTE_LISTED) == 0 && owner <= n_slots_used (self))
+  else if ((remote & REMOTE_LISTED) == 0 && is_participant (self, owner))
     list_span (self, owner - 1, index);
 }
 
@@ -1507,7 +1520,7 @@ ferry_store_heap_abandon (FerryStore *self, guint owner)
   HeapSlot *slot;
   guint32 at;
 
-  if (heap == NULL || owner >= n_slots_used (self))
+  if (heap == NULL || !is_participant (self, owner + 1))
     return;
   n_spans = end > heap->offset ? MIN ((end - heap->offset) >> FERRY_STORE_SPAN_SHIFT, heap->n_spans) : 0;
   for (guint64 i = 0; i < n_spans; i++)
@@ -1546,7 +1559,8 @@ ferry_store_heap_bytes_used (FerryStore *self)
   guint n_slots = n_slots_used (self);
 
   for (guint i = 0; i < n_slots; i++)
-    used += get (slot_of (self, i)->used);
+    if (ferry_store_slot_ready (self, i))
+      used += get (slot_of (self, i)->used);
   return (gint64) used < 0 ? 0 : used;
 }
 
@@ -1663,6 +1677,7 @@ sweep_span (FerryStore *self, const FerryMarks *marks, HeapClass *klass, Span *s
           if (get (object->kind) != FERRY_OBJECT_FREE)
             {
               put (object->kind, FERRY_OBJECT_FREE);
+              put (object->generation, get (object->generation) + 1);
               /* release: who read it before looks at the version after what it read */
               atomic_store_explicit (&object->lock, (lock & FERRY_LOCK_VERSION_MASK) + FERRY_LOCK_VERSION_ONE,
                                      memory_order_release);
@@ -1681,8 +1696,8 @@ sweep_span (FerryStore *self, const FerryMarks *marks, HeapClass *klass, Span *s
   return (guint64) (bump - n_free - MIN (n_marked, bump - n_free)) * klass->size;
 }
 
-guint64
-ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks)
+gboolean
+ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks, guint64 *freed_out, GError **error)
 {
   FerryHeap *heap = self->heap;
   HeapShared *shared = heap->shared;
@@ -1692,11 +1707,12 @@ ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks)
   guint32 n_spans;
   guint32 n_used;
 
-  if (!lock_heap (self, NULL))
-    return 0;
+  if (!lock_heap (self, error))
+    return FALSE;
   n_spans = MIN (n_spans_now (self), marks->n_spans);
   for (guint i = 0; i < n_slots; i++)
-    put (slot_of (self, i)->listed, 0);
+    if (ferry_store_slot_ready (self, i))
+      put (slot_of (self, i)->listed, 0);
   FERRY_STEP ("heap-sweep-begin");
   for (guint32 i = 0; i < n_spans; i++)
     {
@@ -1728,7 +1744,7 @@ ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks)
           FERRY_STEP ("heap-sweep-free");
           continue;
         }
-      if (owner > n_slots)
+      if (owner != 0 && !is_participant (self, owner))
         {
           put (span->word, word & 0xffff);
           owner = 0;
@@ -1745,10 +1761,13 @@ ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks)
     }
   rebuild (self);
   for (guint i = 0; i < n_slots; i++)
-    put (slot_of (self, i)->used, 0);
+    if (ferry_store_slot_ready (self, i))
+      put (slot_of (self, i)->used, 0);
   put (shared->used, used);
   unlock_heap (self);
-  return freed;
+  if (freed_out != NULL)
+    *freed_out = freed;
+  return TRUE;
 }
 
 /* ---- verification ---- */
@@ -1818,7 +1837,7 @@ verify_spans (FerryStore *self, FerryMarks *marks, FerryMarks *seen, gboolean le
           break;
         case SPAN_SMALL:
         case SPAN_HEADS:
-          if (klass == NULL || bump > klass->capacity || word_owner (word) > n_slots_used (self))
+          if (klass == NULL || bump > klass->capacity || (word_owner (word) != 0 && !is_participant (self, word_owner (word))))
             return ferry_store_set_corrupt (self, "a span's descriptor is wrong", error);
           if (!verify_list (self, klass, marks, seen, span, i, get (span->local), &n_free, error)
               || !verify_list (self, klass, marks, seen, span, i, get (span->remote) & ~REMOTE_LISTED, &n_free, error))

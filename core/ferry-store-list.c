@@ -597,7 +597,7 @@ ferry_store_list_pop (FerryStore *self, FerryRef list, gssize index, FerryReadin
   if (!list_replace (self, object, &view, at, 1, NULL, 0, error))
     {
       if (reading != NULL)
-        ferry_store_unhold_reading (self, reading);
+        ferry_reader_unhold (self, reading);
       ferry_store_abandon_object (self, object);
       return -1;
     }

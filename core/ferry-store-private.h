@@ -432,7 +432,7 @@ guint64 ferry_store_heap_trim (FerryStore *self, guint64 keep); /* gives free sp
 typedef struct _FerryMarks FerryMarks;
 FerryMarks *ferry_store_heap_marks_new (FerryStore *self);
 gboolean ferry_store_heap_mark (FerryStore *self, FerryMarks *marks, guint64 block); /* TRUE: for the first time */
-guint64 ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks);               /* returns bytes freed */
+gboolean ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks, guint64 *freed, GError **error); /* in bytes */
 void ferry_store_heap_marks_free (FerryMarks *marks);
 gboolean ferry_store_heap_verify (FerryStore *self, FerryMarks *marks, gboolean leaks, GError **error);
 

@@ -92,7 +92,7 @@ ferry_store_shape (FerryStore *self, FerryCell shape, GError **error)
         }
       else
         {
-          ferry_store_unhold_reading (self, &reading);
+          ferry_reader_unhold (self, &reading);
           ferry_store_set_corrupt (self, "the shape of a class is no object", error);
         }
     }
@@ -559,7 +559,7 @@ ferry_store_array_data (FerryStore *self, FerryRef array, gsize *size, FerryRead
       || !ferry_store_in_heap (self, body, n))
     {
       if (description != NULL)
-        ferry_store_unhold_reading (self, description);
+        ferry_reader_unhold (self, description);
       ferry_store_set_corrupt (self, "an array has data that can't be right", error);
       return NULL;
     }
@@ -651,7 +651,7 @@ ferry_store_ticket_take (FerryStore *self, guint64 ticket, GError **error)
     }
   if (ferry_cell_tag (reading.cell) != FERRY_CELL_OBJECT)
     {
-      ferry_store_unhold_reading (self, &reading);
+      ferry_reader_unhold (self, &reading);
       ferry_reading_clear (&reading);
       ferry_store_set_corrupt (self, "a ticket stands for no object", error);
       return 0;
@@ -691,7 +691,6 @@ visit_word (FerryStore *self, _Atomic guint64 *word, FerryCellFunc cell_func, gp
     cell_func (self, cell, data);
 }
 
-/* Records, and all others that aren't lists, dicts or sets. */
 void
 ferry_store_record_visit (FerryStore *self, FerryObject *object, FerryCellFunc cell_func, FerryBlockFunc block_func,
                           gpointer data)
@@ -699,39 +698,18 @@ ferry_store_record_visit (FerryStore *self, FerryObject *object, FerryCellFunc c
   guint64 body = ferry_word_get (&object->body);
   guint64 n = ferry_word_get (&object->size);
 
-  switch (ferry_object_kind (object))
+  if (n > 0 && record_word (self, body, n, 0) != NULL)
     {
-    case FERRY_OBJECT_RECORD:
-      if (n > 0 && record_word (self, body, n, 0) != NULL)
-        {
-          for (guint64 i = 0; i < n; i++)
-            visit_word (self, record_word (self, body, n, (guint) i), cell_func, data);
-          if (block_func != NULL)
-            block_func (self, body, data);
-        }
-      visit_word (self, &object->shape, cell_func, data);
-      visit_word (self, &object->extra, cell_func, data);
-      break;
-    case FERRY_OBJECT_SLOT:
-      visit_word (self, &object->body, cell_func, data);
-      visit_word (self, &object->shape, cell_func, data);
-      break;
-    case FERRY_OBJECT_SHAPE:
-      visit_word (self, &object->shape, cell_func, data);
-      break;
-    case FERRY_OBJECT_ARRAY:
-      visit_word (self, &object->shape, cell_func, data);
-      G_GNUC_FALLTHROUGH;
-    case FERRY_OBJECT_BYTEARRAY:
-      if (block_func != NULL && body != 0 && ferry_store_in_heap (self, body, 1))
+      for (guint64 i = 0; i < n; i++)
+        visit_word (self, record_word (self, body, n, (guint) i), cell_func, data);
+      if (block_func != NULL)
         block_func (self, body, data);
-      break;
-    default:
-      break;
     }
+  visit_word (self, &object->shape, cell_func, data);
+  visit_word (self, &object->extra, cell_func, data);
 }
 
-/* Likewise. */
+/* Records, and all others that aren't lists, dicts or sets. */
 gboolean
 ferry_store_record_verify (FerryStore *self, FerryObject *object, GError **error)
 {

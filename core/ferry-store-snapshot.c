@@ -16,7 +16,7 @@ ferry_store_expect_object (FerryStore *self, FerryRef ref, GError **error)
 }
 
 void
-ferry_store_unhold_reading (FerryStore *self, FerryReading *reading)
+ferry_reader_unhold (FerryStore *self, const FerryReading *reading)
 {
   FerryCellTag tag = ferry_cell_tag (reading->cell);
 
@@ -24,7 +24,7 @@ ferry_store_unhold_reading (FerryStore *self, FerryReading *reading)
     {
       ferry_store_unhold (self, ferry_cell_payload (reading->cell));
     }
-  else if (tag == FERRY_CELL_LEAF && reading->leaf != NULL)
+  else if (tag == FERRY_CELL_LEAF)
     {
       for (guint i = 0; i < reading->leaf->n_refs; i++)
         {
@@ -36,44 +36,13 @@ ferry_store_unhold_reading (FerryStore *self, FerryReading *reading)
     }
 }
 
-static gboolean
-holds_anything (FerryReading *reading)
-{
-  if (reading == NULL)
-    return FALSE;
-  switch (ferry_cell_tag (reading->cell))
-    {
-    case FERRY_CELL_OBJECT:
-      return TRUE;
-    case FERRY_CELL_LEAF:
-      return reading->leaf != NULL && reading->leaf->n_refs > 0;
-    default:
-      return FALSE;
-    }
-}
-
-/* 1, 0: something is no more. */
-static int
-hold_both (FerryStore *self, FerryReading *first, FerryReading *second)
-{
-  if (holds_anything (first) && !ferry_store_hold_reading (self, first))
-    return 0;
-  if (holds_anything (second) && !ferry_store_hold_reading (self, second))
-    {
-      if (holds_anything (first))
-        ferry_store_unhold_reading (self, first);
-      return 0;
-    }
-  return 1;
-}
-
 gboolean
 ferry_reader_begin_locked (FerryReader *reader, GError **error)
 {
   FerryStore *self = reader->look.store;
   FerryObject *object = reader->look.object;
 
-  if (ferry_store_lock_object (self, ferry_store_ref (self, object), ferry_object_kind (object), error) == NULL)
+  if (ferry_store_lock_object (self, ferry_store_ref (self, object), FERRY_OBJECT_FREE, error) == NULL)
     return FALSE;
   reader->locked = TRUE;
   reader->look.old = FALSE;
@@ -86,41 +55,34 @@ ferry_reader_end_slowly (FerryReader *reader, gboolean fine, FerryReading *first
 {
   FerryStore *self = reader->look.store;
 
+  if (first == NULL)
+    {
+      first = second;
+      second = NULL;
+    }
   if (reader->locked)
     {
-      if (fine)
-        fine = hold_both (self, first, second);
+      if (!fine)
+        ferry_store_set_corrupt (self, "an object has a body or a value that can't be right", error);
+      else if (first != NULL && !ferry_store_hold_reading (self, first, error))
+        fine = FALSE;
+      else if (second != NULL && !ferry_store_hold_reading (self, second, error))
+        {
+          fine = FALSE;
+          ferry_store_unhold_reading (self, first);
+        }
       ferry_store_unlock_object (self, reader->look.object, FALSE);
       reader->locked = FALSE;
+      return fine ? 1 : -1;
+    }
+
+  if (fine && first != NULL ? ferry_store_finish_readings (&reader->look, first, second)
+                            : ferry_store_read_end (&reader->look))
+    {
       if (fine)
         return 1;
       ferry_store_set_corrupt (self, "an object has a body or a value that can't be right", error);
       return -1;
-    }
-
-  if (!ferry_store_read_end (&reader->look))
-    {
-      reader->tries++;
-      return 0;
-    }
-  if (!fine)
-    {
-      ferry_store_set_corrupt (self, "an object has a body or a value that can't be right", error);
-      return -1;
-    }
-  if (!holds_anything (first) && !holds_anything (second))
-    return 1;
-
-  /* Between the look and the count somebody may have taken the value out, and its head may be another object by now.
-   * While the object that it was found in is the same, it is alive. */
-  if (hold_both (self, first, second))
-    {
-      if (ferry_store_read_end (&reader->look))
-        return 1;
-      if (holds_anything (first))
-        ferry_store_unhold_reading (self, first);
-      if (holds_anything (second))
-        ferry_store_unhold_reading (self, second);
     }
   reader->tries++;
   return 0;
@@ -129,7 +91,7 @@ ferry_reader_end_slowly (FerryReader *reader, gboolean fine, FerryReading *first
 gboolean
 ferry_store_read_locked (FerryStore *self, FerryObject *object, FerryCell cell, FerryReading *reading, GError **error)
 {
-  FerryLook look = { self, object };
+  FerryLook look = { self, object, atomic_load_explicit (&object->lock, memory_order_relaxed) };
 
   if (reading == NULL)
     return TRUE;
@@ -138,10 +100,9 @@ ferry_store_read_locked (FerryStore *self, FerryObject *object, FerryCell cell, 
       reading->cell = cell;
       return TRUE;
     }
-  if (!ferry_store_copy_cell (&look, cell, reading)
-      || (holds_anything (reading) && !ferry_store_hold_reading (self, reading)))
+  if (!ferry_store_copy_cell (&look, cell, reading))
     return ferry_store_set_corrupt (self, "an object has a value that can't be right", error);
-  return TRUE;
+  return ferry_store_hold_reading (self, reading, error);
 }
 
 int
@@ -262,52 +223,43 @@ add_cell_cb (FerryCell cell, gpointer data)
   return TRUE;
 }
 
-typedef gboolean (*RefFunc) (FerryStore *self, FerryRef ref, GError **error);
+/* Calls @func for the first @limit references, as long as it returns 1, which is what is returned otherwise. */
+typedef int (*RefFunc) (FerryStore *self, FerryRef ref, GError **error);
 
-static gboolean
+static int
 unhold (FerryStore *self, FerryRef ref, GError **error)
 {
   ferry_store_unhold (self, ref);
-  return TRUE;
+  return 1;
 }
 
-/* Calls @func for the first @limit references; returns for how many it did. */
-static gsize
-each_reference (FerryStore *self, FerrySnapshot *snapshot, RefFunc func, gsize limit, GError **error)
+static int
+each_reference (FerryStore *self, FerrySnapshot *snapshot, RefFunc func, gsize limit, gsize *n, GError **error)
 {
-  gsize n = 0;
-
+  *n = 0;
   for (gsize i = 0; i < snapshot->n; i++)
     {
       guint64 payload = ferry_cell_payload (snapshot->cells[i]);
+      FerryCellTag tag = ferry_cell_tag (snapshot->cells[i]);
+      const FerryLeaf *leaf = tag == FERRY_CELL_LEAF ? (FerryLeaf *) (snapshot->memory + payload) : NULL;
+      guint n_refs = leaf != NULL ? leaf->n_refs : tag == FERRY_CELL_OBJECT;
 
-      switch (ferry_cell_tag (snapshot->cells[i]))
+      for (guint j = 0; j < n_refs; j++)
         {
-        case FERRY_CELL_OBJECT:
-          if (n >= limit || !func (self, payload, error))
-            return n;
-          n++;
-          break;
-        case FERRY_CELL_LEAF:
-          {
-            FerryLeaf *leaf = (FerryLeaf *) (snapshot->memory + payload);
+          FerryRef ref = payload;
+          int result;
 
-            for (guint j = 0; j < leaf->n_refs; j++)
-              {
-                FerryRef ref;
-
-                memcpy (&ref, leaf->data + j * sizeof ref, sizeof ref);
-                if (n >= limit || !func (self, ref, error))
-                  return n;
-                n++;
-              }
-          }
-          break;
-        default:
-          break;
+          if (*n >= limit)
+            return 1;
+          if (leaf != NULL)
+            memcpy (&ref, leaf->data + j * sizeof ref, sizeof ref);
+          result = func (self, ref, error);
+          if (result != 1)
+            return result;
+          (*n)++;
         }
     }
-  return n;
+  return 1;
 }
 
 /**
@@ -369,12 +321,20 @@ ferry_store_snapshot (FerryStore *self, FerryRef ref, FerrySnapshot *snapshot, G
       /* The values are held before it is certain that they were right; if they weren't, they are given back. */
       if (fine && (locked || ferry_store_read_end (&reader.look)))
         {
-          gsize held = each_reference (self, snapshot, ferry_store_hold, G_MAXSIZE, &trouble);
+          gsize held = 0;
+          int result = ferry_store_begin_holding (self, &trouble) ? 1 : -1;
 
+          if (result == 1)
+            {
+              result = each_reference (self, snapshot, ferry_store_hold_alive, G_MAXSIZE, &held, &trouble);
+              ferry_store_end (self);
+            }
+          if (result == 0)
+            ferry_store_set_corrupt (self, "a reference leads to an object that is gone", &trouble);
           done = ferry_reader_end (&reader, TRUE, NULL, error);
-          if (done != 1 || trouble != NULL)
-            each_reference (self, snapshot, unhold, held, NULL);
-          if (done == 1 && trouble != NULL)
+          if (done != 1 || result != 1)
+            each_reference (self, snapshot, unhold, held, &held, NULL);
+          if (done == 1 && result != 1)
             {
               g_propagate_error (error, g_steal_pointer (&trouble));
               done = -1;
@@ -425,7 +385,9 @@ ferry_store_snapshot (FerryStore *self, FerryRef ref, FerrySnapshot *snapshot, G
 void
 ferry_store_snapshot_clear (FerryStore *self, FerrySnapshot *snapshot)
 {
-  each_reference (self, snapshot, unhold, G_MAXSIZE, NULL);
+  gsize n;
+
+  each_reference (self, snapshot, unhold, G_MAXSIZE, &n, NULL);
   g_free (snapshot->cells);
   g_free (snapshot->memory);
   memset (snapshot, 0, sizeof *snapshot);
