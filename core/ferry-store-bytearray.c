@@ -236,7 +236,7 @@ bytes_put (FerryStore *self, const BytesView *view, guint64 at, const guint8 *da
       memcpy ((guint8 *) &value + within, data, n);
       if (!ferry_store_put (self, word, value, error))
         return FALSE;
-      FERRY_STEP ("bytearray-word-put");
+      FERRY_STEP ("store-bytearray-word-put");
       at += n;
       data += n;
       size -= n;
@@ -268,13 +268,13 @@ bytes_rebuild (FerryStore *self, FerryObject *object, const BytesView *view, gui
       if (offset + n_removed < view->length)
         memcpy (to + offset + size, view->bytes + view->start + offset + n_removed, view->length - offset - n_removed);
     }
-  FERRY_STEP ("bytearray-body-made");
+  FERRY_STEP ("store-bytearray-body-made");
   if (!ferry_store_put (self, &object->body, body, error))
     goto fail;
-  FERRY_STEP ("bytearray-body-put");
+  FERRY_STEP ("store-bytearray-body-put");
   if (!ferry_store_put (self, &object->size, SIZE (0, length), error))
     goto fail;
-  FERRY_STEP ("bytearray-size-put");
+  FERRY_STEP ("store-bytearray-size-put");
   if (body != 0)
     ferry_store_note_made (self, body);
   if (view->body != 0)
@@ -309,7 +309,7 @@ bytes_edit (FerryStore *self, FerryObject *object, const BytesView *view, guint6
         memcpy (view->bytes + at, data, size);
       else if (!bytes_put (self, view, at, data, size, error))
         return -1;
-      FERRY_STEP ("bytearray-appended");
+      FERRY_STEP ("store-bytearray-appended");
     }
   else if (size == 0 && at_end)
     {
@@ -324,7 +324,7 @@ bytes_edit (FerryStore *self, FerryObject *object, const BytesView *view, guint6
     }
   if (!ferry_store_put_single (self, &object->size, length > 0 ? SIZE (at - offset, length) : 0, error))
     return -1;
-  FERRY_STEP ("bytearray-length-put");
+  FERRY_STEP ("store-bytearray-length-put");
   return 1;
 }
 

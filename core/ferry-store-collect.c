@@ -175,7 +175,7 @@ correct_counts (FerryStore *self, Collection *collection)
         if (count != 0 && atomic_load_explicit (&object->count, memory_order_relaxed) != count)
           {
             atomic_store_explicit (&object->count, count, memory_order_relaxed);
-            FERRY_STEP ("collect-counted");
+            FERRY_STEP ("store-collect-counted");
           }
       }
 }
@@ -202,11 +202,11 @@ ferry_store_collect_held (FerryStore *self, GError **error)
   collection.queue = g_array_new (FALSE, FALSE, sizeof (FerryRef));
 
   reach_all (self, &collection);
-  FERRY_STEP ("collect-marked");
+  FERRY_STEP ("store-collect-marked");
   correct_counts (self, &collection);
-  FERRY_STEP ("collect-corrected");
+  FERRY_STEP ("store-collect-corrected");
   swept = ferry_store_heap_sweep (self, collection.marks, NULL, error);
-  FERRY_STEP ("collect-swept");
+  FERRY_STEP ("store-collect-swept");
   if (swept)
     atomic_store_explicit (&self->header->needs_collect, 0, memory_order_seq_cst);
 
@@ -218,4 +218,74 @@ ferry_store_collect_held (FerryStore *self, GError **error)
   if (swept && collection.n_lost > 0)
     return ferry_store_set_corrupt (self, "there are references that lead to nothing", error);
   return swept;
+}
+
+/* ---- verification ---- */
+
+static gboolean
+verify_object (FerryStore *self, FerryRef ref, guint32 n_found, GError **error)
+{
+  FerryObject *object = ferry_store_at (self, ref);
+
+  /* Nobody is inside a stretch of work. */
+  if (atomic_load_explicit (&object->lock, memory_order_acquire) & FERRY_LOCK_LOCKED)
+    return ferry_store_set_corrupt (self, "an object is locked by nobody", error);
+  if (atomic_load_explicit (&object->count, memory_order_relaxed) < n_found)
+    return ferry_store_set_corrupt (self, "an object has more references than it counts", error);
+  switch (ferry_object_kind (object))
+    {
+    case FERRY_OBJECT_LIST:
+      return ferry_store_list_verify (self, object, error);
+    case FERRY_OBJECT_DICT:
+    case FERRY_OBJECT_SET:
+      return ferry_store_dict_verify (self, object, error);
+    case FERRY_OBJECT_RECORD:
+      return ferry_store_record_verify (self, object, error);
+    case FERRY_OBJECT_SLOT:
+    case FERRY_OBJECT_SHAPE:
+    case FERRY_OBJECT_BYTEARRAY:
+    case FERRY_OBJECT_ARRAY:
+      return TRUE;
+    case FERRY_OBJECT_FREE:
+    default:
+      return ferry_store_set_corrupt (self, "there is a reference to an object that is free", error);
+    }
+}
+
+gboolean
+ferry_store_verify_held (FerryStore *self, GError **error)
+{
+  guint64 end = atomic_load_explicit (&self->header->heap_end, memory_order_acquire);
+  Collection collection = { 0 };
+  gboolean ok = TRUE;
+
+  end = CLAMP (end, self->heap_offset, self->data_size);
+  collection.n_spans = (end - self->heap_offset) >> FERRY_STORE_SPAN_SHIFT;
+  collection.marks = ferry_store_heap_marks_new (self);
+  collection.counts = g_try_new0 (guint32 *, MAX (collection.n_spans, 1));
+  if (collection.marks == NULL || collection.counts == NULL)
+    {
+      g_clear_pointer (&collection.marks, ferry_store_heap_marks_free);
+      g_free (collection.counts);
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE, "%s: this process has no memory to check it", self->label);
+      return FALSE;
+    }
+  collection.queue = g_array_new (FALSE, FALSE, sizeof (FerryRef));
+  reach_all (self, &collection);
+  if (collection.n_lost > 0)
+    ok = ferry_store_set_corrupt (self, "there are references that lead to nothing", error);
+  for (guint64 span = 0; ok && span < collection.n_spans; span++)
+    for (guint i = 0; ok && collection.counts[span] != NULL && i < HEADS_OF_SPAN; i++)
+      if (collection.counts[span][i] != 0)
+        ok = verify_object (self,
+                            self->heap_offset + (span << FERRY_STORE_SPAN_SHIFT) + (guint64) i * FERRY_STORE_OBJECT_SIZE,
+                            collection.counts[span][i], error);
+  ok = ok && ferry_store_heap_verify (self, collection.marks, FALSE, error);
+
+  for (guint64 span = 0; span < collection.n_spans; span++)
+    g_free (collection.counts[span]);
+  g_free (collection.counts);
+  g_array_unref (collection.queue);
+  ferry_store_heap_marks_free (collection.marks);
+  return ok;
 }

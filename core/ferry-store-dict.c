@@ -499,19 +499,19 @@ dict_stored_hash (FerryStore *self, FerryCell cell, guint32 *hash)
 static gboolean
 dict_exchange_body (FerryStore *self, FerryObject *object, const DictView *from, const DictView *to, GError **error)
 {
-  FERRY_STEP ("dict-body-made");
+  FERRY_STEP ("store-dict-body-made");
   if (!ferry_store_put (self, &object->body, to->body, error))
     goto fail;
-  FERRY_STEP ("dict-body-put");
+  FERRY_STEP ("store-dict-body-put");
   if (!ferry_store_put (self, &object->used, PAIR (0, to->used), error))
     goto fail;
-  FERRY_STEP ("dict-used-put");
+  FERRY_STEP ("store-dict-used-put");
   if (!ferry_store_put (self, &object->extra, 0, error))
     goto fail;
-  FERRY_STEP ("dict-extra-put");
+  FERRY_STEP ("store-dict-extra-put");
   if (!ferry_store_put (self, &object->size, to->used, error))
     goto fail;
-  FERRY_STEP ("dict-size-put");
+  FERRY_STEP ("store-dict-size-put");
   if (to->body != 0)
     ferry_store_note_made (self, to->body);
   if (from->body != 0)
@@ -569,10 +569,10 @@ dict_insert (FerryStore *self, FerryObject *object, const DictView *view, const 
 
       if (!ferry_store_put_hidden (self, entry, key, error))
         return FALSE;
-      FERRY_STEP ("dict-key-put");
+      FERRY_STEP ("store-dict-key-put");
       if (view->width > 1 && !ferry_store_put_hidden (self, entry + 1, value, error))
         return FALSE;
-      FERRY_STEP ("dict-value-put");
+      FERRY_STEP ("store-dict-value-put");
       if (view->log2 > 0)
         {
           guint32 content = (hash & ~dict_mask (view)) | (view->used + 1);
@@ -580,14 +580,14 @@ dict_insert (FerryStore *self, FerryObject *object, const DictView *view, const 
           if (!ferry_store_put (self, view->index + place->slot / 2, dict_slot_word (view, place->slot, content),
                                 error))
             return FALSE;
-          FERRY_STEP ("dict-index-put");
+          FERRY_STEP ("store-dict-index-put");
         }
       if (!ferry_store_put (self, &object->used, PAIR (view->first, view->used + 1), error))
         return FALSE;
-      FERRY_STEP ("dict-insert-used");
+      FERRY_STEP ("store-dict-insert-used");
       if (!ferry_store_put (self, &object->size, ferry_word_get (&object->size) + 1, error))
         return FALSE;
-      FERRY_STEP ("dict-insert-size");
+      FERRY_STEP ("store-dict-insert-size");
     }
   else if (!dict_rebuild (self, object, view, DICT_NONE, hash, key, value, error))
     {
@@ -609,10 +609,10 @@ dict_delete_in_place (FerryStore *self, FerryObject *object, const DictView *vie
 
   if (!ferry_store_put (self, dict_key (view, place->entry), FERRY_CELL_EMPTY, error))
     return FALSE;
-  FERRY_STEP ("dict-key-gone");
+  FERRY_STEP ("store-dict-key-gone");
   if (view->width > 1 && !ferry_store_put (self, dict_key (view, place->entry) + 1, FERRY_CELL_EMPTY, error))
     return FALSE;
-  FERRY_STEP ("dict-value-gone");
+  FERRY_STEP ("store-dict-value-gone");
   if (view->log2 > 0)
     {
       guint32 mask = dict_mask (view);
@@ -623,12 +623,12 @@ dict_delete_in_place (FerryStore *self, FerryObject *object, const DictView *vie
       if (!ferry_store_put (self, view->index + place->slot / 2,
                             dict_slot_word (view, place->slot, next == 0 ? 0 : G_MAXUINT32), error))
         return FALSE;
-      FERRY_STEP ("dict-index-gone");
+      FERRY_STEP ("store-dict-index-gone");
       if (place->entry + 1 == used || (UPPER (ends) == used && LOWER (ends) == place->entry + 1))
         {
           if (!ferry_store_put (self, &object->extra, PAIR (used, place->entry), error))
             return FALSE;
-          FERRY_STEP ("dict-end-put");
+          FERRY_STEP ("store-dict-end-put");
         }
     }
   else
@@ -644,11 +644,11 @@ dict_delete_in_place (FerryStore *self, FerryObject *object, const DictView *vie
     {
       if (!ferry_store_put (self, &object->used, PAIR (first, used), error))
         return FALSE;
-      FERRY_STEP ("dict-delete-used");
+      FERRY_STEP ("store-dict-delete-used");
     }
   if (!ferry_store_put (self, &object->size, ferry_word_get (&object->size) - 1, error))
     return FALSE;
-  FERRY_STEP ("dict-delete-size");
+  FERRY_STEP ("store-dict-delete-size");
   return TRUE;
 }
 
@@ -973,7 +973,7 @@ ferry_store_dict_set (FerryStore *self, FerryRef dict, const FerryKey *key, Ferr
               ferry_store_abandon_object (self, object);
               return -1;
             }
-          FERRY_STEP ("dict-replace-put");
+          FERRY_STEP ("store-dict-replace-put");
           ferry_store_put_in (self, value);
           ferry_store_taken_out (self, old);
           ferry_store_unlock_object (self, object, TRUE);
@@ -1466,7 +1466,7 @@ root_count_slot (FerryObject *slot)
       return FALSE;
   while (!atomic_compare_exchange_weak_explicit (&slot->count, &count, count + 1, memory_order_acquire,
                                                  memory_order_relaxed));
-  FERRY_STEP ("root-slot-counted");
+  FERRY_STEP ("store-root-slot-counted");
   return TRUE;
 }
 
@@ -1542,7 +1542,7 @@ root_put (FerryStore *self, FerryObject *slot, FerryCell value, GError **error)
       root_uncount_slot (self, slot);
       return -1;
     }
-  FERRY_STEP ("root-slot-put");
+  FERRY_STEP ("store-root-slot-put");
   ferry_store_put_in (self, value);
   ferry_store_taken_out (self, old);
   ferry_store_unlock_object (self, slot, TRUE);
@@ -1576,7 +1576,7 @@ root_add (FerryStore *self, const FerryKey *key, FerryCell value, GError **error
   slot = ferry_store_at (self, made);
   ferry_word_set (&slot->shape, FERRY_CELL_EMPTY);
   ferry_word_set (&slot->body, value);
-  FERRY_STEP ("root-slot-made");
+  FERRY_STEP ("store-root-slot-made");
   found = dict_lock_and_find (self, atomic_load (&self->header->root), key, key->hash, &object, &view, &place, error);
   if (found == 0)
     {
@@ -1708,7 +1708,7 @@ ferry_store_root_remove (FerryStore *self, const FerryKey *key, FerryReading *re
     }
   ferry_store_taken_out (self, key_cell);
   ferry_store_unlock_object (self, object, TRUE);
-  FERRY_STEP ("root-entry-gone");
+  FERRY_STEP ("store-root-entry-gone");
 
   /* The reference to the slot is ours now. Who found it before and sets it is done with it when we have its lock. */
   if (ferry_cell_tag (slot_cell) != FERRY_CELL_OBJECT
@@ -1734,7 +1734,7 @@ ferry_store_root_remove (FerryStore *self, const FerryKey *key, FerryReading *re
       ferry_store_end (self);
       return -1;
     }
-  FERRY_STEP ("root-slot-emptied");
+  FERRY_STEP ("store-root-slot-emptied");
   ferry_store_taken_out (self, value);
   ferry_store_taken_out (self, slot_cell);
   ferry_store_unlock_object (self, slot, TRUE);

@@ -96,14 +96,14 @@ static gboolean
 list_exchange_body (FerryStore *self, FerryObject *object, const ListView *view, guint64 body, guint64 start,
                     guint64 length, GError **error)
 {
-  FERRY_STEP ("list-body-made");
+  FERRY_STEP ("store-list-body-made");
   if (!ferry_store_put (self, &object->body, body, error))
     {
       if (body != 0)
         ferry_store_heap_free (self, body);
       return FALSE;
     }
-  FERRY_STEP ("list-body-put");
+  FERRY_STEP ("store-list-body-put");
   if (!ferry_store_put (self, &object->size, SIZE (start, length), error))
     {
       /* others see the old body, which is noted, until it is put back */
@@ -111,7 +111,7 @@ list_exchange_body (FerryStore *self, FerryObject *object, const ListView *view,
         ferry_store_heap_free (self, body);
       return FALSE;
     }
-  FERRY_STEP ("list-size-put");
+  FERRY_STEP ("store-list-size-put");
   if (body != 0)
     ferry_store_note_made (self, body);
   if (view->body != 0)
@@ -186,7 +186,7 @@ list_edit (FerryStore *self, FerryObject *object, const ListView *view, guint64 
 
           if (!ferry_store_put (self, to + j, ferry_word_get (from + j), error))
             return -1;
-          FERRY_STEP ("list-tail-moved");
+          FERRY_STEP ("store-list-tail-moved");
         }
     }
   if (move_head)
@@ -200,7 +200,7 @@ list_edit (FerryStore *self, FerryObject *object, const ListView *view, guint64 
 
           if (!ferry_store_put (self, to + j, ferry_word_get (from + j), error))
             return -1;
-          FERRY_STEP ("list-head-moved");
+          FERRY_STEP ("store-list-head-moved");
         }
       start = start + n_removed - n;
     }
@@ -211,7 +211,7 @@ list_edit (FerryStore *self, FerryObject *object, const ListView *view, guint64 
       if (!(hidden ? ferry_store_put_hidden (self, word, cells[i], error)
                    : ferry_store_put (self, word, cells[i], error)))
         return -1;
-      FERRY_STEP ("list-cell-put");
+      FERRY_STEP ("store-list-cell-put");
     }
   if (n != n_removed)
     {
@@ -221,7 +221,7 @@ list_edit (FerryStore *self, FerryObject *object, const ListView *view, guint64 
       if (!(hidden || moved + n == 0 ? ferry_store_put_single (self, &object->size, size, error)
                                      : ferry_store_put (self, &object->size, size, error)))
         return -1;
-      FERRY_STEP ("list-length-put");
+      FERRY_STEP ("store-list-length-put");
     }
   return 1;
 }
@@ -477,7 +477,7 @@ ferry_store_list_set (FerryStore *self, FerryRef list, gssize index, FerryCell v
       ferry_store_abandon_object (self, object);
       return -1;
     }
-  FERRY_STEP ("list-set-put");
+  FERRY_STEP ("store-list-set-put");
   ferry_store_put_in (self, value);
   ferry_store_taken_out (self, old);
   ferry_store_unlock_object (self, object, TRUE);
@@ -547,9 +547,9 @@ ferry_store_list_append (FerryStore *self, FerryRef list, FerryCell value, GErro
   if (G_LIKELY (view.start + view.length < view.capacity && self->tx_depth == 0))
     {
       ferry_word_set (view.cells + view.start + view.length, value);
-      FERRY_STEP ("list-append-cell");
+      FERRY_STEP ("store-list-append-cell");
       atomic_store_explicit (&object->size, SIZE (view.start, view.length + 1), memory_order_release);
-      FERRY_STEP ("list-append-size");
+      FERRY_STEP ("store-list-append-size");
     }
   else if (!list_replace (self, object, &view, view.length, 0, &value, 1, error))
     {
@@ -706,7 +706,7 @@ ferry_store_list_assign_strided (FerryStore *self, FerryRef list, gssize start, 
       for (gsize i = 0; i < n && fine; i++)
         {
           fine = ferry_store_put (self, elements + (start + (gssize) i * step), cells[i], error);
-          FERRY_STEP ("list-strided-put");
+          FERRY_STEP ("store-list-strided-put");
         }
     }
   else

@@ -440,6 +440,7 @@ gboolean ferry_store_heap_verify (FerryStore *self, FerryMarks *marks, gboolean 
 
 /* With the gate closed and everybody still. */
 gboolean ferry_store_collect_held (FerryStore *self, GError **error);
+gboolean ferry_store_verify_held (FerryStore *self, GError **error);
 
 /* ---- participants, ferry-store-object.c; called by ferry-segment.c under the lock of the segment ---- */
 

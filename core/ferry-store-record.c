@@ -70,7 +70,7 @@ ferry_store_shape (FerryStore *self, FerryCell shape, GError **error)
           return 0;
         }
       ferry_word_set (&((FerryObject *) ferry_store_at (self, made))->shape, shape);
-      FERRY_STEP ("shape-made");
+      FERRY_STEP ("store-shape-made");
       found = ferry_store_dict_set (self, shapes, &key, 0, FERRY_CELL (FERRY_CELL_OBJECT, made), TRUE, &reading, error);
       if (found == 0)
         {
@@ -350,7 +350,7 @@ ferry_store_record_set (FerryStore *self, FerryRef record, guint field, FerryCel
       ferry_store_abandon_object (self, object);
       return -1;
     }
-  FERRY_STEP ("record-put");
+  FERRY_STEP ("store-record-put");
   ferry_store_put_in (self, value);
   ferry_store_taken_out (self, old);
   ferry_store_unlock_object (self, object, TRUE);
@@ -463,7 +463,7 @@ ferry_store_record_extra (FerryStore *self, FerryRef record, gboolean create, GE
       if (ferry_word_get (&object->extra) == FERRY_CELL_EMPTY
           && ferry_store_put_single (self, &object->extra, extra, error))
         {
-          FERRY_STEP ("record-extra-put");
+          FERRY_STEP ("store-record-extra-put");
           ferry_store_put_in (self, extra);
           ferry_store_unlock_object (self, object, TRUE);
           ferry_store_end (self);

@@ -124,7 +124,7 @@ ferry_store_add_locked (FerryStore *self, FerryObject *object, _Atomic guint64 *
       ferry_store_abandon_object (self, object);
       return -1;
     }
-  FERRY_STEP ("add-put");
+  FERRY_STEP ("store-add-put");
   ferry_store_put_in (self, sum);
   ferry_store_taken_out (self, old);
   ferry_store_unlock_object (self, object, TRUE);

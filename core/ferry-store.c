@@ -606,6 +606,31 @@ ferry_store_check (FerryStore *self, guint64 *seen)
 
 /* ---- upkeep ---- */
 
+static gboolean
+hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error), const char *what, GError **error)
+{
+  gboolean ok;
+
+  if (!check_open (self, error))
+    return FALSE;
+  if (ferry_store_in_transaction (self))
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
+                   "%s: %s can't be made within a transaction; commit it first", self->label, what);
+      return FALSE;
+    }
+  if (!ferry_store_take_gate (self, FERRY_GATE_COLLECTING, FERRY_LOCK_PATIENCE, NULL, error))
+    return FALSE;
+  ok = ferry_store_begin (self, error);
+  if (ok)
+    {
+      ok = func (self, error);
+      ferry_store_end (self);
+    }
+  ferry_store_leave_gate (self);
+  return ok;
+}
+
 /**
  * ferry_store_collect:
  * @self: a store, not in a transaction
@@ -623,27 +648,28 @@ ferry_store_check (FerryStore *self, guint64 *seen)
 gboolean
 ferry_store_collect (FerryStore *self, GError **error)
 {
-  gboolean ok;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
-  if (!check_open (self, error))
-    return FALSE;
-  if (ferry_store_in_transaction (self))
-    {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
-                   "%s: a collection can't be made within a transaction; commit it first", self->label);
-      return FALSE;
-    }
-  if (!ferry_store_take_gate (self, FERRY_GATE_COLLECTING, FERRY_LOCK_PATIENCE, NULL, error))
-    return FALSE;
-  ok = ferry_store_begin (self, error);
-  if (ok)
-    {
-      ok = ferry_store_collect_held (self, error);
-      ferry_store_end (self);
-    }
-  ferry_store_leave_gate (self);
-  return ok;
+  return hold_still (self, ferry_store_collect_held, "a collection", error);
+}
+
+/**
+ * ferry_store_verify:
+ * @self: a store, not in a transaction
+ * @error: return location for an error
+ *
+ * Checks that everything in the store fits together. Holds the store meanwhile.
+ *
+ * Errors: %FERRY_ERROR_CORRUPT says what does not; otherwise as of ferry_store_collect().
+ *
+ * Returns: %TRUE when all is well
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_verify (FerryStore *self, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
+  return hold_still (self, ferry_store_verify_held, "a check", error);
 }
 
 /**
