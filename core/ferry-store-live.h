@@ -364,6 +364,10 @@ FERRY_AVAILABLE_IN_1_0
 gboolean ferry_store_root_set (FerryStore *self, const FerryKey *key, FerryCell value, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
+int ferry_store_root_add (FerryStore *self, const FerryKey *key, FerryCell delta, FerryReading *reading,
+                          GError **error);
+
+FERRY_AVAILABLE_IN_1_0
 int ferry_store_root_remove (FerryStore *self, const FerryKey *key, FerryReading *reading, GError **error);
 
 /* ---- lists ---- */
