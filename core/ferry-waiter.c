@@ -37,15 +37,11 @@
 #define YIELD_AFTER_NS (4000)
 /* Looks at the ring between two looks at the clock. */
 #define SPIN_BATCH (16)
-/* Who waits for longer than a quick answer takes looks less often, three times in a mean wait and every so many nanoseconds:
- * each look takes cache lines away from the peer that prepares the message, and where that is just about to hand it over, its stores
- * wait for them to come back. */
+/* Who waits for longer than a quick answer takes looks less often, every 1 / 5 of the mean wait or so: each look takes cache
+ * lines away from the peer that prepares the message. A pause takes some 50 ns; their number is the mean wait >> SHIFT. */
 #define QUICK_WAIT_NS (1000)
-#define LOOKS_A_WAIT (3)
-#define LOOK_INTERVAL_MAX_NS (400)
-/* So many pauses tell how long one is. */
-#define PAUSES_MEASURED (32)
-#define PAUSE_TRIES (3)
+#define PAUSES_SHIFT (8)
+#define PAUSES_MAX (16)
 /* A spinner that finds what it waits for at the first looks is on the heels of a stream: each of its looks takes the
  * cache line away from the peer that is writing it. It then holds back for up to so many pauses (of some 50 ns), in
  * which the peer gets ahead by a few messages; a peer that answers, as in request and reply, takes longer
@@ -97,39 +93,6 @@ ferry_waiter_may_spin (FerrySegment *self)
   return self->wait_strategy != FERRY_WAIT_STRATEGY_SLEEP && !ferry_waiter_single_cpu ();
 }
 
-/* How long ferry_waiter_relax() takes, in nanoseconds: from 3 to 50, as processors go. Whoever is interrupted meanwhile finds too
- * long a time, so the shortest of a few counts. */
-static guint
-ferry_waiter_pause_time (void)
-{
-  static gsize pause_ns = 0;
-
-  if (g_once_init_enter (&pause_ns))
-    {
-      gint64 shortest = G_MAXINT64;
-
-      for (guint try = 0; try < PAUSE_TRIES; try++)
-        {
-          gint64 started = ferry_waiter_now ();
-
-          for (guint i = 0; i < PAUSES_MEASURED; i++)
-            ferry_waiter_relax ();
-          shortest = MIN (shortest, ferry_waiter_now () - started);
-        }
-      g_once_init_leave (&pause_ns, (gsize) MAX (shortest / PAUSES_MEASURED, 1));
-    }
-  return (guint) pause_ns;
-}
-
-/* How many pauses lie between two looks. */
-static guint
-ferry_waiter_pauses (gint64 mean_wait)
-{
-  if (mean_wait < QUICK_WAIT_NS)
-    return 1;
-  return (guint) (MIN (mean_wait / LOOKS_A_WAIT, LOOK_INTERVAL_MAX_NS) / ferry_waiter_pause_time ()) + 1;
-}
-
 /* Private: what a wait took, in ns, with or without sleep. */
 void
 ferry_waiter_learn (FerrySegment *self, gint64 waited)
@@ -147,7 +110,7 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
 {
   gint64 mean = atomic_load_explicit (&self->mean_wait, memory_order_relaxed);
   gint64 limit;
-  guint pauses = ferry_waiter_pauses (mean);
+  guint pauses = mean < QUICK_WAIT_NS ? 1 : (guint) MIN (mean >> PAUSES_SHIFT, PAUSES_MAX);
   gboolean forever = self->wait_strategy == FERRY_WAIT_STRATEGY_SPIN;
   guint backoff = atomic_load_explicit (&self->backoff, memory_order_relaxed);
   guint looks = 0;
