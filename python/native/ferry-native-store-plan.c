@@ -728,6 +728,8 @@ plan_leaf (FerryNativePlan *self, PyObject *object, PyObject *items, FerryLeafKi
   PlanLeaf leaf = { 0 };
   gsize number;
 
+  if (as_key && !hash_key (object, &leaf.hash))
+    return FALSE;
   if (items == NULL && (PyUnicode_CheckExact (object) || PyBytes_CheckExact (object)))
     {
       keep (self, object);
@@ -777,8 +779,6 @@ plan_leaf (FerryNativePlan *self, PyObject *object, PyObject *items, FerryLeafKi
           return FALSE;
         }
     }
-  if (as_key && !hash_key (object, &leaf.hash))
-    return FALSE;
   number = self->leaves->len;
   g_array_append_val (self->leaves, leaf);
   *cell = FERRY_CELL (FERRY_CELL_LEAF, number);
