@@ -520,14 +520,13 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *b
   return FERRY_ARENA_OK;
 }
 
-/* Private: asks for the cache line that the next ferry_arena_claim_recent() will write. */
-void
-ferry_arena_prefetch_recent (FerrySegment *self)
+/* Private: what the next ferry_arena_claim_recent() will write, to ask for its cache line; NULL when it is not known. */
+gconstpointer
+ferry_arena_next_recent (FerrySegment *self)
 {
   guint32 block = atomic_load_explicit (&self->recent[1], memory_order_relaxed);
 
-  if (block != FERRY_NO_BLOCK)
-    ferry_prefetch_for_writing (ferry_arena_block (self, block));
+  return block != FERRY_NO_BLOCK ? ferry_arena_block (self, block) : NULL;
 }
 
 /* Private: a taker makes the block of a slot that it has TAKEN its own (B3). */

@@ -8,6 +8,7 @@
 
 #include "ferry-channel-config-private.h"
 #include "ferry-config.h"
+#include "ferry-copy-private.h"
 
 #include <stdatomic.h>
 
@@ -451,7 +452,7 @@ ferry_slot_block (const FerrySlot *slot)
 /* ---- ferry-ring.c ---- */
 
 FerryRingResult ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *payload);
-void ferry_ring_prefetch_tail (FerrySegment *self);
+gconstpointer ferry_ring_next_slot (FerrySegment *self);
 FerryRingResult ferry_ring_take (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped);
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
@@ -478,7 +479,7 @@ guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
 FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data,
                                     GError **error);
-void ferry_arena_prefetch_recent (FerrySegment *self);
+gconstpointer ferry_arena_next_recent (FerrySegment *self);
 guint64 ferry_arena_generation (FerrySegment *self, guint32 block);
 gboolean ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size);
 guint8 *ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error);
@@ -536,18 +537,6 @@ void ferry_waiter_arm (FerrySegment *self, FerrySide side);
 void ferry_waiter_disarm (FerrySegment *self, FerrySide side);
 void ferry_waiter_drain (FerrySegment *self);
 void ferry_waiter_wake_everybody (FerrySegment *self);
-
-/* Fetches a cache line in order to write it. For x86 the compiler's builtin would only fetch it for reading unless
- * told of a newer CPU; PREFETCHW is a no-operation where it is not implemented (Intel SDM, vol. 2). */
-static inline void
-ferry_prefetch_for_writing (gconstpointer address)
-{
-#if defined(__x86_64__)
-  __asm__ volatile("prefetchw %0" ::"m"(*(const char *) address));
-#else
-  __builtin_prefetch (address, 1);
-#endif
-}
 
 /* A pause between two looks: tens of nanoseconds that leave a sibling thread the core. */
 static inline void

@@ -125,8 +125,8 @@ reach_handles (FerryStore *self, Collection *collection, guint id)
       ferry_store_heap_mark (self, collection->marks, block);
       for (gsize i = 0; i < n; i++)
         {
-          FerryRef ref = atomic_load_explicit ((_Atomic guint64 *) ferry_store_at (self, block) + i,
-                                               memory_order_relaxed);
+          FerryRef ref
+              = atomic_load_explicit ((_Atomic guint64 *) ferry_store_at (self, block) + i, memory_order_relaxed);
 
           if (ref != 0)
             reach_object (self, collection, ref);

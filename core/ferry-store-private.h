@@ -110,9 +110,10 @@ typedef struct
   FerryUndo undo[FERRY_STORE_UNDO_MAX];
   _Atomic guint64 handle_chunks[FERRY_STORE_HANDLE_CHUNKS]; /* offsets of blocks of guint64: FerryRefs that it holds */
   guint8 heap[1024];                                        /* see ferry-store-heap.c */
+  guint8 _pad1[FERRY_STORE_SLOT_SIZE - 64 - FERRY_STORE_UNDO_MAX * 16 - FERRY_STORE_HANDLE_CHUNKS * 8 - 1024];
 } FerryStoreSlot;
 
-G_STATIC_ASSERT (sizeof (FerryStoreSlot) <= FERRY_STORE_SLOT_SIZE);
+G_STATIC_ASSERT (sizeof (FerryStoreSlot) == FERRY_STORE_SLOT_SIZE);
 
 /* The head of an object. Memory of heads is never used for anything else, so that who follows a stale reference finds a
  * head, whatever object's. */

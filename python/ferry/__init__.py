@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from ferry.queues import SimpleQueue as SimpleQueue
     from ferry.shared import share as share
     from ferry.shared import shared_array as shared_array
+    from ferry.store import Store as Store
+    from ferry.store import snapshot as snapshot
+    from ferry.store import store_of as store_of
 
 __version__ = "1.0.0"
 
@@ -76,6 +79,9 @@ _HOMES = {
     "SimpleQueue": "queues",
     "share": "shared",
     "shared_array": "shared",
+    "Store": "store",
+    "snapshot": "store",
+    "store_of": "store",
     "ChannelEmptyError": "errors",
     "ChannelExistsError": "errors",
     "ChannelFullError": "errors",

@@ -1153,6 +1153,12 @@ shared_is_equal (PyObject *unused, PyObject *args)
   return PyBool_FromLong (equal);
 }
 
+gboolean
+ferry_native_numpy_load (void)
+{
+  return PyArray_API != NULL || _import_array () == 0;
+}
+
 /* From now on what this thread makes of large arrays lies in shared memory. Once a thread. */
 static PyObject *
 shared_use_for_arrays (PyObject *unused, PyObject *part)
@@ -1163,7 +1169,7 @@ shared_use_for_arrays (PyObject *unused, PyObject *part)
 
   if (n == -1 && PyErr_Occurred ())
     return NULL;
-  if (PyArray_API == NULL && _import_array () < 0)
+  if (!ferry_native_numpy_load ())
     return NULL;
   if (capsule == NULL)
     capsule = PyCapsule_New (&array_handler, "mem_handler", NULL);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-native.h"
 
+#include "ferry-native-store.h"
+
 #include <fcntl.h>
 #include <math.h>
 #include <pygobject.h>
@@ -288,6 +290,7 @@ forked (PyObject *unused, PyObject *unused_either)
 {
   ferry_native_shared_forked ();
   ferry_native_channels_forked ();
+  ferry_native_stores_forked ();
   Py_RETURN_NONE;
 }
 
@@ -346,7 +349,22 @@ PyMODINIT_FUNC
 PyInit__native (void)
 {
   static PyTypeObject *const types[] = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type,
-                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type };
+                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type,
+                                         &FerryNativeStore_Type };
+  /* What is made here only. */
+  static PyTypeObject *const inner_types[]
+      = { &FerryNativeListIterator_Type, &FerryNativeDictIterator_Type, &FerryNativeArray_Type,
+          &FerryNativeHandle_Type };
+  /* Those that users know by the names that ferry.store gives them. */
+  static const struct
+  {
+    const char *name;
+    PyTypeObject *type;
+  } named_types[] = {
+    { "StoreList", &FerryNativeList_Type },           { "StoreDict", &FerryNativeDict_Type },
+    { "StoreDictView", &FerryNativeDictView_Type },   { "StoreSet", &FerryNativeSet_Type },
+    { "StoreByteArray", &FerryNativeByteArray_Type }, { "StoreField", &FerryNativeField_Type },
+  };
   PyObject *gi;
   PyObject *self;
 
@@ -365,7 +383,22 @@ PyInit__native (void)
         Py_DECREF (self);
         return NULL;
       }
-  if (PyModule_AddFunctions (self, ferry_native_shared_functions) < 0 || !register_at_fork ())
+  for (guint i = 0; i < G_N_ELEMENTS (inner_types); i++)
+    if (PyType_Ready (inner_types[i]) < 0)
+      {
+        Py_DECREF (self);
+        return NULL;
+      }
+  for (guint i = 0; i < G_N_ELEMENTS (named_types); i++)
+    if (PyType_Ready (named_types[i].type) < 0
+        || PyModule_AddObjectRef (self, named_types[i].name, (PyObject *) named_types[i].type) < 0)
+      {
+        Py_DECREF (self);
+        return NULL;
+      }
+  if (PyModule_AddFunctions (self, ferry_native_shared_functions) < 0
+      || PyModule_AddFunctions (self, ferry_native_store_functions) < 0
+      || PyModule_AddFunctions (self, ferry_native_record_functions) < 0 || !register_at_fork ())
     Py_CLEAR (self);
   return self;
 }

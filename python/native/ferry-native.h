@@ -147,6 +147,9 @@ extern PyMethodDef ferry_native_shared_functions[];
 void ferry_native_shared_before_fork (void);
 void ferry_native_shared_forked (void);
 
+/* Loads the functions of NumPy. FALSE with an exception. */
+gboolean ferry_native_numpy_load (void);
+
 /* ---- the rest ---- */
 
 /* Maps what processes share besides a channel. The descriptor may come from anywhere: the memory must be as large, and

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The heap alone: a store over a file of its own in memory, whose segment has nothing but records and the calls that
@@ -16,7 +17,7 @@
 
 #define MIB (G_GUINT64_CONSTANT (1) << 20)
 #define SPAN FERRY_STORE_SPAN_SIZE
-#define N_SPANS (32768) /* 512 MiB */
+#define N_SPANS (32768)                               /* 512 MiB */
 #define LIVENESS_OFFSET (G_GINT64_CONSTANT (1) << 62) /* of ferry-segment.c */
 
 typedef struct
@@ -26,12 +27,12 @@ typedef struct
   guint64 size;
   FerrySegmentShared *shared;
   FerryParticipantRecord *records;
-  _Atomic guint64 *fail_after;   /* bytes that may be committed yet */
-  _Atomic guint64 *n_committed;  /* calls */
-  _Atomic guint64 *decommitted;  /* bytes */
-  guint8 *pages;                 /* which are committed */
-  gboolean hostile;              /* the heap can't know which those are */
-  gpointer common;               /* for the test's own use, shared */
+  _Atomic guint64 *fail_after;  /* bytes that may be committed yet */
+  _Atomic guint64 *n_committed; /* calls */
+  _Atomic guint64 *decommitted; /* bytes */
+  guint8 *pages;                /* which are committed */
+  gboolean hostile;             /* the heap can't know which those are */
+  gpointer common;              /* for the test's own use, shared */
 } World;
 
 #define COMMON_SIZE (4 * MIB)
@@ -163,10 +164,8 @@ make_store (guint id, guint32 incarnation)
 static void
 come_alive (FerryStore *store)
 {
-  struct flock lock = { .l_type = F_WRLCK,
-                        .l_whence = SEEK_SET,
-                        .l_start = LIVENESS_OFFSET + store->segment->id,
-                        .l_len = 1 };
+  struct flock lock
+      = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LIVENESS_OFFSET + store->segment->id, .l_len = 1 };
   char path[64];
 
   g_snprintf (path, sizeof path, "/proc/self/fd/%d", world.fd);
@@ -220,7 +219,7 @@ fill (FerryStore *store, const Piece *piece)
 {
   guint8 *data = ferry_store_at (store, piece->block);
 
-  for (gsize i = 0; i < piece->size; i += piece->size > 65536 ? 509 : 1)
+  for (gsize i = 0; i<piece->size; i += piece->size> 65536 ? 509 : 1)
     data[i] = (guint8) (piece->seed + i * 31);
   data[piece->size - 1] = (guint8) piece->seed;
 }
@@ -853,7 +852,7 @@ make_leaf (FerryStore *store, const FerryRef *refs, guint n_refs, gsize size)
   FerryLeaf *leaf = ferry_store_at (store, block);
 
   ck_assert_uint_ne (block, 0);
-  *leaf = (FerryLeaf) { .kind = FERRY_LEAF_TUPLE, .n_refs = n_refs, .size = size };
+  *leaf = (FerryLeaf){ .kind = FERRY_LEAF_TUPLE, .n_refs = n_refs, .size = size };
   if (n_refs > 0)
     memcpy (leaf->data, refs, n_refs * sizeof *refs);
   return FERRY_CELL (FERRY_CELL_LEAF, block);
@@ -1016,7 +1015,8 @@ START_TEST (test_hostile)
           ferry_store_heap_free (store, value);
           ferry_store_heap_free_object (store, value);
           ferry_store_heap_block_size (store, value);
-          blocks[i] = ferry_store_heap_alloc (next_random (&state) % 2 ? store : other, next_random (&state) % 30000, NULL);
+          blocks[i]
+              = ferry_store_heap_alloc (next_random (&state) % 2 ? store : other, next_random (&state) % 30000, NULL);
           ck_assert (blocks[i] == 0 || ferry_store_in_heap (store, blocks[i], 1));
           if (i % 50 == 0)
             {
@@ -1043,6 +1043,13 @@ START_TEST (test_hostile)
 }
 END_TEST
 
+/* Microseconds of this process: others on the machine don't count. */
+static gint64
+cpu_time (void)
+{
+  return (gint64) clock () * G_USEC_PER_SEC / CLOCKS_PER_SEC;
+}
+
 /* Says how fast it is; a bound that only a broken fast path exceeds. */
 START_TEST (test_speed)
 {
@@ -1055,11 +1062,11 @@ START_TEST (test_speed)
   store = make_store (0, 1);
   for (guint try = 0; try < 5; try++)
     {
-      gint64 begun = g_get_monotonic_time ();
+      gint64 begun = cpu_time ();
 
       for (guint i = 0; i < n; i++)
         ferry_store_heap_free (store, ferry_store_heap_alloc (store, 32, NULL));
-      best = MIN (best, g_get_monotonic_time () - begun);
+      best = MIN (best, cpu_time () - begun);
     }
   g_printerr ("alloc and free of 32 bytes: %.1f ns\n", best * 1e3 / n);
   if (!ferry_test_is_valgrind ())
@@ -1067,7 +1074,7 @@ START_TEST (test_speed)
   best = G_MAXINT64;
   for (guint try = 0; try < 5; try++)
     {
-      gint64 begun = g_get_monotonic_time ();
+      gint64 begun = cpu_time ();
 
       for (guint i = 0; i < n / 1024; i++)
         {
@@ -1076,17 +1083,17 @@ START_TEST (test_speed)
           for (guint j = 0; j < 1024; j++)
             ferry_store_heap_free (store, blocks[(j * 37) % 1024]);
         }
-      best = MIN (best, g_get_monotonic_time () - begun);
+      best = MIN (best, cpu_time () - begun);
     }
   g_printerr ("likewise of 1024 at a time, in another order: %.1f ns\n", best * 1e3 / (n / 1024 * 1024));
   best = G_MAXINT64;
   for (guint try = 0; try < 5; try++)
     {
-      gint64 begun = g_get_monotonic_time ();
+      gint64 begun = cpu_time ();
 
       for (guint i = 0; i < n / 50; i++)
         ferry_store_heap_free (store, ferry_store_heap_alloc (store, MIB, NULL));
-      best = MIN (best, g_get_monotonic_time () - begun);
+      best = MIN (best, cpu_time () - begun);
     }
   g_printerr ("likewise of 1 MiB: %.1f ns\n", best * 1e3 / (n / 50));
   free_store (store);
@@ -1096,10 +1103,21 @@ END_TEST
 static void
 add (Suite *suite)
 {
-  const TTest *const tests[] = { test_sizes,   test_random,     test_two_processes, test_given_back_by_another,
-                                 test_bound,   test_scattered,  test_no_pages,      test_trim,
-                                 test_heads,   test_sweep,      test_collect,    test_killed,        test_hostile,
-                                 test_speed,   NULL };
+  const TTest *const tests[] = { test_sizes,
+                                 test_random,
+                                 test_two_processes,
+                                 test_given_back_by_another,
+                                 test_bound,
+                                 test_scattered,
+                                 test_no_pages,
+                                 test_trim,
+                                 test_heads,
+                                 test_sweep,
+                                 test_collect,
+                                 test_killed,
+                                 test_hostile,
+                                 test_speed,
+                                 NULL };
 
   ferry_test_add_case (suite, "store-heap", 60, tests);
 }
