@@ -590,6 +590,120 @@ START_TEST (test_objects)
 }
 END_TEST
 
+/* What codec python made: dates, enumerations and the like. */
+START_TEST (test_messages)
+{
+  g_autoptr (FerryStore) store = open_anonymous ();
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FerryCodec) codec = ferry_registry_create_codec (ferry_registry_get_default (), "python", &error);
+  static const char *const values[] = { "('mod', 'Color', 'RED')", "'a str that is long enough for a leaf'" };
+  FerryCell dict;
+
+  if (codec == NULL)
+    return; /* this build has none */
+  ck_assert (ferry_store_begin (store, &error));
+  dict = ferry_store_dict_new (store, FERRY_OBJECT_DICT, 0, &error);
+  put_root (store, "d", dict);
+  for (guint i = 0; i < G_N_ELEMENTS (values); i++)
+    {
+      g_auto (GValue) value = G_VALUE_INIT;
+      g_autoptr (GBytes) bytes = NULL;
+      gconstpointer data;
+      gsize size;
+      FerryKey key = { .cell = FERRY_CELL (FERRY_CELL_LEAF, 0), .hash = 7 + i, .kind = FERRY_LEAF_CODEC };
+      guint flags = i == 0 ? FERRY_LEAF_MEMBER : 0;
+
+      g_value_init (&value, G_TYPE_VARIANT);
+      g_value_take_variant (&value, g_variant_ref_sink (g_variant_new_parsed (values[i])));
+      bytes = ferry_codec_encode_bytes (codec, &value, &error);
+      ferry_assert_no_error (error);
+      data = g_bytes_get_data (bytes, &size);
+      key.data = data;
+      key.size = size;
+      key.flags = (guint8) flags;
+      put_root (store, i == 0 ? "enum" : "text",
+                ferry_store_new_leaf (store, FERRY_LEAF_CODEC, flags, 0, data, size, NULL, 0, &error));
+      ck_assert_int_eq (ferry_store_dict_set (store, ferry_cell_payload (dict), &key, 0,
+                                              FERRY_CELL (FERRY_CELL_INT, i), FALSE, NULL, &error), 0);
+    }
+  ferry_store_end (store);
+  assert_text (store, "enum", "('Color', <'RED'>)");
+  assert_type (store, "enum", "Color");
+  assert_text (store, "text", "'a str that is long enough for a leaf'");
+  assert_text (store, "d[('Color', <'RED'>)]", "int64 0");
+  set_text (store, "d[('Color', <'RED'>)]", "'in place'");
+  assert_text (store, "d[('Color', <'RED'>)]", "'in place'");
+  ck_assert_int_eq (ferry_store_get_length (store, "d", &error), 2);
+  ck_assert (ferry_store_remove (store, "d[('Color', <'RED'>)]", &error));
+  ck_assert_int_eq (ferry_store_get_length (store, "d", &error), 1);
+
+  /* and what it did not */
+  ck_assert (ferry_store_begin (store, &error));
+  put_root (store, "bad", ferry_store_new_leaf (store, FERRY_LEAF_CODEC, 0, 0, "nonsense", 8, NULL, 0, &error));
+  ferry_store_end (store);
+  assert_fails (store, "bad", FERRY_ERROR_CODEC, "");
+  assert_type (store, "bad", "object");
+}
+END_TEST
+
+/* Leaves that no correct peer makes are told, whatever is in them. */
+START_TEST (test_nonsense)
+{
+  g_autoptr (FerryStore) store = open_anonymous ();
+  g_autoptr (GRand) rand = g_rand_new_with_seed (4711);
+  guint n_read = 0;
+  guint n = ferry_test_is_valgrind () ? 500 : 20000;
+
+  for (guint i = 0; i < n; i++)
+    {
+      static const guint8 tags[] = { FERRY_CELL_CONSTANT, FERRY_CELL_INT, FERRY_CELL_STR, FERRY_CELL_BYTES,
+                                     FERRY_CELL_LEAF, FERRY_CELL_LEAF, FERRY_CELL_OBJECT };
+      g_autoptr (GError) error = NULL;
+      g_autoptr (GVariant) value = NULL;
+      g_auto (GStrv) children = NULL;
+      guint64 words[16];
+      gsize n_words = (gsize) g_rand_int_range (rand, 0, G_N_ELEMENTS (words) + 1);
+      gsize cut = g_rand_int_range (rand, 0, 10) == 0 && n_words > 0 ? 3 : 0;
+
+      for (gsize j = 0; j < n_words; j++)
+        {
+          guint64 payload = (guint64) g_rand_int_range (rand, 0, 8 * (int) n_words + 64);
+          FerryLeaf head = { .kind = (guint8) g_rand_int_range (rand, 0, 12),
+                             .flags = (guint8) g_rand_int_range (rand, 0, 32) };
+
+          if (g_rand_int_range (rand, 0, 4) == 0)
+            memcpy (&words[j], &head, sizeof words[j]);
+          else if (g_rand_int_range (rand, 0, 4) == 0)
+            words[j] = payload;
+          else
+            words[j] = FERRY_CELL (tags[g_rand_int_range (rand, 0, G_N_ELEMENTS (tags))], payload & ~(guint64) 7);
+        }
+      ck_assert (ferry_store_begin (store, &error));
+      put_root (store, "x", ferry_store_new_leaf (store, (FerryLeafKind) g_rand_int_range (rand, 0, 14),
+                                                  (guint) g_rand_int_range (rand, 0, 32), 0, words,
+                                                  n_words * sizeof *words - cut, NULL, 0, &error));
+      ferry_store_end (store);
+      value = ferry_store_get (store, "x", &error);
+      n_read += value != NULL;
+      if (value == NULL)
+        ck_assert_msg (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_CORRUPT)
+                           || g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED)
+                           || g_error_matches (error, FERRY_ERROR, FERRY_ERROR_CODEC),
+                       "%s", error->message);
+      children = ferry_store_list_children (store, "x", NULL);
+      for (guint j = 0; children != NULL && children[j] != NULL; j++)
+        {
+          g_clear_pointer (&value, g_variant_unref);
+          value = ferry_store_get (store, children[j], NULL);
+        }
+      ferry_store_get_length (store, "x", NULL);
+      g_free (ferry_store_get_type_name (store, "x", NULL));
+    }
+  ck_assert_uint_gt (n_read, n / 20);
+  ck_assert_uint_lt (n_read, n - n / 20);
+}
+END_TEST
+
 START_TEST (test_cycle)
 {
   g_autoptr (FerryStore) store = open_anonymous ();
@@ -1022,7 +1136,7 @@ add_tests (Suite *suite)
 {
   const TTest *const values[] = { test_round_trip, test_nan, test_floating, test_large, test_deep, NULL };
   const TTest *const paths[]
-      = { test_paths, test_path_errors, test_not_there, test_changes, test_objects, test_cycle, NULL };
+      = { test_paths, test_path_errors, test_not_there, test_changes, test_objects, test_cycle, test_messages, test_nonsense, NULL };
   const TTest *const numbers[] = { test_add, test_add_from_everywhere, test_transaction, test_tensor, NULL };
   const TTest *const waiting[] = { test_wait, test_source, test_async, test_closed, NULL };
 
