@@ -359,8 +359,7 @@ ferry_segment_transport_begin (FerrySegmentTransport *self, const FerryChannelCo
     priv->segment.label
         = g_strdup_printf ("%s '%s'", config->mode == FERRY_MODE_STORE ? "store" : "channel", config->name);
   else
-    priv->segment.label
-        = g_strdup (config->mode == FERRY_MODE_STORE ? "anonymous store" : "anonymous channel");
+    priv->segment.label = g_strdup (config->mode == FERRY_MODE_STORE ? "anonymous store" : "anonymous channel");
   priv->segment.wait_strategy = config->wait_strategy;
 }
 
@@ -465,13 +464,12 @@ ferry_segment_transport_attach (FerrySegmentTransport *self, const FerryChannelC
   if (!segment->klass->attach (self, config, cancellable, error) || !ferry_segment_map (segment, error)
       || !ferry_segment_transport_set_data_access (self, config->role, error))
     return FALSE;
-  if (config->role != FERRY_ROLE_OBSERVER
-      && (segment->mode == FERRY_MODE_STORE) != (config->mode == FERRY_MODE_STORE))
+  if (config->role != FERRY_ROLE_OBSERVER && (segment->mode == FERRY_MODE_STORE) != (config->mode == FERRY_MODE_STORE))
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_MISMATCH, "'%s' is the name of a %s, asked for was a %s; choose another name",
-                   config->name != NULL ? config->name : "(anonymous)",
-                   segment->mode == FERRY_MODE_STORE ? "store" : "channel",
-                   segment->mode == FERRY_MODE_STORE ? "channel" : "store");
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_MISMATCH, "'%s' is the name of a %s, asked for was a %s; choose another name",
+          config->name != NULL ? config->name : "(anonymous)", segment->mode == FERRY_MODE_STORE ? "store" : "channel",
+          segment->mode == FERRY_MODE_STORE ? "channel" : "store");
       return FALSE;
     }
   if (config->open_mode == FERRY_OPEN_MODE_CREATE)

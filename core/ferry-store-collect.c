@@ -278,9 +278,9 @@ ferry_store_verify_held (FerryStore *self, GError **error)
   for (guint64 span = 0; ok && span < collection.n_spans; span++)
     for (guint i = 0; ok && collection.counts[span] != NULL && i < HEADS_OF_SPAN; i++)
       if (collection.counts[span][i] != 0)
-        ok = verify_object (self,
-                            self->heap_offset + (span << FERRY_STORE_SPAN_SHIFT) + (guint64) i * FERRY_STORE_OBJECT_SIZE,
-                            collection.counts[span][i], error);
+        ok = verify_object (
+            self, self->heap_offset + (span << FERRY_STORE_SPAN_SHIFT) + (guint64) i * FERRY_STORE_OBJECT_SIZE,
+            collection.counts[span][i], error);
   ok = ok && ferry_store_heap_verify (self, collection.marks, FALSE, error);
 
   for (guint64 span = 0; span < collection.n_spans; span++)

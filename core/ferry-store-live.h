@@ -151,8 +151,10 @@ typedef enum
 #define FERRY_LEAF_ASCII (1 << 3)   /* of a str */
 #define FERRY_LEAF_MAX_REFS (65535) /* references of one leaf */
 
-#define FERRY_LEAF_NAMED (1 << 4)   /* of a tuple: the first two cells are the module and the qualified name of its class */
-#define FERRY_LEAF_MEMBER (1 << 4)  /* of a codec leaf: its message is a tuple: module, qualified name, and name or value of
+#define FERRY_LEAF_NAMED                                                                                               \
+  (1 << 4) /* of a tuple: the first two cells are the module and the qualified name of its class */
+#define FERRY_LEAF_MEMBER                                                                                              \
+  (1 << 4) /* of a codec leaf: its message is a tuple: module, qualified name, and name or value of
                                      * the member of an enumeration */
 
 /**
@@ -403,8 +405,8 @@ int ferry_store_list_pop (FerryStore *self, FerryRef list, gssize index, FerryRe
 /* Replaces @n_removed elements from @start on (both clipped to the list) by @n cells, in one step: insert, extend, delete,
  * clear, slice assignment. @cells are taken over when it succeeds. */
 FERRY_AVAILABLE_IN_1_0
-gboolean ferry_store_list_splice (FerryStore *self, FerryRef list, gsize start, gsize n_removed,
-                                  const FerryCell *cells, gsize n, GError **error);
+gboolean ferry_store_list_splice (FerryStore *self, FerryRef list, gsize start, gsize n_removed, const FerryCell *cells,
+                                  gsize n, GError **error);
 
 /* Replaces every @step'th of @n elements from @start on, or deletes them when @cells is NULL; 0 when the list has not so
  * many (any more). */

@@ -102,17 +102,17 @@ wait_for (FerryStore *self, FerryPatience *patience, gint64 limit, int owner, GE
     }
   if (limit >= 0 && g_get_monotonic_time () - patience->started >= limit)
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
-                   "%s: another participant has been in the middle of a change for %g s; it is in a long transaction, or "
-                   "stopped (SIGSTOP or a debugger): continue it or end it",
-                   self->label, (double) limit / G_USEC_PER_SEC);
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
+          "%s: another participant has been in the middle of a change for %g s; it is in a long transaction, or "
+          "stopped (SIGSTOP or a debugger): continue it or end it",
+          self->label, (double) limit / G_USEC_PER_SEC);
       return FALSE;
     }
   if (patience->pause >= LIVENESS_PAUSE_US
-      && (owner < 0
-              ? ferry_segment_repair_dead (self->segment, PAUSE_MAX_US) > 0
-              : ferry_segment_is_dead (self->segment, (guint) owner)
-                    && ferry_segment_repair_dead (self->segment, PAUSE_MAX_US) > 0))
+      && (owner < 0 ? ferry_segment_repair_dead (self->segment, PAUSE_MAX_US) > 0
+                    : ferry_segment_is_dead (self->segment, (guint) owner)
+                          && ferry_segment_repair_dead (self->segment, PAUSE_MAX_US) > 0))
     return TRUE;
   if (patience->pause == PAUSE_MIN_US)
     sched_yield ();
@@ -246,8 +246,7 @@ begin_slowly (FerryStore *self, gboolean holding, gint64 timeout, GError **error
           continue;
         }
       gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
-      if (gate != 0 && patience.pause >= LIVENESS_PAUSE_US
-          && !ferry_segment_is_dead (self->segment, lock_owner (gate)))
+      if (gate != 0 && patience.pause >= LIVENESS_PAUSE_US && !ferry_segment_is_dead (self->segment, lock_owner (gate)))
         {
           /* a transaction that takes its time */
           atomic_fetch_add_explicit (&self->header->gate_waiters, 1, memory_order_seq_cst);
@@ -451,8 +450,7 @@ append_log (FerryStore *self, guint64 offset, guint64 old, GError **error)
     first += (guint64) FERRY_TX_FIRST_CHUNK << c++;
   if (c < FERRY_TX_CHUNKS && n == first && atomic_load_explicit (&header->tx_chunks[c], memory_order_relaxed) == 0)
     {
-      guint64 block
-          = ferry_store_heap_alloc (self, ((gsize) FERRY_TX_FIRST_CHUNK << c) * sizeof (FerryUndo), error);
+      guint64 block = ferry_store_heap_alloc (self, ((gsize) FERRY_TX_FIRST_CHUNK << c) * sizeof (FerryUndo), error);
 
       if (block == 0)
         return FALSE;
@@ -1658,8 +1656,8 @@ give_back_handles (FerryStore *self, FerryStoreSlot *slot)
         continue;
       for (gsize i = 0; i < n; i++)
         {
-          FerryRef ref
-              = atomic_exchange_explicit ((_Atomic guint64 *) ferry_store_at (self, block) + i, 0, memory_order_relaxed);
+          FerryRef ref = atomic_exchange_explicit ((_Atomic guint64 *) ferry_store_at (self, block) + i, 0,
+                                                   memory_order_relaxed);
 
           if (ref != 0 && ferry_store_heap_is_object (self, ref))
             ferry_store_release_cell (self, FERRY_CELL (FERRY_CELL_OBJECT, ref));
@@ -1678,8 +1676,8 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
   FerryStoreHeader *header = self->header;
   FerryStoreSlot *slot = &self->slots[dead];
   FerryParticipantRecord *record = &self->segment->records[dead];
-  guint64 owner = owner_bits_of (
-      dead, ferry_record_incarnation (atomic_load_explicit (&record->word, memory_order_acquire)));
+  guint64 owner
+      = owner_bits_of (dead, ferry_record_incarnation (atomic_load_explicit (&record->word, memory_order_acquire)));
   guint64 gate = atomic_load_explicit (&header->gate, memory_order_acquire);
   FerryObject *object;
   guint64 ref;
@@ -1702,8 +1700,7 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
 
   for (guint i = MIN (atomic_load_explicit (&slot->n_undo, memory_order_acquire), FERRY_STORE_UNDO_MAX); i > 0; i--)
     {
-      _Atomic guint64 *word
-          = undo_word (self, atomic_load_explicit (&slot->undo[i - 1].offset, memory_order_relaxed));
+      _Atomic guint64 *word = undo_word (self, atomic_load_explicit (&slot->undo[i - 1].offset, memory_order_relaxed));
 
       if (word != NULL)
         atomic_store_explicit (word, atomic_load_explicit (&slot->undo[i - 1].old, memory_order_relaxed),

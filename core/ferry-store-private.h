@@ -73,12 +73,12 @@ typedef struct
 
   /* read by every writer, written by transactions */
   _Atomic guint64 gate;
-  _Atomic guint64 root;    /* FerryRef of a dict: str -> SLOT */
-  _Atomic guint64 shapes;  /* FerryRef of a dict: description -> SHAPE */
-  _Atomic guint64 tickets; /* FerryRef of a dict: int -> object */
+  _Atomic guint64 root;     /* FerryRef of a dict: str -> SLOT */
+  _Atomic guint64 shapes;   /* FerryRef of a dict: description -> SHAPE */
+  _Atomic guint64 tickets;  /* FerryRef of a dict: int -> object */
   _Atomic guint64 heap_end; /* offset: everything between heap_offset and here was committed at some time */
   _Atomic guint32 gate_waiters;
-  _Atomic guint32 n_unregistered; /* participants for whom membarrier(2) does nothing */
+  _Atomic guint32 n_unregistered;                  /* participants for whom membarrier(2) does nothing */
   _Atomic guint64 slots_ready[FERRY_BITMAP_WORDS]; /* participants whose page is there */
   guint8 _pad1[128 - 80];
 
@@ -103,7 +103,7 @@ typedef struct
   _Atomic guint32 busy;      /* a thread of it is inside a stretch of work */
   _Atomic guint32 n_undo;    /* entries of @undo that count */
   _Atomic guint64 op_object; /* the object it is about to lock or has locked; 0: none */
-  _Atomic guint64 changes; /* operations that changed something; goes on with the next participant of the slot */
+  _Atomic guint64 changes;   /* operations that changed something; goes on with the next participant of the slot */
   _Atomic guint32 unregistered;
   guint32 _reserved;
   guint8 _pad0[64 - 32];
@@ -124,8 +124,9 @@ typedef struct
   _Atomic guint8 kind;
   guint8 flags;
   _Atomic guint16 generation; /* of the objects that had this head */
-  _Atomic guint64 body;  /* list, dict, set, record, bytearray, array: offset of a block; SLOT: the cell */
-  _Atomic guint64 size;  /* list, bytearray: {start:32, length:32}; dict, set: live entries; record: fields; array: bytes */
+  _Atomic guint64 body;       /* list, dict, set, record, bytearray, array: offset of a block; SLOT: the cell */
+  _Atomic guint64
+      size; /* list, bytearray: {start:32, length:32}; dict, set: live entries; record: fields; array: bytes */
   _Atomic guint64 used;  /* dict, set: entries including dead ones */
   _Atomic guint64 shape; /* record: OBJECT cell; SHAPE, array: LEAF cell; SLOT: LEAF or inline cell of the key */
   _Atomic guint64 extra; /* record: OBJECT cell of a dict, or EMPTY */
@@ -176,15 +177,15 @@ struct _FerryStore
   gpointer tx_thread;
   guint tx_depth;
   guint64 tx_gate;
-  GArray *tx_savepoints; /* of FerrySavepoint */
-  GArray *tx_locked;   /* of FerryRef */
-  GArray *tx_retired;  /* of FerryCell: to be released when it commits */
-  GArray *tx_blocks;   /* of guint64: blocks to be freed when it commits */
-  GArray *tx_added;    /* of FerryCell: stored into objects by it; to be released when it is rolled back */
-  GArray *tx_made;     /* of guint64: blocks made by it for bodies, to be freed when it is rolled back */
-  GArray *tx_dropped;  /* of FerryCell, and ... */
+  GArray *tx_savepoints;     /* of FerrySavepoint */
+  GArray *tx_locked;         /* of FerryRef */
+  GArray *tx_retired;        /* of FerryCell: to be released when it commits */
+  GArray *tx_blocks;         /* of guint64: blocks to be freed when it commits */
+  GArray *tx_added;          /* of FerryCell: stored into objects by it; to be released when it is rolled back */
+  GArray *tx_made;           /* of guint64: blocks made by it for bodies, to be freed when it is rolled back */
+  GArray *tx_dropped;        /* of FerryCell, and ... */
   GArray *tx_dropped_blocks; /* ... of guint64: to be released in either case */
-  GArray *retired;     /* of FerryCell: of the operation under way */
+  GArray *retired;           /* of FerryCell: of the operation under way */
   GArray *retired_blocks;
 
   /* objects that this process holds */
@@ -473,7 +474,8 @@ void ferry_store_heap_abandon (FerryStore *self, guint owner);
 
 guint64 ferry_store_heap_bytes_used (FerryStore *self);      /* in blocks and heads */
 guint64 ferry_store_heap_bytes_committed (FerryStore *self); /* in spans */
-guint64 ferry_store_heap_trim (FerryStore *self, guint64 keep); /* gives free spans back but @keep bytes; returns bytes */
+guint64 ferry_store_heap_trim (FerryStore *self,
+                               guint64 keep); /* gives free spans back but @keep bytes; returns bytes */
 
 /* While the store is held still: everything that was not marked is free. */
 typedef struct _FerryMarks FerryMarks;

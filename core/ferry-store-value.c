@@ -96,8 +96,7 @@ ferry_key_hash_float (double value)
       if (x >= NUMBER_HASH_MODULUS)
         x -= NUMBER_HASH_MODULUS;
     }
-  exponent = exponent >= 0 ? exponent % NUMBER_HASH_BITS
-                           : NUMBER_HASH_BITS - 1 - ((-1 - exponent) % NUMBER_HASH_BITS);
+  exponent = exponent >= 0 ? exponent % NUMBER_HASH_BITS : NUMBER_HASH_BITS - 1 - ((-1 - exponent) % NUMBER_HASH_BITS);
   x = ((x << exponent) & NUMBER_HASH_MODULUS) | x >> (NUMBER_HASH_BITS - exponent);
   return ferry_key_hash_int (negative ? -(gint64) x : (gint64) x);
 }
@@ -149,17 +148,18 @@ ferry_store_new_leaf (FerryStore *self, FerryLeafKind kind, guint flags, guint32
 
   if (n_refs > FERRY_LEAF_MAX_REFS)
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG,
-                   "%s: an immutable value (a tuple, for instance) refers to %u mutable ones; at most %d can be in one; put "
-                   "them into a list",
-                   self->label, n_refs, FERRY_LEAF_MAX_REFS);
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_TOO_BIG,
+          "%s: an immutable value (a tuple, for instance) refers to %u mutable ones; at most %d can be in one; put "
+          "them into a list",
+          self->label, n_refs, FERRY_LEAF_MAX_REFS);
       return 0;
     }
   if (size > self->data_size)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE,
-                   "%s: a value of %" G_GSIZE_FORMAT " bytes does not fit: max-bytes is %" G_GUINT64_FORMAT, self->label,
-                   size, self->max_bytes);
+                   "%s: a value of %" G_GSIZE_FORMAT " bytes does not fit: max-bytes is %" G_GUINT64_FORMAT,
+                   self->label, size, self->max_bytes);
       return 0;
     }
   block = ferry_store_heap_alloc (self, sizeof *leaf + n_refs * sizeof *refs + size, error);
@@ -203,8 +203,8 @@ ferry_store_new_int (FerryStore *self, gint64 value, GError **error)
   while (size > 1
          && ((bytes[size - 1] == 0 && bytes[size - 2] < 0x80) || (bytes[size - 1] == 0xff && bytes[size - 2] >= 0x80)))
     size--;
-  return ferry_store_new_leaf (self, FERRY_LEAF_INT, 0, ferry_key_hash_int (GINT64_FROM_LE (value)), bytes, size, NULL, 0,
-                               error);
+  return ferry_store_new_leaf (self, FERRY_LEAF_INT, 0, ferry_key_hash_int (GINT64_FROM_LE (value)), bytes, size, NULL,
+                               0, error);
 }
 
 /**
@@ -390,8 +390,8 @@ ferry_store_add_cells (FerryStore *self, FerryCell cell, FerryCell delta, FerryC
       return FALSE;
     }
   if (a.is_float || b.is_float)
-    *sum = ferry_store_new_float (self, (a.is_float ? a.real : (double) a.integer) + (b.is_float ? b.real : (double) b.integer),
-                                  &local);
+    *sum = ferry_store_new_float (
+        self, (a.is_float ? a.real : (double) a.integer) + (b.is_float ? b.real : (double) b.integer), &local);
   else if (__builtin_add_overflow (a.integer, b.integer, &integer))
     g_set_error (&local, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED, "%s: the sum has more than 64 bits; use a transaction",
                  self->label);

@@ -118,8 +118,8 @@ ferry_store_enter_slot (FerryStore *self, GError **error)
   for (guint c = 0; c < FERRY_STORE_HANDLE_CHUNKS; c++)
     atomic_store_explicit (&self->me->handle_chunks[c], 0, memory_order_relaxed);
   if (g_once_init_enter (&registered))
-    g_once_init_leave (
-        &registered, syscall (SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0 ? 1 : 2);
+    g_once_init_leave (&registered,
+                       syscall (SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0 ? 1 : 2);
   if (registered != 1)
     {
       atomic_store_explicit (&self->me->unregistered, 1, memory_order_relaxed);
@@ -185,9 +185,10 @@ join (FerryStore *self, GError **error)
     return ferry_store_set_corrupt (self, "it does not begin with the mark of a store", error);
   if (header->major != FERRY_STORE_MAJOR)
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_VERSION,
-                   "%s: it has layout %u.%u, this library knows layout %u.x; use the same version of Ferry on all sides",
-                   self->label, header->major, header->minor, FERRY_STORE_MAJOR);
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_VERSION,
+          "%s: it has layout %u.%u, this library knows layout %u.x; use the same version of Ferry on all sides",
+          self->label, header->major, header->minor, FERRY_STORE_MAJOR);
       return FALSE;
     }
   self->heap_offset = header->heap_offset;
@@ -301,15 +302,16 @@ ferry_store_open (const char *description, GCancellable *cancellable, GError **e
   parsed = ferry_description_parse (description, error);
   if (parsed == NULL)
     return NULL;
-  transport = ferry_registry_create_transport (ferry_registry_get_default (),
-                                               strcmp (parsed->transport, "auto") != 0 ? parsed->transport : NULL, error);
+  transport = ferry_registry_create_transport (
+      ferry_registry_get_default (), strcmp (parsed->transport, "auto") != 0 ? parsed->transport : NULL, error);
   if (transport == NULL)
     return NULL;
   if (!FERRY_IS_SEGMENT_TRANSPORT (transport))
     {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
-                   "transport '%s' has no memory that can be mapped; a store needs one of those that have, such as memfd",
-                   parsed->transport);
+      g_set_error (
+          error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
+          "transport '%s' has no memory that can be mapped; a store needs one of those that have, such as memfd",
+          parsed->transport);
       return NULL;
     }
   for (guint i = 0; i < parsed->channel_properties->len; i++)
