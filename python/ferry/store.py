@@ -280,6 +280,7 @@ class Store(_native.Store, MutableMapping[str, Any]):
 
         Examples
         --------
+        >>> import ferry
         >>> store = ferry.Store()
         >>> store["from"], store["to"] = 10, 0
         >>> with store.transaction():
