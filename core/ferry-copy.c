@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-copy.h"
 
+#include "ferry-copy-private.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -36,6 +38,17 @@
  * where many processors, or other machines, share that cache.
  */
 #define STREAM_MIN (64 * MIB)
+/*
+ * Between these the copy goes from the second-level cache to the second-level cache, and what limits it is the way to the
+ * first one and back. A loop of plain 16-byte moves is 2 % faster there than the string instruction that C libraries take, 5 %
+ * where the source is not aligned, and it begins and ends without delay. (Wider moves are not faster, and more is left in the
+ * store buffer at the end.) Where another processor has read the target since, its lines must be had back from there; asked for so many
+ * bytes ahead, the loop is as fast as the string instruction. Below, where all is in the first-level cache, and above the C library is
+ * faster.
+ */
+#define LOOP_MIN (40 * KIB)
+#define LOOP_MAX (512 * KIB)
+#define LOOP_AHEAD (1 * KIB)
 
 /* As memory is what limits, more threads gain little. */
 #define N_THREADS_DEFAULT 4
@@ -77,6 +90,47 @@ stream_line (guint8 *to, const guint8 *from)
     _mm_stream_si128 ((__m128i *) (to + i), _mm_loadu_si128 ((const __m128i *) (from + i)));
 }
 
+static inline void
+copy_line (guint8 *to, const guint8 *from)
+{
+  __m128i a = _mm_loadu_si128 ((const __m128i *) from);
+  __m128i b = _mm_loadu_si128 ((const __m128i *) (from + 16));
+  __m128i c = _mm_loadu_si128 ((const __m128i *) (from + 32));
+  __m128i d = _mm_loadu_si128 ((const __m128i *) (from + 48));
+
+  /* The compiler must not see a memcpy() in this. */
+  __asm__ volatile("" ::: "memory");
+  _mm_store_si128 ((__m128i *) to, a);
+  _mm_store_si128 ((__m128i *) (to + 16), b);
+  _mm_store_si128 ((__m128i *) (to + 32), c);
+  _mm_store_si128 ((__m128i *) (to + 48), d);
+}
+
+/* Private: copies in that loop, whatever the size. */
+void
+ferry_copy_loop (guint8 *to, const guint8 *from, gsize size)
+{
+  gsize head = MIN (-(guintptr) to & (LINE - 1), size);
+
+  if (head > 0)
+    {
+      memcpy (to, from, head);
+      to += head;
+      from += head;
+      size -= head;
+    }
+  /* Not beyond the end: that may be somebody else's. */
+  for (; size >= LOOP_AHEAD + LINE; size -= LINE, to += LINE, from += LINE)
+    {
+      ferry_prefetch_for_writing (to + LOOP_AHEAD);
+      copy_line (to, from);
+    }
+  for (; size >= LINE; size -= LINE, to += LINE, from += LINE)
+    copy_line (to, from);
+  if (size > 0)
+    memcpy (to, from, size);
+}
+
 /* Four pages at once, so that the prefetchers and the memory's banks have more to do. */
 static void
 copy_streaming (guint8 *to, const guint8 *from, gsize size)
@@ -102,6 +156,12 @@ copy_streaming (guint8 *to, const guint8 *from, gsize size)
   memcpy (to, from, size);
 }
 #else
+void
+ferry_copy_loop (guint8 *to, const guint8 *from, gsize size)
+{
+  memcpy (to, from, size);
+}
+
 #define copy_streaming memcpy
 #endif
 
@@ -315,7 +375,9 @@ ferry_copy_memory (gpointer to, gconstpointer from, gsize size)
 
   if (size < SHARED_MIN)
     {
-      if (size > 0)
+      if (size >= LOOP_MIN && size < LOOP_MAX)
+        ferry_copy_loop (to, from, size);
+      else if (size > 0)
         memcpy (to, from, size);
       return;
     }

@@ -34,9 +34,9 @@ typedef enum
  * @FERRY_MODE_WORK_QUEUE: each message goes to exactly one receiver, first in, first out
  * @FERRY_MODE_BROADCAST: each receiver gets every message from its joining on, and
  *   the last `history` ones before that
+ * @FERRY_MODE_STORE: no channel but the memory of a [class@Store]; nothing is sent or received
  *
  * How messages are given to receivers. Fixed when the channel is created.
- * @FERRY_MODE_STORE: no channel but the memory of a [class@Store]; nothing is sent or received
  *
  * Since: 1.0
  */

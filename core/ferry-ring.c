@@ -243,15 +243,11 @@ ferry_ring_note_peak (FerrySegment *self, guint64 t)
     ;
 }
 
-/* Private: asks for the cache lines that the next ferry_ring_send() writes. */
-void
-ferry_ring_prefetch_tail (FerrySegment *self)
+/* Private: the slot that the next ferry_ring_send() writes, if nobody else sends; to ask for its cache line. */
+gconstpointer
+ferry_ring_next_slot (FerrySegment *self)
 {
-  guint64 t = atomic_load_explicit (&self->own_tail, memory_order_relaxed);
-
-  ferry_prefetch_for_writing (ferry_segment_slot (self, t));
-  ferry_prefetch_for_writing (self->tail);
-  __builtin_prefetch (self->head);
+  return ferry_segment_slot (self, atomic_load_explicit (&self->own_tail, memory_order_relaxed));
 }
 
 /* Where to begin to look for the tail. Receivers read the shared hint while they wait, so a sender that is alone does

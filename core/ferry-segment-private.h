@@ -8,6 +8,7 @@
 
 #include "ferry-channel-config-private.h"
 #include "ferry-config.h"
+#include "ferry-copy-private.h"
 
 #include <stdatomic.h>
 
@@ -29,6 +30,10 @@ G_BEGIN_DECLS
 #define FERRY_MIN_BLOCKS (16)
 #define FERRY_CLASS_RANGE_SHIFT (36)                    /* a class has blocks for 64 GiB, within those two bounds */
 #define FERRY_CHUNK_SIZE (G_GUINT64_CONSTANT (4) << 20) /* small blocks are mapped by 4 MiB */
+/* Blocks up to this size, in bytes, may be warm for a channel's first messages. */
+#define FERRY_WARM_MAX (256 * 1024)
+/* That must leave most of a channel's memory to its messages. */
+#define FERRY_WARM_SHARE (64)
 /* When to give up waiting for the lock, in microseconds. The holder works for microseconds; who holds it for seconds is
  * stopped. */
 #define FERRY_LOCK_PATIENCE (10 * G_USEC_PER_SEC)
@@ -322,7 +327,13 @@ typedef struct
   /* the lock, see section 2 of the memory model */
   GMutex mutex;
   int lock_fd;
+  int spare_fd; /* opened for it before we join */
   guint lock_depth;
+
+  /* what is done before the first call, see ferry_segment_prepare() */
+  _Atomic gboolean is_prepared; /* and in fork children likewise */
+  gboolean is_late;             /* opened and not joined yet ... */
+  guint late_generation;        /* ... in this process */
 
   /* private hints */
   _Atomic guint64 cached_head; /* senders: head, or the smallest cursor in broadcast */
@@ -390,6 +401,9 @@ gboolean ferry_segment_verify (FerrySegment *self, GError **error);
 gboolean ferry_segment_set_corrupt (FerrySegment *self, GError **error, const char *what);
 gboolean ferry_segment_ended (FerrySegment *self);
 gboolean ferry_segment_refork (FerrySegment *self, GError **error);
+void ferry_segment_populate (gpointer address, gsize length);
+void ferry_segment_prepare (FerrySegment *self);
+void ferry_segment_postpone (FerrySegment *self, FerryRole role);
 guint ferry_segment_count_role (FerrySegment *self, FerryRole role);
 
 static inline guint
@@ -451,7 +465,7 @@ ferry_slot_block (const FerrySlot *slot)
 /* ---- ferry-ring.c ---- */
 
 FerryRingResult ferry_ring_send (FerrySegment *self, const FerryMessage *message, const guint8 *payload);
-void ferry_ring_prefetch_tail (FerrySegment *self);
+gconstpointer ferry_ring_next_slot (FerrySegment *self);
 FerryRingResult ferry_ring_take (FerrySegment *self, FerryMessage *message, guint8 *payload, guint64 *dropped);
 FerryRingResult ferry_ring_drop_oldest (FerrySegment *self);
 gboolean ferry_ring_maybe_ready (FerrySegment *self);
@@ -476,9 +490,12 @@ typedef enum
 
 guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
+void ferry_arena_make_warm (FerrySegment *self, guint64 warm_bytes);
+void ferry_arena_map_warm (FerrySegment *self);
+void ferry_arena_populate (FerrySegment *self);
 FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data,
                                     GError **error);
-void ferry_arena_prefetch_recent (FerrySegment *self);
+gconstpointer ferry_arena_next_recent (FerrySegment *self);
 guint64 ferry_arena_generation (FerrySegment *self, guint32 block);
 gboolean ferry_arena_check_ref (FerrySegment *self, guint32 block, guint64 size);
 guint8 *ferry_arena_map_block (FerrySegment *self, guint32 block, GError **error);
@@ -528,6 +545,7 @@ guint32 ferry_waiter_prepare (FerrySegment *self, FerrySide side);
 void ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline, gboolean idle);
 gboolean ferry_waiter_finish (FerrySegment *self, FerrySide side);
 void ferry_waiter_wake_one (FerrySegment *self, FerrySide side);
+void ferry_waiter_wake_early (FerrySegment *self);
 void ferry_waiter_wake_all (FerrySegment *self, FerrySide side);
 void ferry_waiter_wake_self (FerrySegment *self);
 void ferry_waiter_upkeep (FerrySegment *self, gboolean now);
@@ -536,18 +554,6 @@ void ferry_waiter_arm (FerrySegment *self, FerrySide side);
 void ferry_waiter_disarm (FerrySegment *self, FerrySide side);
 void ferry_waiter_drain (FerrySegment *self);
 void ferry_waiter_wake_everybody (FerrySegment *self);
-
-/* Fetches a cache line in order to write it. For x86 the compiler's builtin would only fetch it for reading unless
- * told of a newer CPU; PREFETCHW is a no-operation where it is not implemented (Intel SDM, vol. 2). */
-static inline void
-ferry_prefetch_for_writing (gconstpointer address)
-{
-#if defined(__x86_64__)
-  __asm__ volatile("prefetchw %0" ::"m"(*(const char *) address));
-#else
-  __builtin_prefetch (address, 1);
-#endif
-}
 
 /* A pause between two looks: tens of nanoseconds that leave a sibling thread the core. */
 static inline void

@@ -1635,6 +1635,37 @@ ferry_store_root_set (FerryStore *self, const FerryKey *key, FerryCell value, GE
 }
 
 /**
+ * ferry_store_root_add: (skip)
+ * @self: a store
+ * @key: a key, a str
+ * @delta: the number to add; stays the caller's
+ * @reading: (inout) (nullable): the sum
+ * @error: return location for an error
+ *
+ * Adds a number to a value of the root mapping in one step.
+ *
+ * Raises %FERRY_ERROR_UNSUPPORTED when one of the two isn't a number, or the sum needs more than 64 bits.
+ *
+ * Returns: 1; 0 when the key isn't there; -1 on error
+ *
+ * Since: 1.0
+ */
+int
+ferry_store_root_add (FerryStore *self, const FerryKey *key, FerryCell delta, FerryReading *reading, GError **error)
+{
+  FerryObject *slot;
+  int found;
+
+  if (!ferry_store_begin (self, error))
+    return -1;
+  found = root_lock_slot (self, key, &slot, error);
+  if (found > 0)
+    found = ferry_store_add_locked (self, slot, &slot->body, delta, reading, error);
+  ferry_store_end (self);
+  return found;
+}
+
+/**
  * ferry_store_root_remove: (skip)
  * @self: a store
  * @key: a key, a str

@@ -307,7 +307,7 @@ lock_heap_slow (FerryStore *self, GError **error)
           && atomic_compare_exchange_strong_explicit (lock, &word, own_word (self), memory_order_acquire,
                                                       memory_order_relaxed))
         {
-          FERRY_STEP ("heap-lock-stolen");
+          FERRY_STEP ("store-heap-lock-stolen");
           rebuild (self);
           return TRUE;
         }
@@ -334,7 +334,7 @@ lock_heap (FerryStore *self, GError **error)
   if (G_LIKELY (atomic_compare_exchange_strong_explicit (&self->heap->shared->lock, &word, own_word (self),
                                                          memory_order_acquire, memory_order_relaxed)))
     {
-      FERRY_STEP ("heap-locked");
+      FERRY_STEP ("store-heap-locked");
       return TRUE;
     }
   return lock_heap_slow (self, error);
@@ -343,7 +343,7 @@ lock_heap (FerryStore *self, GError **error)
 static inline void
 unlock_heap (FerryStore *self)
 {
-  FERRY_STEP ("heap-unlock");
+  FERRY_STEP ("store-heap-unlock");
   atomic_store_explicit (&self->heap->shared->lock, 0, memory_order_release);
 }
 
@@ -481,7 +481,7 @@ rebuild (FerryStore *self)
   for (guint word = 0; word < G_N_ELEMENTS (shared->bin_bits); word++)
     put (shared->bin_bits[word], 0);
   put (shared->n_free, 0);
-  FERRY_STEP ("heap-rebuild");
+  FERRY_STEP ("store-heap-rebuild");
   while (i <= n_spans)
     {
       SpanKind kind = i < n_spans ? word_kind (get (heap->spans[i].word)) : SPAN_COLD;
@@ -628,7 +628,7 @@ trim_free (FerryStore *self, guint32 n)
           insert_run (self, at - 1, length - part);
         for (guint32 i = begin; i < begin + part; i++)
           put (heap->spans[i].word, SPAN_COLD);
-        FERRY_STEP ("heap-cold");
+        FERRY_STEP ("store-heap-cold");
         /* Who dies here leaves memory that does not count; it counts when it is used again. */
         atomic_thread_fence (memory_order_release);
         if (!self->segment->klass->decommit_pages (self->segment->transport, FERRY_SEGMENT_AREA_DATA,
@@ -640,7 +640,7 @@ trim_free (FerryStore *self, guint32 n)
             free_run (self, begin, part);
             return n_trimmed;
           }
-        FERRY_STEP ("heap-decommitted");
+        FERRY_STEP ("store-heap-decommitted");
         n_trimmed += part;
         put (shared->n_cold, get (shared->n_cold) + part);
         put (shared->cold_max, G_MAXUINT32);
@@ -719,7 +719,7 @@ warm_run (FerryStore *self, guint32 n, GError **error)
         }
       if (!commit_spans (self, i, part, error))
         return FALSE;
-      FERRY_STEP ("heap-warm");
+      FERRY_STEP ("store-heap-warm");
       for (guint32 j = i; j < i + part; j++)
         put (heap->spans[j].word, SPAN_FREE);
       put (shared->n_cold, get (shared->n_cold) - MIN (part, get (shared->n_cold)));
@@ -761,12 +761,12 @@ grow (FerryStore *self, guint32 n, GError **error)
         return FALSE;
       step = n;
     }
-  FERRY_STEP ("heap-grow");
+  FERRY_STEP ("store-heap-grow");
   for (guint32 i = first; i < first + step; i++)
     put (heap->spans[i].word, SPAN_FREE);
-  FERRY_STEP ("heap-grow-marked");
+  FERRY_STEP ("store-heap-grow-marked");
   atomic_store_explicit (&self->header->heap_end, span_offset (heap, first + step), memory_order_release);
-  FERRY_STEP ("heap-grown");
+  FERRY_STEP ("store-heap-grown");
   heap->n_seen = first + step;
   count_committed (self, step);
   free_run (self, first, step);
@@ -835,15 +835,15 @@ take_remote (FerryStore *self, const HeapClass *klass, Span *span, guint64 begin
   while (!atomic_compare_exchange_weak_explicit (&span->remote, &remote, unlist ? 0 : remote & REMOTE_LISTED,
                                                  memory_order_acquire, memory_order_relaxed))
     ;
-  FERRY_STEP ("heap-remote-taken");
+  FERRY_STEP ("store-heap-remote-taken");
   block = remote & ~REMOTE_LISTED;
   n = walk_list (self, klass, begin, block, &last);
   if (n == 0)
     return;
   put (*link_of (self, klass, last), get (span->local));
-  FERRY_STEP ("heap-remote-linked");
+  FERRY_STEP ("store-heap-remote-linked");
   atomic_store_explicit (&span->local, block, memory_order_release);
-  FERRY_STEP ("heap-remote-local");
+  FERRY_STEP ("store-heap-remote-local");
   put (span->n_used, get (span->n_used) - MIN (n, get (span->n_used)));
 }
 
@@ -881,7 +881,7 @@ return_span (FerryStore *self, Span *span, guint32 index)
     return;
   n_spans_now (self);
   atomic_store_explicit (&span->word, SPAN_FREE, memory_order_release);
-  FERRY_STEP ("heap-span-returned");
+  FERRY_STEP ("store-heap-span-returned");
   free_run (self, index, 1);
   unlock_heap (self);
 }
@@ -912,7 +912,7 @@ look_at_listed (FerryStore *self)
     return;
   /* pairs with the release in list_span() */
   at = atomic_exchange_explicit (&heap->mine->listed, 0, memory_order_acquire);
-  FERRY_STEP ("heap-listed-taken");
+  FERRY_STEP ("store-heap-listed-taken");
   n_spans_now (self);
   for (guint32 guard = 0; at != 0 && guard < heap->n_seen; guard++)
     {
@@ -962,7 +962,7 @@ adopt_span (FerryStore *self, HeapClass *klass, guint32 index)
   if (!atomic_compare_exchange_strong_explicit (&span->word, &word, klass->word, memory_order_acquire,
                                                 memory_order_relaxed))
     return FALSE;
-  FERRY_STEP ("heap-adopted");
+  FERRY_STEP ("store-heap-adopted");
   put (span->queued, 0);
   bump = MIN (get (span->bump), klass->capacity);
   /* Who had it may have died between two stores. */
@@ -1114,9 +1114,9 @@ new_span (FerryStore *self, HeapClass *klass, guint32 *index, GError **error)
   put (span->queued, 0);
   put (span->local, 0);
   put (span->remote, 0);
-  FERRY_STEP ("heap-span-clean");
+  FERRY_STEP ("store-heap-span-clean");
   atomic_store_explicit (&span->word, klass->word, memory_order_release);
-  FERRY_STEP ("heap-span-taken");
+  FERRY_STEP ("store-heap-span-taken");
   unlock_heap (self);
   return TRUE;
 }
@@ -1141,7 +1141,7 @@ take_block (FerryStore *self, HeapClass *klass)
           return 0;
         }
       put (span->local, get (*link_of (self, klass, block)));
-      FERRY_STEP ("heap-taken");
+      FERRY_STEP ("store-heap-taken");
     }
   else
     {
@@ -1149,11 +1149,11 @@ take_block (FerryStore *self, HeapClass *klass)
       if (index >= klass->capacity)
         return 0;
       put (span->bump, index + 1);
-      FERRY_STEP ("heap-taken-new");
+      FERRY_STEP ("store-heap-taken-new");
       block = klass->begin + (guint64) index * klass->size;
     }
   put (span->n_used, get (span->n_used) + 1);
-  FERRY_STEP ("heap-taken-counted");
+  FERRY_STEP ("store-heap-taken-counted");
   count_used (mine, klass->size);
   return block;
 }
@@ -1242,11 +1242,11 @@ alloc_large (FerryStore *self, guint64 size, GError **error)
     return 0;
   for (guint32 i = first + 1; i < first + n; i++)
     put (heap->spans[i].word, SPAN_CONTINUED);
-  FERRY_STEP ("heap-large-marked");
+  FERRY_STEP ("store-heap-large-marked");
   put (heap->spans[first].run, n);
-  FERRY_STEP ("heap-large-sized");
+  FERRY_STEP ("store-heap-large-sized");
   atomic_store_explicit (&heap->spans[first].word, SPAN_LARGE, memory_order_release);
-  FERRY_STEP ("heap-large-taken");
+  FERRY_STEP ("store-heap-large-taken");
   unlock_heap (self);
   count_used (heap->mine, n << FERRY_STORE_SPAN_SHIFT);
   return span_offset (heap, first);
@@ -1296,7 +1296,7 @@ give_to_owner (FerryStore *self, HeapClass *klass, Span *span, guint32 index, gu
   /* pairs with the acquire in take_remote() */
   while (!atomic_compare_exchange_weak_explicit (&span->remote, &remote, block | listed, memory_order_release,
                                                  memory_order_relaxed));
-  FERRY_STEP ("heap-remote-given");
+  FERRY_STEP ("store-heap-remote-given");
   if (owner == 0)
     atomic_store_explicit (&self->heap->shared->abandoned[word_class (klass->word)], 1, memory_order_seq_cst);
   else if ((remote & REMOTE_LISTED) == 0 && is_participant (self, owner))
@@ -1325,9 +1325,9 @@ give_block (FerryStore *self, HeapClass *klass, Span *span, guint32 word, guint3
       return;
     }
   put (*link_of (self, klass, block), get (span->local));
-  FERRY_STEP ("heap-given-linked");
+  FERRY_STEP ("store-heap-given-linked");
   atomic_store_explicit (&span->local, block, memory_order_release);
-  FERRY_STEP ("heap-given");
+  FERRY_STEP ("store-heap-given");
   n_used = get (span->n_used) - 1;
   put (span->n_used, n_used);
   if (G_LIKELY (span == klass->span))
@@ -1354,10 +1354,10 @@ free_large (FerryStore *self, Span *span, guint32 first)
 
       /* release: who finds it free finds what was done with it before */
       atomic_store_explicit (&span->word, SPAN_FREE, memory_order_release);
-      FERRY_STEP ("heap-large-given");
+      FERRY_STEP ("store-heap-large-given");
       for (n = 1; n < run && word_kind (get (heap->spans[first + n].word)) == SPAN_CONTINUED; n++)
         put (heap->spans[first + n].word, SPAN_FREE);
-      FERRY_STEP ("heap-large-given-all");
+      FERRY_STEP ("store-heap-large-given-all");
       free_run (self, first, n);
       count_used (heap->mine, -((guint64) n << FERRY_STORE_SPAN_SHIFT));
     }
@@ -1560,7 +1560,7 @@ ferry_store_heap_abandon (FerryStore *self, guint owner)
         continue;
       /* pairs with the acquire in adopt_span() */
       atomic_store_explicit (&span->word, word & 0xffff, memory_order_release);
-      FERRY_STEP ("heap-abandoned");
+      FERRY_STEP ("store-heap-abandoned");
       atomic_store_explicit (&heap->shared->abandoned[word_class (word)], 1, memory_order_seq_cst);
     }
   slot = slot_of (self, owner);
@@ -1575,7 +1575,7 @@ ferry_store_heap_abandon (FerryStore *self, guint owner)
       if (class_of_word (heap, word) != NULL)
         pass_on (self, span, index, word);
     }
-  FERRY_STEP ("heap-abandoned-all");
+  FERRY_STEP ("store-heap-abandoned-all");
   atomic_fetch_add_explicit (&heap->shared->used, atomic_exchange_explicit (&slot->used, 0, memory_order_relaxed),
                              memory_order_relaxed);
 }
@@ -1683,11 +1683,11 @@ sweep_span (FerryStore *self, const FerryMarks *marks, HeapClass *klass, Span *s
            + walk_list (self, klass, begin, get (span->remote) & ~REMOTE_LISTED, &last);
   n_free = MIN (n_free, bump);
   put (span->n_used, bump);
-  FERRY_STEP ("heap-sweep-counted");
+  FERRY_STEP ("store-heap-sweep-counted");
   put (span->local, 0);
-  FERRY_STEP ("heap-sweep-local");
+  FERRY_STEP ("store-heap-sweep-local");
   put (span->remote, 0);
-  FERRY_STEP ("heap-sweep-remote");
+  FERRY_STEP ("store-heap-sweep-remote");
   for (guint32 i = bump; i-- > 0;)
     {
       guint64 block = begin + (guint64) i * klass->size;
@@ -1715,9 +1715,9 @@ sweep_span (FerryStore *self, const FerryMarks *marks, HeapClass *klass, Span *s
       put (*link_of (self, klass, block), list);
       list = block;
     }
-  FERRY_STEP ("heap-sweep-linked");
+  FERRY_STEP ("store-heap-sweep-linked");
   atomic_store_explicit (&span->local, list, memory_order_release);
-  FERRY_STEP ("heap-sweep-listed");
+  FERRY_STEP ("store-heap-sweep-listed");
   put (span->n_used, n_marked);
   put (span->bump, bump);
   *n_used = n_marked;
@@ -1741,7 +1741,7 @@ ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks, guint64 *freed_out,
   for (guint i = 0; i < n_slots; i++)
     if (ferry_store_slot_ready (self, i))
       put (slot_of (self, i)->listed, 0);
-  FERRY_STEP ("heap-sweep-begin");
+  FERRY_STEP ("store-heap-sweep-begin");
   for (guint32 i = 0; i < n_spans; i++)
     {
       Span *span = &heap->spans[i];
@@ -1769,7 +1769,7 @@ ferry_store_heap_sweep (FerryStore *self, FerryMarks *marks, guint64 *freed_out,
       if (n_used == 0 && word_kind (word) == SPAN_SMALL)
         {
           atomic_store_explicit (&span->word, SPAN_FREE, memory_order_release);
-          FERRY_STEP ("heap-sweep-free");
+          FERRY_STEP ("store-heap-sweep-free");
           continue;
         }
       if (owner != 0 && !is_participant (self, owner))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* ferry-ls: lists live channels. */
+/* ferry-ls: lists live channels and stores. */
 
 #include <json-glib/json-glib.h>
 #include <poll.h>
@@ -218,6 +218,14 @@ make_channel_cells (Entry *entry)
       for (guint i = N_LEFT_COLUMNS; i < N_CHANNEL_COLUMNS; i++)
         g_strv_builder_add (builder, "-");
     }
+  else if (entry->mode == FERRY_MODE_STORE)
+    {
+      /* Nothing is sent; who has it open counts as a sender. Its heap is known to participants only. */
+      g_autofree char *participants = g_strdup_printf ("%u", statistics->senders);
+
+      g_strv_builder_add (builder, get_nick (FERRY_TYPE_MODE, entry->mode));
+      g_strv_builder_add_many (builder, participants, "-", "-", "-", "-", "-", NULL);
+    }
   else
     {
       g_autofree char *senders = g_strdup_printf ("%u", statistics->senders);
@@ -232,6 +240,18 @@ make_channel_cells (Entry *entry)
       g_strv_builder_add_many (builder, senders, receivers, depth, memory, messages, bytes, NULL);
     }
   return g_strv_builder_end (builder);
+}
+
+static void
+print_store_participants (Entry *entry)
+{
+  for (guint i = 0; entry->participants != NULL && i < entry->participants->len; i++)
+    {
+      FerryParticipant *participant = g_ptr_array_index (entry->participants, i);
+
+      g_print ("  participant %u, process %" G_GINT64_FORMAT ", user %u, %s\n", participant->id, participant->pid,
+               participant->uid, participant->alive ? "alive" : "dead");
+    }
 }
 
 static void
@@ -286,7 +306,10 @@ print_table (GPtrArray *list)
       for (guint j = 0; j < N_CHANNEL_COLUMNS; j++)
         print_cell (cells[j], widths[j], j < N_LEFT_COLUMNS, j == N_CHANNEL_COLUMNS - 1);
       g_print ("\n");
-      print_participants (g_ptr_array_index (list, i));
+      if (((Entry *) g_ptr_array_index (list, i))->mode == FERRY_MODE_STORE)
+        print_store_participants (g_ptr_array_index (list, i));
+      else
+        print_participants (g_ptr_array_index (list, i));
     }
 }
 
@@ -335,7 +358,15 @@ add_statistics (JsonBuilder *builder, FerryStatistics *statistics)
 }
 
 static void
-add_participants (JsonBuilder *builder, GPtrArray *participants)
+add_store (JsonBuilder *builder, FerryStatistics *statistics)
+{
+  add_int (builder, "participants-alive", statistics->senders);
+  add_int (builder, "max-bytes", statistics->max_bytes);
+  add_int (builder, "repairs", statistics->repairs);
+}
+
+static void
+add_participants (JsonBuilder *builder, GPtrArray *participants, gboolean of_store)
 {
   json_builder_set_member_name (builder, "participants");
   json_builder_begin_array (builder);
@@ -345,11 +376,17 @@ add_participants (JsonBuilder *builder, GPtrArray *participants)
 
       json_builder_begin_object (builder);
       add_int (builder, "id", participant->id);
-      add_string (builder, "role", get_nick (FERRY_TYPE_ROLE, participant->role));
+      if (!of_store)
+        add_string (builder, "role", get_nick (FERRY_TYPE_ROLE, participant->role));
       json_builder_set_member_name (builder, "pid");
       json_builder_add_int_value (builder, participant->pid);
       add_int (builder, "uid", participant->uid);
       add_boolean (builder, "alive", participant->alive);
+      if (of_store)
+        {
+          json_builder_end_object (builder);
+          continue;
+        }
       add_int (builder, "messages", participant->messages);
       add_int (builder, "bytes", participant->bytes);
       add_int (builder, "waits", participant->waits);
@@ -389,10 +426,13 @@ print_json (GPtrArray *list, gboolean pretty)
       if (entry->statistics != NULL)
         {
           add_string (builder, "mode", get_nick (FERRY_TYPE_MODE, entry->mode));
-          add_statistics (builder, entry->statistics);
+          if (entry->mode == FERRY_MODE_STORE)
+            add_store (builder, entry->statistics);
+          else
+            add_statistics (builder, entry->statistics);
         }
       if (entry->participants != NULL)
-        add_participants (builder, entry->participants);
+        add_participants (builder, entry->participants, entry->mode == FERRY_MODE_STORE);
       if (entry->error != NULL)
         add_string (builder, "error", entry->error);
       json_builder_end_object (builder);
@@ -451,7 +491,7 @@ main (int argc, char **argv)
 
   tool_init ("ferry-ls");
   g_option_context_set_summary (context, "Lists the live channels of this machine: how they move messages, who is in\n"
-                                         "them, how many messages wait and how much memory they have.");
+                                         "them, how many messages wait and how much memory they have; and the stores.");
   g_option_context_set_description (
       context, "Examples:\n"
                "  ferry-ls                       every live channel\n"
@@ -460,7 +500,8 @@ main (int argc, char **argv)
                "  ferry-ls --json | jq .channels\n"
                "\n"
                "DEPTH is messages in flight and the most there may be, MEMORY what backs payload\n"
-               "now, MESSAGES and BYTES what was sent since the channel was made. Looking disturbs\n"
+               "now, MESSAGES and BYTES what was sent since the channel was made. A store has none of\n"
+               "that; its participants count as senders, and ferry-store tells more. Looking disturbs\n"
                "nobody. Exit status: 0, 1 when something could not be looked at, 2 wrong usage.\n");
   g_option_context_add_main_entries (context, entries, NULL);
 

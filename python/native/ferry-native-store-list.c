@@ -62,6 +62,9 @@ list_set (FerryNativeProxy *self, Py_ssize_t index, PyObject *object)
   FerryNativeValue value;
   int done = -1;
 
+  if (G_LIKELY (ferry_native_inline_cell (object, &value.cell) && self->owner->live != NULL
+                && ferry_store_list_replace (self->owner->live, self->ref, index, value.cell)))
+    return TRUE;
   if (G_UNLIKELY (!ferry_native_value_prepare (&value, self->owner, object)))
     return FALSE;
   if (G_LIKELY (ferry_native_store_begin (self->owner)))

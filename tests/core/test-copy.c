@@ -46,7 +46,10 @@ assert_copies (const guint8 *from, guint8 *area, gsize to_offset, gsize size)
 /* Around every size from which on something is done in another way, at all kinds of alignment. */
 START_TEST (test_sizes)
 {
-  static const gsize sizes[] = { 0, 1, 63, 64, 4 * KIB, MIB, 4 * MIB, 5 * MIB + 123, 16 * MIB, 64 * MIB };
+  static const gsize sizes[] = {
+    0,        1,        63, 64, 4 * KIB, 40 * KIB, 40 * KIB + 64, 64 * KIB + 77, 512 * KIB, MIB, 4 * MIB, 5 * MIB + 123,
+    16 * MIB, 64 * MIB,
+  };
   static const gsize offsets[] = { 0, 1, 15, 63 };
   const gsize max = 64 * MIB + 16 * KIB;
   g_autofree guint8 *from = make_pattern (max + 64);
