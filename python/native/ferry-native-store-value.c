@@ -194,6 +194,12 @@ read_inline (FerryNativeStore *owner, FerryCell cell)
     }
 }
 
+PyObject *
+ferry_native_inline_object_slow (FerryNativeStore *owner, FerryCell cell)
+{
+  return read_inline (owner, cell);
+}
+
 static PyObject *
 read_reference (LeafReader *reader, guint64 index)
 {
