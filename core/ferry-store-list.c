@@ -445,6 +445,46 @@ list_no_word (FerryStore *self, FerryObject *object, gboolean found, GError **er
 }
 
 /**
+ * ferry_store_list_peek: (skip)
+ * @self: a store
+ * @list: a list that the caller holds
+ * @index: which element; negative: from the end
+ * @cell: (out): the element, which is inline
+ *
+ * Reads an element in the shortest way, which never waits: when it is inline, and nobody is at the list.
+ *
+ * Returns: whether it did; otherwise ferry_store_list_get() does, or tells why not
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_list_peek (FerryStore *self, FerryRef list, gssize index, FerryCell *cell)
+{
+  FerryObject *object = ferry_store_object (self, list);
+  _Atomic guint64 *word;
+  guint64 lock;
+  guint64 size;
+  guint64 at;
+
+  if (G_UNLIKELY (object == NULL))
+    return FALSE;
+  /* pairs with the release store in ferry_store_unlock_object() */
+  lock = atomic_load_explicit (&object->lock, memory_order_acquire);
+  if (G_UNLIKELY ((lock & FERRY_LOCK_LOCKED) != 0 || ferry_object_kind (object) != FERRY_OBJECT_LIST))
+    return FALSE;
+  size = atomic_load_explicit (&object->size, memory_order_acquire);
+  at = list_position (index, SIZE_LENGTH (size));
+  if (G_UNLIKELY (at >= SIZE_LENGTH (size)))
+    return FALSE;
+  word = list_word (self, atomic_load_explicit (&object->body, memory_order_acquire), size, at);
+  if (G_UNLIKELY (word == NULL))
+    return FALSE;
+  *cell = atomic_load_explicit (word, memory_order_acquire);
+  return !ferry_cell_owns (*cell) && *cell != FERRY_CELL_EMPTY
+         && atomic_load_explicit (&object->lock, memory_order_relaxed) == lock;
+}
+
+/**
  * ferry_store_list_replace: (skip)
  * @self: a store
  * @list: a list that the caller holds

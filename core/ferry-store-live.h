@@ -384,6 +384,10 @@ gssize ferry_store_list_length (FerryStore *self, FerryRef list);
 FERRY_AVAILABLE_IN_1_0
 int ferry_store_list_get (FerryStore *self, FerryRef list, gssize index, FerryReading *reading, GError **error);
 
+/* Reads an element in the shortest way: FALSE: it is not inline, is not there, or somebody is at the list. */
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_list_peek (FerryStore *self, FerryRef list, gssize index, FerryCell *cell);
+
 FERRY_AVAILABLE_IN_1_0
 int ferry_store_list_set (FerryStore *self, FerryRef list, gssize index, FerryCell value, GError **error);
 
@@ -517,6 +521,10 @@ FerryRef ferry_store_record_shape (FerryStore *self, FerryRef record);
 /* 1; 0: the field is not set; -1: error. */
 FERRY_AVAILABLE_IN_1_0
 int ferry_store_record_get (FerryStore *self, FerryRef record, guint field, FerryReading *reading, GError **error);
+
+/* As ferry_store_list_peek(). */
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_record_peek (FerryStore *self, FerryRef record, guint field, FerryCell *cell);
 
 /* EMPTY deletes; 0 when it was not set before. */
 FERRY_AVAILABLE_IN_1_0

@@ -295,6 +295,44 @@ ferry_store_record_get (FerryStore *self, FerryRef record, guint field, FerryRea
   return cell != FERRY_CELL_EMPTY;
 }
 
+/**
+ * ferry_store_record_peek: (skip)
+ * @self: a store
+ * @record: a record that the caller holds
+ * @field: number of the field
+ * @cell: (out): its value, which is inline
+ *
+ * Reads a field in the shortest way, which never waits: when it is set and inline, and nobody is at the record.
+ *
+ * Returns: whether it did; otherwise ferry_store_record_get() does, or tells why not
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_record_peek (FerryStore *self, FerryRef record, guint field, FerryCell *cell)
+{
+  FerryObject *object = ferry_store_object (self, record);
+  _Atomic guint64 *word;
+  guint64 lock;
+  guint64 n;
+
+  if (G_UNLIKELY (object == NULL))
+    return FALSE;
+  /* pairs with the release store in ferry_store_unlock_object() */
+  lock = atomic_load_explicit (&object->lock, memory_order_acquire);
+  if (G_UNLIKELY ((lock & FERRY_LOCK_LOCKED) != 0 || ferry_object_kind (object) != FERRY_OBJECT_RECORD))
+    return FALSE;
+  n = atomic_load_explicit (&object->size, memory_order_acquire);
+  if (G_UNLIKELY (field >= n))
+    return FALSE;
+  word = record_word (self, atomic_load_explicit (&object->body, memory_order_acquire), n, field);
+  if (G_UNLIKELY (word == NULL))
+    return FALSE;
+  *cell = atomic_load_explicit (word, memory_order_acquire);
+  return !ferry_cell_owns (*cell) && *cell != FERRY_CELL_EMPTY
+         && atomic_load_explicit (&object->lock, memory_order_relaxed) == lock;
+}
+
 /* Locks a record; the word of @field, or NULL: error. */
 static inline _Atomic guint64 *
 record_lock (FerryStore *self, FerryRef record, guint field, FerryObject **object, GError **error)

@@ -51,6 +51,7 @@ collections.abc.MutableSequence.register(List)
 collections.abc.MutableSequence.register(ByteArray)
 collections.abc.MutableMapping.register(Dict)
 collections.abc.MutableSet.register(Set)
+collections.abc.MappingView.register(_native.StoreDictView)
 
 _MISSING = object()
 
@@ -280,6 +281,7 @@ class Store(_native.Store, MutableMapping[str, Any]):
 
         Examples
         --------
+        >>> import ferry
         >>> store = ferry.Store()
         >>> store["from"], store["to"] = 10, 0
         >>> with store.transaction():
@@ -311,7 +313,7 @@ class Store(_native.Store, MutableMapping[str, Any]):
         """
         kind = type(container)
         result: Any = NotImplemented
-        if kind is List or kind is Dict:
+        if kind is List or kind is Dict or isinstance(container, _native.Store):
             result = container._add(key, delta)
         elif issubclass(kind, Live):
             field = kind.__ferry_fields__.get(key)

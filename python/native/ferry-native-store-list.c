@@ -36,10 +36,13 @@ list_get (FerryNativeProxy *self, Py_ssize_t index)
   FerryStore *store = self->owner->live;
   GError *error = NULL;
   FerryReading reading;
+  FerryCell cell;
   int found;
 
   if (G_UNLIKELY (store == NULL))
     return ferry_native_store_raise_closed (self->owner);
+  if (G_LIKELY (ferry_store_list_peek (store, self->ref, index, &cell)))
+    return ferry_native_inline_object (self->owner, cell);
   ferry_native_reading_init (&reading);
   found = ferry_store_list_get (store, self->ref, index, &reading, &error);
   if (G_LIKELY (found > 0))

@@ -39,6 +39,7 @@ typedef struct
   gssize leaf;         /* of a shape or a description of an array; -1: none */
   PyObject *shape_key; /* borrowed */
   FerryNativeArraySource source;
+  gboolean is_held; /* an array that was made before the others */
 } PlanNode;
 
 struct _FerryNativePlan
@@ -64,8 +65,9 @@ struct _FerryNativePlan
 };
 
 #define POOL_MAX (4)
-#define KEPT_MAX (4096) /* elements of arrays that are kept with an unused plan */
-#define MEMO_MIN (16)   /* nodes from which on a table finds them */
+#define KEPT_MAX (4096)          /* elements of arrays that are kept with an unused plan */
+#define LARGE_ARRAY (256 * 1024) /* bytes */
+#define MEMO_MIN (16)            /* nodes from which on a table finds them */
 #define SHAPE_NAMES_MAX (4096)
 
 static FerryNativePlan *pool;
@@ -115,6 +117,16 @@ ferry_native_plan_free (FerryNativePlan *self)
     return;
   for (guint i = 0; i < self->nodes->len; i++)
     {
+      if (NODE (self, i)->is_held)
+        {
+          if (NODE (self, i)->is_owned && ferry_native_store_begin (self->owner))
+            {
+              ferry_store_release_cell (self->owner->live, NODE (self, i)->cell);
+              ferry_store_end (self->owner->live);
+            }
+          if (self->owner->live != NULL)
+            ferry_store_unhold (self->owner->live, NODE (self, i)->ref);
+        }
       Py_CLEAR (NODE (self, i)->source.keep);
       Py_CLEAR (NODE (self, i)->source.description);
     }
@@ -482,6 +494,19 @@ pad (FerryNativePlan *self)
   return self->bytes->len;
 }
 
+/* FALSE with an exception: it would be more than arrays of bytes count. */
+static gboolean
+append (FerryNativePlan *self, gconstpointer data, gsize size)
+{
+  if (size > G_MAXINT32 - MIN (self->bytes->len, (guint) G_MAXINT32))
+    {
+      PyErr_SetString (PyExc_OverflowError, "a value in a store, other than str, bytes and arrays, has less than 2 GB");
+      return FALSE;
+    }
+  g_byte_array_append (self->bytes, data, (guint) size);
+  return TRUE;
+}
+
 static gboolean build_cell (FerryNativePlan *self, PyObject *object, gboolean as_key, FerryCell *cell);
 
 static gboolean
@@ -572,8 +597,7 @@ build_codec (FerryNativePlan *self, PyObject *object)
       return FALSE;
     }
   data = g_bytes_get_data (bytes, &size);
-  g_byte_array_append (self->bytes, data, (guint) size);
-  return TRUE;
+  return append (self, data, size);
 }
 
 /* Appends the data of a leaf. */
@@ -591,15 +615,12 @@ build_leaf (FerryNativePlan *self, PyObject *object, gboolean as_key, guint8 *ki
         return FALSE;
       *kind = FERRY_LEAF_STR;
       *flags = (guint8) (PyUnicode_KIND (object) | (PyUnicode_IS_ASCII (object) ? FERRY_LEAF_ASCII : 0));
-      g_byte_array_append (self->bytes, PyUnicode_DATA (object),
-                           (guint) ((gsize) PyUnicode_GET_LENGTH (object) * PyUnicode_KIND (object)));
-      return TRUE;
+      return append (self, PyUnicode_DATA (object), (gsize) PyUnicode_GET_LENGTH (object) * PyUnicode_KIND (object));
     }
   if (type == &PyBytes_Type)
     {
       *kind = FERRY_LEAF_BYTES;
-      g_byte_array_append (self->bytes, (const guint8 *) PyBytes_AS_STRING (object), (guint) PyBytes_GET_SIZE (object));
-      return TRUE;
+      return append (self, PyBytes_AS_STRING (object), (gsize) PyBytes_GET_SIZE (object));
     }
   if (type == &PyLong_Type)
     {
@@ -769,12 +790,6 @@ plan_leaf (FerryNativePlan *self, PyObject *object, PyObject *items, FerryLeafKi
           memcpy (&moved, at, sizeof moved);
           moved += (FerryCell) leaf.n_refs * sizeof (FerryRef);
           memcpy (at, &moved, sizeof moved);
-        }
-      if (self->bytes->len > G_MAXUINT / 2)
-        {
-          PyErr_SetString (PyExc_OverflowError,
-                           "a value in a store, other than str, bytes and arrays, has less than 2 GB");
-          return FALSE;
         }
     }
   number = self->leaves->len;
@@ -1004,6 +1019,9 @@ expand_record (FerryNativePlan *self, gsize number, PyObject *object)
   return ok;
 }
 
+static FerryCell make_leaf (FerryNativePlan *self, gsize number, GError **error);
+static gboolean make_early_array (FerryNativePlan *self, gsize number);
+
 static gboolean
 expand_array (FerryNativePlan *self, gsize number, PyObject *object)
 {
@@ -1020,6 +1038,60 @@ expand_array (FerryNativePlan *self, gsize number, PyObject *object)
   if (!plan_leaf (self, source.description, source.description, FERRY_LEAF_ARRAY, FALSE, &cell))
     return FALSE;
   NODE (self, number)->leaf = (gssize) ferry_cell_payload (cell);
+  return source.size < LARGE_ARRAY || make_early_array (self, number);
+}
+
+/* Makes a large array before the others, so that copying it keeps nobody waiting. Until it is stored it is held. */
+static gboolean
+make_early_array (FerryNativePlan *self, gsize number)
+{
+  g_autoptr (GError) error = NULL;
+  FerryStore *store;
+  FerryCell description;
+  FerryCell cell = 0;
+  gpointer data = NULL;
+  gsize size;
+
+  if (!ferry_native_store_begin (self->owner))
+    return FALSE;
+  store = self->owner->live;
+  description = make_leaf (self, (gsize) NODE (self, number)->leaf, &error);
+  if (description != 0)
+    {
+      cell = ferry_store_array_new (store, description, NULL, NODE (self, number)->source.size, &error);
+      if (cell == 0)
+        ferry_store_release_cell (store, description);
+    }
+  if (cell != 0)
+    {
+      NODE (self, number)->cell = cell;
+      NODE (self, number)->ref = ferry_cell_payload (cell);
+      NODE (self, number)->is_owned = TRUE;
+      NODE (self, number)->is_held = ferry_store_hold (store, ferry_cell_payload (cell), &error);
+      if (!NODE (self, number)->is_held)
+        {
+          ferry_store_release_cell (store, cell);
+          NODE (self, number)->is_owned = FALSE;
+        }
+      if (NODE (self, number)->is_held)
+        data = ferry_store_array_data (store, ferry_cell_payload (cell), &size, NULL, &error);
+    }
+  ferry_store_end (store);
+  if (data == NULL)
+    {
+      ferry_native_raise (&error);
+      return FALSE;
+    }
+  ferry_native_store_enter (self->owner);
+  {
+    gconstpointer source = NODE (self, number)->source.data;
+
+    size = MIN (size, NODE (self, number)->source.size);
+    Py_BEGIN_ALLOW_THREADS
+    memcpy (data, source, size);
+    Py_END_ALLOW_THREADS
+  }
+  ferry_native_store_leave (self->owner);
   return TRUE;
 }
 
@@ -1158,7 +1230,10 @@ get_shape (FerryNativePlan *self, PlanNode *node, FerryRef *shape, GError **erro
     return FALSE;
   *shape = ferry_store_shape (self->owner->live, leaf, error);
   if (*shape == 0)
-    return FALSE;
+    {
+      ferry_store_release_cell (self->owner->live, leaf);
+      return FALSE;
+    }
   /* Held as long as the store is open. */
   number = PyLong_FromUnsignedLongLong (*shape);
   if (number == NULL || PyDict_SetItem (self->owner->shapes, node->shape_key, number) < 0)
@@ -1230,6 +1305,8 @@ make_node (FerryNativePlan *self, PlanNode *node, GError **error)
 
         if (description != 0)
           cell = ferry_store_array_new (store, description, node->source.data, node->source.size, error);
+        if (description != 0 && cell == 0)
+          ferry_store_release_cell (store, description);
         break;
       }
 
@@ -1310,13 +1387,13 @@ ferry_native_plan_make (FerryNativePlan *self)
       return NULL;
     }
   for (gsize i = n; ok && i > 0; i--)
-    if (NODE (self, i - 1)->is_early && !NODE (self, i - 1)->is_live)
+    if (NODE (self, i - 1)->is_early && !NODE (self, i - 1)->is_live && !NODE (self, i - 1)->is_held)
       ok = make_node (self, NODE (self, i - 1), &error);
   for (gsize i = n; ok && i > 0; i--)
     {
       PlanNode *node = NODE (self, i - 1);
 
-      if (node->is_live)
+      if (node->is_live || node->is_held)
         continue;
       ok = node->is_early ? fill_node (self, node, &error) : make_node (self, node, &error);
     }

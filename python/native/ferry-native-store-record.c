@@ -116,6 +116,7 @@ field_read (Field *self, PyObject *object)
   GError *error = NULL;
   FerryReading reading;
   FerryStore *store;
+  FerryCell cell;
   int found;
 
   if (G_UNLIKELY (handle == NULL))
@@ -123,6 +124,8 @@ field_read (Field *self, PyObject *object)
   store = handle->owner->live;
   if (G_UNLIKELY (store == NULL))
     return ferry_native_store_raise_closed (handle->owner);
+  if (G_LIKELY (ferry_store_record_peek (store, handle->ref, self->index, &cell)))
+    return ferry_native_inline_object (handle->owner, cell);
   ferry_native_reading_init (&reading);
   found = ferry_store_record_get (store, handle->ref, self->index, &reading, &error);
   if (G_LIKELY (found > 0))

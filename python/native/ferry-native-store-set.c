@@ -312,8 +312,11 @@ set_update (PyObject *object, PyObject *args)
     {
       PyObject *plain = get_plain (PyTuple_GET_ITEM (args, i));
 
-      if (plain == NULL || _PySet_Update (all, plain) < 0)
+      PyObject *updated = plain != NULL ? PyObject_CallMethod (all, "update", "(O)", plain) : NULL;
+
+      if (updated == NULL)
         Py_CLEAR (all);
+      Py_XDECREF (updated);
       Py_XDECREF (plain);
     }
   if (all == NULL)

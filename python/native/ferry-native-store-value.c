@@ -194,6 +194,12 @@ read_inline (FerryNativeStore *owner, FerryCell cell)
     }
 }
 
+PyObject *
+ferry_native_inline_object_slow (FerryNativeStore *owner, FerryCell cell)
+{
+  return read_inline (owner, cell);
+}
+
 static PyObject *
 read_reference (LeafReader *reader, guint64 index)
 {
@@ -1027,6 +1033,7 @@ ferry_native_key_equal (const FerryKey *key, const FerryReading *candidate)
 {
   FerryNativeKey *self = key->user_data;
   PyObject *other;
+  int collects;
   int equal;
 
   if (!is_basic (self->object))
@@ -1035,14 +1042,13 @@ ferry_native_key_equal (const FerryKey *key, const FerryReading *candidate)
       && (candidate->leaf == NULL || candidate->placed || candidate->leaf->n_refs > 0
           || has_codec (candidate->leaf->data, candidate->leaf->size, candidate->leaf->kind, candidate->leaf->flags)))
     return -1;
+  /* No code: neither that of objects that become garbage just now. */
+  collects = PyGC_Disable ();
   other = make_candidate (self->owner, candidate);
-  if (other == NULL)
-    {
-      PyErr_Clear ();
-      return -1;
-    }
-  equal = PyObject_RichCompareBool (other, self->object, Py_EQ);
-  Py_DECREF (other);
+  equal = other != NULL ? PyObject_RichCompareBool (other, self->object, Py_EQ) : -1;
+  Py_XDECREF (other);
+  if (collects)
+    PyGC_Enable ();
   if (equal < 0)
     PyErr_Clear ();
   return equal;

@@ -435,6 +435,47 @@ store_pop (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
   return n_args > 1 ? Py_NewRef (args[1]) : raise_key (args[0]);
 }
 
+/* Adds to a value in one step; NotImplemented: not both are numbers that fit. */
+static PyObject *
+store_add (PyObject *object, PyObject *args)
+{
+  FerryNativeStore *self = SELF (object);
+  GError *error = NULL;
+  FerryNativeKey key;
+  FerryReading reading;
+  FerryCell delta;
+  PyObject *name;
+  PyObject *number;
+  int done;
+
+  if (!PyArg_ParseTuple (args, "OO", &name, &number))
+    return NULL;
+  if (!ferry_native_inline_cell (number, &delta)
+      || (ferry_cell_tag (delta) != FERRY_CELL_INT && ferry_cell_tag (delta) != FERRY_CELL_FLOAT))
+    return Py_NewRef (Py_NotImplemented);
+  if (!key_init (&key, self, name))
+    return NULL;
+  if (!ferry_native_store_begin (self))
+    {
+      ferry_native_key_clear (&key);
+      return NULL;
+    }
+  ferry_native_reading_init (&reading);
+  done = ferry_store_root_add (self->live, &key.key, delta, &reading, &error);
+  ferry_store_end (self->live);
+  ferry_native_key_clear (&key);
+  if (done > 0)
+    return ferry_native_reading_take (self, &reading);
+  if (done == 0)
+    return raise_key (name);
+  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED))
+    {
+      g_error_free (error);
+      return Py_NewRef (Py_NotImplemented);
+    }
+  return ferry_native_raise (&error);
+}
+
 /* The keys at an instant. */
 static PyObject *
 store_list_keys (PyObject *object, PyObject *unused)
@@ -907,6 +948,7 @@ static PyMethodDef store_methods[] = {
   { "verify", store_verify, METH_NOARGS,
     "verify($self, /)\n--\n\nRaise CorruptError if anything in its memory can't be right." },
   { "_list_keys", store_list_keys, METH_NOARGS, NULL },
+  { "_add", store_add, METH_VARARGS, NULL },
   { NULL },
 };
 

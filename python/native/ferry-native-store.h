@@ -152,6 +152,23 @@ ferry_native_reading_init (FerryReading *reading)
 
 PyObject *ferry_native_reading_take_slow (FerryNativeStore *owner, FerryReading *reading);
 
+/* The object for an inline cell. */
+PyObject *ferry_native_inline_object_slow (FerryNativeStore *owner, FerryCell cell);
+
+static inline PyObject *
+ferry_native_inline_object (FerryNativeStore *owner, FerryCell cell)
+{
+  FerryCellTag tag = ferry_cell_tag (cell);
+  double number;
+
+  if (tag == FERRY_CELL_INT)
+    return PyLong_FromLongLong (ferry_cell_int (cell));
+  if (tag != FERRY_CELL_FLOAT)
+    return ferry_native_inline_object_slow (owner, cell);
+  memcpy (&number, &cell, sizeof number);
+  return PyFloat_FromDouble (number);
+}
+
 /* Gives back what a reading has that is not wanted. */
 void ferry_native_reading_drop (FerryNativeStore *owner, FerryReading *reading);
 
