@@ -177,7 +177,7 @@ typedef struct
   guint16 n_refs;
   guint32 hash; /* of the value as a key, see docs/store.md */
   guint64 size; /* bytes of data */
-  guint8 data[];
+  G_GNUC_EXTENSION guint8 data[];
 } FerryLeaf;
 
 /**

@@ -20,6 +20,7 @@ def declarations(text: str) -> list[str]:
     text = re.sub(r"/\*.*?\*/", " ", text, flags=re.S)
     text = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*$", "", text, flags=re.M)
     text = re.sub(r"\bG_(?:BEGIN|END)_DECLS\b", "", text)
+    text = re.sub(r"^static inline\b.*?^}$", "", text, flags=re.M | re.S)
     text = re.sub(r"\bG_DEFINE_AUTO\w*_FUNC\s*\([^)]*\)", "", text)
     text = re.sub(r"\b(G_DECLARE_\w+\s*\([^)]*\))", r"\1;", text)
     found = []
