@@ -1612,6 +1612,8 @@ ferry_store_roll_back (FerryStore *self, GError **error)
  * ferry_store_in_transaction:
  * @self: a store
  *
+ * Asks for the thread that calls it.
+ *
  * Returns: whether this thread is in a transaction of the store
  *
  * Since: 1.0

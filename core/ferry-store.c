@@ -371,6 +371,8 @@ ferry_store_close (FerryStore *self)
  * ferry_store_get_name:
  * @self: a store
  *
+ * The name by which others find it.
+ *
  * Returns: (nullable): its name; %NULL: anonymous
  *
  * Since: 1.0
@@ -385,6 +387,8 @@ ferry_store_get_name (FerryStore *self)
 /**
  * ferry_store_get_max_bytes:
  * @self: a store
+ *
+ * What the store was made with.
  *
  * Returns: the bound of its memory in bytes
  *
@@ -433,6 +437,8 @@ ferry_store_get_root (FerryStore *self)
 /**
  * ferry_store_watch:
  * @self: a store
+ *
+ * Where watching for changes begins.
  *
  * Returns: a number that grows with every change of anything in the store, for ferry_store_wait_change() and
  *   ferry_store_check()
@@ -552,6 +558,8 @@ ferry_store_wait_change (FerryStore *self, guint64 *seen, gint64 timeout, GCance
  * ferry_store_get_fd:
  * @self: a store
  * @error: return location for an error
+ *
+ * For event loops other than that of GLib, for which there is [method@Store.create_source].
  *
  * Returns: a descriptor to poll for reading: ready when something may have changed since ferry_store_check() was called last,
  *   which has to be called first, and after each time. The store's: not to be read or closed. -1 on error
@@ -700,6 +708,8 @@ ferry_store_trim (FerryStore *self)
  * ferry_store_get_bytes_used:
  * @self: a store
  *
+ * The memory that values take.
+ *
  * Returns: bytes in use by values, with the rounding up of blocks
  *
  * Since: 1.0
@@ -714,6 +724,8 @@ ferry_store_get_bytes_used (FerryStore *self)
 /**
  * ferry_store_get_bytes_committed:
  * @self: a store
+ *
+ * The memory that the heap has.
  *
  * Returns: bytes of memory that its heap has taken from the system, at most max-bytes
  *
