@@ -19,8 +19,8 @@
 #define LEVELS_OF_PAIRS (3)
 
 /* What is referred to from several places counts again: a few objects could else stand for more than fits into any
- * memory. */
-#define VALUES_MAX (G_GUINT64_CONSTANT (1) << 28)
+ * memory. Besides the cells of the store, each of which can be one. */
+#define REPEATED_MAX (1 << 20)
 
 /* What tuples with many items make of type strings. */
 #define TUPLE_MAX (1024)
@@ -994,7 +994,9 @@ read_value (Reader *self, const Value *value, guint levels)
 
   if (levels + LEVELS_OF_PAIRS > LEVELS_MAX)
     return unsupported (self, "more levels than 128");
-  if (++self->n_values > VALUES_MAX)
+  if (++self->n_values > REPEATED_MAX
+      && self->n_values - REPEATED_MAX
+             > MIN (ferry_store_get_bytes_used (self->store), self->store->max_bytes) / sizeof (FerryCell))
     return unsupported (self, "objects that are repeated too often");
   variant = read_plain (self, value, levels);
   return variant != NULL ? g_variant_take_ref (variant) : NULL;
