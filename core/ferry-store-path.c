@@ -25,8 +25,7 @@ typedef struct
 } Parser;
 
 /* Always FALSE. */
-static gboolean G_GNUC_PRINTF (3, 4)
-fail (const Parser *self, GError **error, const char *format, ...)
+static gboolean G_GNUC_PRINTF (3, 4) fail (const Parser *self, GError **error, const char *format, ...)
 {
   g_autofree char *message = NULL;
   va_list args;

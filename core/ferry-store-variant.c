@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ferry-store-private.h"
 #include "ferry-store-variant.h"
+#include "ferry-store-private.h"
 
 #include "ferry-copy.h"
 #include "ferry-description-private.h"
@@ -137,8 +137,7 @@ value_item (const Value *self, gsize i, Value *item)
       {
         gsize end = self->data + self->head.size;
 
-        if (payload < self->data + (i + 1) * sizeof item->cell || payload > end
-            || end - payload < sizeof item->head)
+        if (payload < self->data + (i + 1) * sizeof item->cell || payload > end || end - payload < sizeof item->head)
           return FALSE;
         memcpy (&item->head, self->outer + payload, sizeof item->head);
         item->data = payload + sizeof item->head;
@@ -684,8 +683,8 @@ read_leaf (Reader *self, const Value *value, guint levels)
 static GPtrArray *
 read_cells (Reader *self, const FerrySnapshot *snapshot, guint levels)
 {
-  g_autoptr (GPtrArray) items = g_ptr_array_new_full ((guint) MIN (snapshot->n, G_MAXINT32),
-                                                      (GDestroyNotify) g_variant_unref);
+  g_autoptr (GPtrArray) items
+      = g_ptr_array_new_full ((guint) MIN (snapshot->n, G_MAXINT32), (GDestroyNotify) g_variant_unref);
 
   for (gsize i = 0; i < snapshot->n; i++)
     {
@@ -1083,7 +1082,8 @@ normalize (GVariant *variant)
     case G_VARIANT_CLASS_ARRAY:
     case G_VARIANT_CLASS_TUPLE:
     case G_VARIANT_CLASS_DICT_ENTRY:
-      if (g_variant_is_of_type (variant, G_VARIANT_TYPE_BYTESTRING) || g_variant_is_of_type (variant, G_VARIANT_TYPE ("(sv)")))
+      if (g_variant_is_of_type (variant, G_VARIANT_TYPE_BYTESTRING)
+          || g_variant_is_of_type (variant, G_VARIANT_TYPE ("(sv)")))
         return g_variant_ref (variant);
       is_dict = g_variant_is_of_type (variant, G_VARIANT_TYPE_DICTIONARY);
       for (gsize i = 0; i < g_variant_n_children (variant); i++)
@@ -1104,9 +1104,7 @@ normalize (GVariant *variant)
               g_ptr_array_add (items, normalize (child));
             }
         }
-      made = is_dict                         ? make_dict (items)
-             : class == G_VARIANT_CLASS_ARRAY ? make_list (items)
-                                             : make_tuple (items);
+      made = is_dict ? make_dict (items) : class == G_VARIANT_CLASS_ARRAY ? make_list (items) : make_tuple (items);
       break;
 
     case G_VARIANT_CLASS_BOOLEAN:
@@ -1272,8 +1270,11 @@ decode_text (const char *text, gsize size, GByteArray *units, guint *width, gboo
       guint8 one = (guint8) characters[i];
       guint16 two = (guint16) characters[i];
 
-      g_byte_array_append (units, *width == 1 ? &one : *width == 2 ? (const guint8 *) &two
-                                                                   : (const guint8 *) &characters[i], *width);
+      g_byte_array_append (units,
+                           *width == 1   ? &one
+                           : *width == 2 ? (const guint8 *) &two
+                                         : (const guint8 *) &characters[i],
+                           *width);
     }
   return TRUE;
 }
@@ -1321,7 +1322,8 @@ plan_scalar (FerryStore *store, GVariant *variant, FerryCell *cell, FerryLeaf *h
           return TRUE;
         }
       number = GINT64_TO_LE (number);
-      g_byte_array_append (bytes, (const guint8 *) &number, (guint) shorten_int ((const guint8 *) &number, sizeof number));
+      g_byte_array_append (bytes, (const guint8 *) &number,
+                           (guint) shorten_int ((const guint8 *) &number, sizeof number));
       head->kind = FERRY_LEAF_INT;
     }
   else if (g_variant_is_of_type (variant, G_VARIANT_TYPE_UINT64))
@@ -1464,8 +1466,8 @@ is_tuple (GVariant *variant)
 static gboolean
 too_deep (FerryStore *store, GError **error)
 {
-  g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "%s: the value has more than %d levels; make it flatter",
-               store->label, LEVELS_MAX);
+  g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
+               "%s: the value has more than %d levels; make it flatter", store->label, LEVELS_MAX);
   return FALSE;
 }
 
@@ -1562,8 +1564,9 @@ plan_init (Plan *self, FerryStore *store, GVariant *variant, guint levels, GErro
         return FALSE;
       if (self->refs->len > FERRY_LEAF_MAX_REFS)
         {
-          g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG, "%s: a tuple contains %u lists and dicts, at most %d can be; use a list",
-                       store->label, self->refs->len, FERRY_LEAF_MAX_REFS);
+          g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_BIG,
+                       "%s: a tuple contains %u lists and dicts, at most %d can be; use a list", store->label,
+                       self->refs->len, FERRY_LEAF_MAX_REFS);
           return FALSE;
         }
       for (guint i = 0; self->refs->len > 0 && i < self->moved->len; i++)
@@ -1757,8 +1760,8 @@ typedef struct
   FerryReading readings[2]; /* the current one has what @value is in, and holds what that refers to */
   guint current;
   gboolean holds;
-  Plan plan;            /* of the key looked for last */
-  FerrySnapshot keys;   /* where it was found among others */
+  Plan plan;          /* of the key looked for last */
+  FerrySnapshot keys; /* where it was found among others */
 } Lookup;
 
 static void
@@ -2240,8 +2243,7 @@ change_record (Lookup *self, FerryRef record, const FerryPathStep *last, Change 
 }
 
 static int
-change_byte (Lookup *self, FerryRef bytearray, const FerryPathStep *last, Change change, FerryCell cell,
-             GError **error)
+change_byte (Lookup *self, FerryRef bytearray, const FerryPathStep *last, Change change, FerryCell cell, GError **error)
 {
   guint8 byte = (guint8) ferry_cell_int (cell);
   gint64 index = last->index;
