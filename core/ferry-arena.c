@@ -468,6 +468,22 @@ ferry_arena_wait_for_hot_block (FerrySegment *self, guint klass, guint64 size, g
   atomic_store_explicit (&self->no_reuse, skip, memory_order_relaxed);
 }
 
+/* A class without blocks takes a small warm one of a larger class if there is any: the first message of a channel. */
+static gboolean
+ferry_arena_claim_warm (FerrySegment *self, guint klass, guint64 size, guint32 *block)
+{
+  for (guint larger = klass + 1; larger < FERRY_N_CLASSES && ferry_arena_class_size (larger) <= FERRY_WARM_MAX;
+       larger++)
+    {
+      *block = FERRY_BLOCK_REF (larger, 0);
+      if (ferry_arena_n_used (self, larger) > 0
+          && atomic_load_explicit (&ferry_arena_block (self, *block)->committed, memory_order_relaxed) >= size
+          && ferry_arena_claim_word (self, *block))
+        return TRUE;
+    }
+  return FALSE;
+}
+
 /* Any block of the class: the most recent one, the first one that is free, or a new one. */
 static FerryArenaResult
 ferry_arena_claim (FerrySegment *self, guint klass, guint64 size, gint64 patience, guint32 *block, GError **error)
@@ -476,6 +492,8 @@ ferry_arena_claim (FerrySegment *self, guint klass, guint64 size, gint64 patienc
     return FERRY_ARENA_OK;
   ferry_arena_wait_for_hot_block (self, klass, size, patience);
   if (G_LIKELY (ferry_arena_claim_free (self, klass, block)))
+    return FERRY_ARENA_OK;
+  if (ferry_arena_n_used (self, klass) == 0 && ferry_arena_claim_warm (self, klass, size, block))
     return FERRY_ARENA_OK;
   return ferry_arena_grow (self, klass, patience, block, error);
 }
@@ -518,6 +536,65 @@ ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *b
       return FERRY_ARENA_ERROR;
     }
   return FERRY_ARENA_OK;
+}
+
+/* Private: makes a block real for the first messages, unless there is one. Without memory for that, or where the bound
+ * leaves too little, they have to wait for theirs. */
+void
+ferry_arena_make_warm (FerrySegment *self, guint64 warm_bytes)
+{
+  guint64 size = MIN (warm_bytes, MIN (self->max_bytes / FERRY_WARM_SHARE, FERRY_WARM_MAX));
+  guint klass = ferry_arena_class_for (size);
+  FerryBlock *first = &self->classes[klass].blocks[0];
+  guint32 block;
+  guint8 *data;
+
+  if (size < ferry_arena_class_size (0))
+    return;
+  /* One that is in use was warm and will be again. */
+  if (ferry_arena_n_used (self, klass) > 0
+      && (ferry_word_state (atomic_load_explicit (&first->word, memory_order_acquire)) != FERRY_BLOCK_FREE
+          || atomic_load_explicit (&first->committed, memory_order_relaxed) >= size))
+    return;
+  if (ferry_arena_alloc (self, size, 0, &block, &data, NULL) != FERRY_ARENA_OK)
+    return;
+  ferry_arena_free (self, block);
+  /* Not idle before it was used, however long that takes. Should somebody have been as quick as to use it already, it is not
+   * given back before it was used again, or is needed elsewhere. */
+  atomic_store_explicit (&ferry_arena_block (self, block)->idle_since, G_MAXINT64 - 1, memory_order_relaxed);
+}
+
+/* Private: maps where the small blocks lie that are warm. */
+void
+ferry_arena_map_warm (FerrySegment *self)
+{
+  for (guint klass = 0; ferry_arena_class_size (klass) <= FERRY_WARM_MAX; klass++)
+    if (ferry_arena_n_used (self, klass) > 0)
+      ferry_arena_map_block (self, FERRY_BLOCK_REF (klass, 0), NULL);
+}
+
+/* Private: puts the first small blocks that are warm and mapped into the page table. Under the lock. */
+void
+ferry_arena_populate (FerrySegment *self)
+{
+  guint64 rest = FERRY_WARM_MAX;
+
+  for (guint klass = 0; ferry_arena_class_size (klass) <= FERRY_WARM_MAX; klass++)
+    {
+      gpointer *chunks = atomic_load_explicit (&self->classes[klass].chunks, memory_order_acquire);
+      FerryBlock *block = &self->classes[klass].blocks[0];
+      guint64 size;
+
+      if (chunks == NULL || chunks[0] == NULL || ferry_arena_n_used (self, klass) == 0)
+        continue;
+      ferry_segment_populate (self->classes[klass].bitmap, sizeof (guint64));
+      ferry_segment_populate (block, sizeof *block);
+      size = MIN (atomic_load_explicit (&block->committed, memory_order_relaxed), ferry_arena_class_size (klass));
+      if (size == 0 || size > rest)
+        continue;
+      ferry_segment_populate (chunks[0], size);
+      rest -= size;
+    }
 }
 
 /* Private: what the next ferry_arena_claim_recent() will write, to ask for its cache line; NULL when it is not known. */

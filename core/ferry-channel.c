@@ -1581,7 +1581,9 @@ ferry_channel_decode (FerryChannel *self, FerryBuffer *buffer, GValue *value, GE
 void
 ferry_channel_add_codec (FerryChannel *self, FerryCodec *codec)
 {
+  Known scratch;
   Known *known;
+  gboolean added;
 
   g_return_if_fail (FERRY_IS_CHANNEL (self));
   g_return_if_fail (FERRY_IS_CODEC (codec));
@@ -1591,7 +1593,11 @@ ferry_channel_add_codec (FerryChannel *self, FerryCodec *codec)
   if (self->codec == NULL && ferry_channel_known_codec (self, known->name, known->version) == NULL)
     known_add (&self->decoders, g_steal_pointer (&known));
   g_mutex_unlock (&self->codecs_mutex);
+  added = known == NULL;
   known_free_all (known);
+  /* Likely what values are sent with; so the first one need not wait for it. */
+  if (added)
+    ferry_channel_known_encoder (self, codec, &scratch);
 }
 
 /**

@@ -30,6 +30,10 @@ G_BEGIN_DECLS
 #define FERRY_MIN_BLOCKS (16)
 #define FERRY_CLASS_RANGE_SHIFT (36)                    /* a class has blocks for 64 GiB, within those two bounds */
 #define FERRY_CHUNK_SIZE (G_GUINT64_CONSTANT (4) << 20) /* small blocks are mapped by 4 MiB */
+/* Blocks up to this size, in bytes, may be warm for a channel's first messages. */
+#define FERRY_WARM_MAX (256 * 1024)
+/* That must leave most of a channel's memory to its messages. */
+#define FERRY_WARM_SHARE (64)
 /* When to give up waiting for the lock, in microseconds. The holder works for microseconds; who holds it for seconds is
  * stopped. */
 #define FERRY_LOCK_PATIENCE (10 * G_USEC_PER_SEC)
@@ -323,7 +327,13 @@ typedef struct
   /* the lock, see section 2 of the memory model */
   GMutex mutex;
   int lock_fd;
+  int spare_fd; /* opened for it before we join */
   guint lock_depth;
+
+  /* what is done before the first call, see ferry_segment_prepare() */
+  _Atomic gboolean is_prepared; /* and in fork children likewise */
+  gboolean is_late;             /* opened and not joined yet ... */
+  guint late_generation;        /* ... in this process */
 
   /* private hints */
   _Atomic guint64 cached_head; /* senders: head, or the smallest cursor in broadcast */
@@ -391,6 +401,9 @@ gboolean ferry_segment_verify (FerrySegment *self, GError **error);
 gboolean ferry_segment_set_corrupt (FerrySegment *self, GError **error, const char *what);
 gboolean ferry_segment_ended (FerrySegment *self);
 gboolean ferry_segment_refork (FerrySegment *self, GError **error);
+void ferry_segment_populate (gpointer address, gsize length);
+void ferry_segment_prepare (FerrySegment *self);
+void ferry_segment_postpone (FerrySegment *self, FerryRole role);
 guint ferry_segment_count_role (FerrySegment *self, FerryRole role);
 
 static inline guint
@@ -477,6 +490,9 @@ typedef enum
 
 guint64 ferry_arena_class_size (guint klass);
 guint ferry_arena_class_blocks (guint klass);
+void ferry_arena_make_warm (FerrySegment *self, guint64 warm_bytes);
+void ferry_arena_map_warm (FerrySegment *self);
+void ferry_arena_populate (FerrySegment *self);
 FerryArenaResult ferry_arena_alloc (FerrySegment *self, guint64 size, gint64 patience, guint32 *block, guint8 **data,
                                     GError **error);
 gconstpointer ferry_arena_next_recent (FerrySegment *self);
@@ -529,6 +545,7 @@ guint32 ferry_waiter_prepare (FerrySegment *self, FerrySide side);
 void ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline, gboolean idle);
 gboolean ferry_waiter_finish (FerrySegment *self, FerrySide side);
 void ferry_waiter_wake_one (FerrySegment *self, FerrySide side);
+void ferry_waiter_wake_early (FerrySegment *self);
 void ferry_waiter_wake_all (FerrySegment *self, FerrySide side);
 void ferry_waiter_wake_self (FerrySegment *self);
 void ferry_waiter_upkeep (FerrySegment *self, gboolean now);

@@ -61,6 +61,8 @@ typedef struct
   int control_fd;
   int data_fd;
   guint64 data_offset; /* of the data area in its file */
+  guint64 warm_bytes;
+  gboolean join_late;
   gboolean opened;
   _Atomic guint64 sent_position; /* one past the last message sent */
   _Atomic guint32 outstanding;   /* buffers with blocks of ours */
@@ -74,6 +76,15 @@ typedef struct
   guint64 seen_words[FERRY_MAX_PARTICIPANTS];
   gint64 seen_pids[FERRY_MAX_PARTICIPANTS];
 } FerrySegmentTransportPrivate;
+
+enum
+{
+  PROP_WARM_BYTES = 1,
+  PROP_JOIN_LATE,
+  N_PROPERTIES,
+};
+
+static GParamSpec *properties[N_PROPERTIES];
 
 static void ferry_segment_transport_iface_init (FerryTransportInterface *iface);
 
@@ -427,6 +438,9 @@ ferry_segment_transport_create (FerrySegmentTransport *self, const FerryChannelC
       || !ferry_segment_transport_set_data_access (self, config->role, error)
       || !ferry_segment_join (segment, config->role, &withdrawn, NULL, error))
     return FALSE;
+  /* Only anonymous channels: those that have a name are found by it. */
+  segment->is_prepared
+      = priv->warm_bytes > 0 && config->name == NULL && ferry_segment_transport_maps_by_descriptor (self);
   FERRY_STEP ("create-joined");
   if (config->name != NULL && !segment->klass->share (self, config, error))
     {
@@ -467,6 +481,14 @@ ferry_segment_transport_attach (FerrySegmentTransport *self, const FerryChannelC
         g_set_error (error, FERRY_ERROR, FERRY_ERROR_EXISTS,
                      "%s exists already; choose another name, or join it with open-mode=join", segment->label);
       return FALSE;
+    }
+  if (priv->join_late && config->name == NULL && config->role != FERRY_ROLE_OBSERVER)
+    {
+      /* Nobody can take such a channel away meanwhile. */
+      ferry_segment_postpone (segment, config->role);
+      ferry_arena_map_warm (segment);
+      ferry_segment_prepare (segment);
+      return TRUE;
     }
   return ferry_segment_join (segment, config->role, gone, cancellable, error);
 }
@@ -938,6 +960,43 @@ ferry_segment_transport_release (FerryTransport *transport, FerryBuffer *buffer)
     }
   if (atomic_fetch_sub_explicit (&priv->outstanding, 1, memory_order_seq_cst) == 1
       && G_UNLIKELY (atomic_load_explicit (&segment->closed, memory_order_seq_cst)))
+    ferry_segment_transport_leave_if_done (self);
+}
+
+/**
+ * ferry_segment_transport_warm_up:
+ * @self: a transport
+ *
+ * Makes what [property@SegmentTransport:warm-bytes] asks for real now. Before a fork that is done by
+ * itself; it is for those who pass the descriptors on in another way. Without memory for it, or when the endpoint is not open
+ * or no participant yet, nothing happens.
+ *
+ * May be called in any thread.
+ *
+ * Since: 1.0
+ */
+void
+ferry_segment_transport_warm_up (FerrySegmentTransport *self)
+{
+  FerrySegmentTransportPrivate *priv;
+  FerrySegment *segment;
+
+  g_return_if_fail (FERRY_IS_SEGMENT_TRANSPORT (self));
+
+  priv = PRIVATE (self);
+  segment = &priv->segment;
+  if (priv->warm_bytes == 0 || !priv->opened || !segment->joined || segment->fork_generation != ferry_fork_generation
+      || !segment->data_writable)
+    return;
+  /* A call in progress, of a thread that need not be the one that sends or receives. */
+  atomic_fetch_add_explicit (&segment->inside_others, 1, memory_order_seq_cst);
+  if (!atomic_load_explicit (&segment->closed, memory_order_seq_cst))
+    {
+      ferry_arena_make_warm (segment, priv->warm_bytes);
+      ferry_waiter_notify_senders (segment);
+    }
+  atomic_fetch_sub_explicit (&segment->inside_others, 1, memory_order_seq_cst);
+  if (atomic_load_explicit (&segment->closed, memory_order_seq_cst))
     ferry_segment_transport_leave_if_done (self);
 }
 
@@ -1947,7 +2006,7 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
   g_autoptr (FerrySegmentTransport) other = g_object_new (G_OBJECT_TYPE (transport), NULL);
   FerrySegmentTransportPrivate *priv = PRIVATE (other);
   guint n_properties;
-  g_autofree GParamSpec **properties = g_object_class_list_properties (G_OBJECT_GET_CLASS (transport), &n_properties);
+  g_autofree GParamSpec **specs = g_object_class_list_properties (G_OBJECT_GET_CLASS (transport), &n_properties);
   g_autoptr (GError) local = NULL;
   gboolean ok;
 
@@ -1955,12 +2014,11 @@ ferry_segment_transport_look (FerryTransport *transport, const char *name, gbool
     {
       g_auto (GValue) value = G_VALUE_INIT;
 
-      if ((properties[i]->flags & G_PARAM_READWRITE) != G_PARAM_READWRITE
-          || (properties[i]->flags & G_PARAM_CONSTRUCT_ONLY))
+      if ((specs[i]->flags & G_PARAM_READWRITE) != G_PARAM_READWRITE || (specs[i]->flags & G_PARAM_CONSTRUCT_ONLY))
         continue;
-      g_value_init (&value, properties[i]->value_type);
-      g_object_get_property (G_OBJECT (transport), properties[i]->name, &value);
-      g_object_set_property (G_OBJECT (other), properties[i]->name, &value);
+      g_value_init (&value, specs[i]->value_type);
+      g_object_get_property (G_OBJECT (transport), specs[i]->name, &value);
+      g_object_set_property (G_OBJECT (other), specs[i]->name, &value);
     }
   config->name = g_strdup (name);
   config->role = FERRY_ROLE_OBSERVER;
@@ -2245,12 +2303,59 @@ ferry_segment_transport_finalize (GObject *object)
 }
 
 static void
+ferry_segment_transport_get_property (GObject *object, guint property_id, GValue *value, GParamSpec *pspec)
+{
+  FerrySegmentTransportPrivate *priv = PRIVATE (FERRY_SEGMENT_TRANSPORT (object));
+
+  switch (property_id)
+    {
+    case PROP_WARM_BYTES:
+      g_value_set_uint64 (value, priv->warm_bytes);
+      break;
+    case PROP_JOIN_LATE:
+      g_value_set_boolean (value, priv->join_late);
+      break;
+    default:
+      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, property_id, pspec);
+      break;
+    }
+}
+
+static void
+ferry_segment_transport_set_property (GObject *object, guint property_id, const GValue *value, GParamSpec *pspec)
+{
+  FerrySegmentTransportPrivate *priv = PRIVATE (FERRY_SEGMENT_TRANSPORT (object));
+
+  switch (property_id)
+    {
+    case PROP_WARM_BYTES:
+      if (priv->warm_bytes != g_value_get_uint64 (value))
+        {
+          priv->warm_bytes = g_value_get_uint64 (value);
+          g_object_notify_by_pspec (object, pspec);
+        }
+      break;
+    case PROP_JOIN_LATE:
+      if (priv->join_late != g_value_get_boolean (value))
+        {
+          priv->join_late = g_value_get_boolean (value);
+          g_object_notify_by_pspec (object, pspec);
+        }
+      break;
+    default:
+      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, property_id, pspec);
+      break;
+    }
+}
+
+static void
 ferry_segment_transport_init (FerrySegmentTransport *self)
 {
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
 
   priv->control_fd = priv->data_fd = -1;
-  priv->segment.lock_fd = priv->segment.doorbell_fd = priv->segment.timer_fd = priv->segment.epoll_fd = -1;
+  priv->segment.lock_fd = priv->segment.spare_fd = priv->segment.doorbell_fd = priv->segment.timer_fd
+      = priv->segment.epoll_fd = -1;
   g_mutex_init (&priv->leave_mutex);
   g_mutex_init (&priv->events_mutex);
 }
@@ -2260,6 +2365,8 @@ ferry_segment_transport_class_init (FerrySegmentTransportClass *klass)
 {
   GObjectClass *object_class = G_OBJECT_CLASS (klass);
 
+  object_class->get_property = ferry_segment_transport_get_property;
+  object_class->set_property = ferry_segment_transport_set_property;
   object_class->dispose = ferry_segment_transport_dispose;
   object_class->finalize = ferry_segment_transport_finalize;
   klass->commit_pages = ferry_segment_transport_default_commit;
@@ -2268,6 +2375,35 @@ ferry_segment_transport_class_init (FerrySegmentTransportClass *klass)
   klass->unmap = ferry_segment_transport_default_unmap;
   klass->wait_word = ferry_segment_transport_default_wait;
   klass->wake_word = ferry_segment_transport_default_wake;
+
+  /**
+   * FerrySegmentTransport:warm-bytes:
+   *
+   * How much memory, in bytes, the creator's end of an anonymous channel has ready for the first messages that fork children
+   * send, which else wait until the kernel has found theirs: it is made real before a fork, or by
+   * [method@SegmentTransport.warm_up], and children have it mapped when they begin. It counts against
+   * [property@Channel:max-bytes], and is left out where it would be more than a small part of that. Given
+   * back like other memory once it was used and lies idle. At most 256 KiB; 0: none.
+   *
+   * Since: 1.0
+   */
+  properties[PROP_WARM_BYTES]
+      = g_param_spec_uint64 ("warm-bytes", NULL, NULL, 0, FERRY_WARM_MAX, 0,
+                             G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+
+  /**
+   * FerrySegmentTransport:join-late:
+   *
+   * Whether an end that joins an anonymous channel is no participant yet when it is open, but becomes one
+   * with its first call. Until then others notice nothing of it; all that takes longer is done by then. Channels are
+   * joined at once when they are opened by name.
+   *
+   * Since: 1.0
+   */
+  properties[PROP_JOIN_LATE] = g_param_spec_boolean (
+      "join-late", NULL, NULL, FALSE, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY);
+
+  g_object_class_install_properties (object_class, N_PROPERTIES, properties);
 }
 
 static void

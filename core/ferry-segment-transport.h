@@ -109,6 +109,9 @@ FERRY_AVAILABLE_IN_1_0
 gboolean ferry_segment_transport_read_control_size (int control_fd, guint64 *control_size);
 
 FERRY_AVAILABLE_IN_1_0
+void ferry_segment_transport_warm_up (FerrySegmentTransport *self);
+
+FERRY_AVAILABLE_IN_1_0
 gboolean ferry_segment_transport_wants_writable_data (int control_fd, FerryRole role);
 
 G_END_DECLS

@@ -28,7 +28,13 @@
 /* A repair takes microseconds. Many of them, or one in a segment that somebody scribbled over, must not make the call
  * that came upon them late. */
 #define REPAIR_SLICE_US (50 * 1000)
+/* So many ends are prepared in a fork child: some 25 us each. */
+#define FORK_PREPARE_MAX (16)
 #define PAGE (4096)
+/* Of Linux 5.14; the C library may be older. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE (23)
+#endif
 
 /* ---- fork ---- */
 
@@ -45,11 +51,38 @@ static GPtrArray *segments; /* unowned */
 
 static void copy_all_private (FerrySegment *self);
 
+/* Calls a function for the ends that are prepared in fork children; the youngest first: they are the most likely to be what
+ * the child is made for. */
+static void
+for_prepared (void (*func) (FerrySegment *self))
+{
+  guint n = 0;
+
+  for (guint i = segments != NULL ? segments->len : 0; i-- > 0 && n < FORK_PREPARE_MAX;)
+    {
+      FerrySegment *self = g_ptr_array_index (segments, i);
+
+      if (!self->is_prepared || atomic_load_explicit (&self->closed, memory_order_relaxed))
+        continue;
+      func (self);
+      n++;
+    }
+}
+
+static void
+warm_up (FerrySegment *self)
+{
+  ferry_segment_transport_warm_up (self->transport);
+}
+
 static void
 atfork_prepare (void)
 {
   pthread_mutex_lock (&refork_mutex);
   pthread_mutex_lock (&segments_mutex);
+  /* What one end makes real the others map, for the child inherits mappings. */
+  for_prepared (warm_up);
+  for_prepared (ferry_arena_map_warm);
   pthread_mutex_lock (&process_mutex);
   for (guint i = 0; segments != NULL && i < segments->len; i++)
     copy_all_private (g_ptr_array_index (segments, i));
@@ -83,11 +116,13 @@ atfork_child (void)
       FerrySegment *self = g_ptr_array_index (segments, i);
 
       close_fd (&self->lock_fd);
+      close_fd (&self->spare_fd);
       close_fd (&self->doorbell_fd);
       close_fd (&self->timer_fd);
       close_fd (&self->epoll_fd);
       forget_private_chunks (self);
     }
+  for_prepared (ferry_segment_prepare);
   atfork_parent ();
 }
 
@@ -453,7 +488,7 @@ ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport)
   memset (self, 0, sizeof *self);
   self->transport = transport;
   self->klass = FERRY_SEGMENT_TRANSPORT_GET_CLASS (transport);
-  self->lock_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
+  self->lock_fd = self->spare_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
   self->recent[0] = self->recent[1] = FERRY_NO_BLOCK;
   self->fork_generation = ferry_fork_generation;
   g_mutex_init (&self->mutex);
@@ -493,6 +528,7 @@ ferry_segment_clear (FerrySegment *self)
   self->control = NULL;
   self->me = NULL;
   close_fd (&self->lock_fd);
+  close_fd (&self->spare_fd);
   close_fd (&self->doorbell_fd);
   close_fd (&self->timer_fd);
   close_fd (&self->epoll_fd);
@@ -1043,14 +1079,24 @@ ferry_segment_count_role (FerrySegment *self, FerryRole role)
   return n;
 }
 
+/* A description of our own: its locks are ours alone. Here and where this is called nothing may be that a fork child of
+ * a process with threads must not do. */
+static int
+open_description (FerrySegment *self, char *path, gsize path_size)
+{
+  snprintf (path, path_size, "/proc/self/fd/%d", ferry_segment_transport_get_control_fd (self->transport));
+  return open (path, O_RDWR | O_CLOEXEC);
+}
+
 static gboolean
 open_lock_fd (FerrySegment *self, GError **error)
 {
   char path[64];
 
-  /* A description of our own: its locks are ours alone. */
-  g_snprintf (path, sizeof path, "/proc/self/fd/%d", ferry_segment_transport_get_control_fd (self->transport));
-  self->lock_fd = open (path, O_RDWR | O_CLOEXEC);
+  self->lock_fd = self->spare_fd;
+  self->spare_fd = -1;
+  if (self->lock_fd < 0)
+    self->lock_fd = open_description (self, path, sizeof path);
   if (self->lock_fd < 0)
     {
       g_set_error (error, FERRY_ERROR, errno == EACCES || errno == EPERM ? FERRY_ERROR_PERMISSION : FERRY_ERROR_FAILED,
@@ -1140,7 +1186,6 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCa
   FERRY_STEP ("join-record");
   self->id = id;
   self->me = record;
-  self->fork_generation = ferry_fork_generation;
   self->incarnation = ferry_record_incarnation (atomic_load_explicit (&record->word, memory_order_relaxed)) + 1;
   word = ferry_record_word (self->incarnation, role, FERRY_RECORD_JOINING);
   record->pid = here->pid;
@@ -1189,6 +1234,7 @@ ferry_segment_join (FerrySegment *self, FerryRole role, gboolean *withdrawn, GCa
   atomic_store_explicit (&self->shared->data_ready, 1, memory_order_release);
   atomic_fetch_add_explicit (&self->shared->epoch, 1, memory_order_seq_cst);
   FERRY_STEP ("join-active");
+  self->fork_generation = ferry_fork_generation;
   ferry_segment_unlock (self);
   ferry_waiter_wake_all (self, FERRY_SIDE_RX);
   ferry_waiter_wake_all (self, FERRY_SIDE_TX);
@@ -1206,6 +1252,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
     {
       self->joined = FALSE;
       close_fd (&self->lock_fd);
+      close_fd (&self->spare_fd);
       return;
     }
   if (!ferry_segment_lock (self, NULL))
@@ -1260,7 +1307,50 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
   ferry_waiter_wake_all (self, FERRY_SIDE_FLUSH);
 }
 
-/* Private: in a fork child, at the first use: joins as a participant of its own. */
+/* Private: memory that is real already, and is touched with the first call, is put into the page table: one page fault
+ * takes longer than this does for many pages. A hint, for older kernels can't do that. */
+void
+ferry_segment_populate (gpointer address, gsize length)
+{
+  guint8 *begin = (guint8 *) address - (guintptr) address % PAGE;
+
+  madvise (begin, round_page ((guint64) ((guint8 *) address + length - begin)), MADV_POPULATE_WRITE);
+}
+
+/* Private: does of joining what nobody else can see, before we join: a description for the lock, and the memory that the
+ * first message needs in the page table. Done again in each fork child, for its first call would wait for it as well. Who
+ * is killed here leaves nothing but a lock, which the kernel takes away. */
+void
+ferry_segment_prepare (FerrySegment *self)
+{
+  char path[64];
+
+  /* Other memory is asked for in ways that may not go together with a fork. */
+  self->is_prepared = ferry_segment_transport_maps_by_descriptor (self->transport);
+  ferry_segment_populate (self->control, FERRY_OFFSET_PARTICIPANTS + PAGE);
+  ferry_segment_populate (self->ring, 1);
+  self->spare_fd = open_description (self, path, sizeof path);
+  /* Under the lock nobody gives pages back, so that none is made real that is accounted for nowhere. */
+  if (self->spare_fd >= 0 && flock (self->spare_fd, LOCK_EX | LOCK_NB) == 0)
+    {
+      FERRY_STEP ("prepare-locked");
+      ferry_arena_populate (self);
+      FERRY_STEP ("prepare-populated");
+      flock (self->spare_fd, LOCK_UN);
+    }
+}
+
+/* Private: an open end becomes a participant with its first call only. */
+void
+ferry_segment_postpone (FerrySegment *self, FerryRole role)
+{
+  self->role = role;
+  self->is_late = TRUE;
+  self->late_generation = ferry_fork_generation;
+  self->fork_generation = ferry_fork_generation - 1; /* no process's */
+}
+
+/* Private: in a fork child, or where joining was put off, at the first use: joins as a participant of its own. */
 gboolean
 ferry_segment_refork (FerrySegment *self, GError **error)
 {
@@ -1271,21 +1361,28 @@ ferry_segment_refork (FerrySegment *self, GError **error)
   if (self->fork_generation != ferry_fork_generation)
     {
       /* Other threads of the parent may have held them at the fork. */
-      g_mutex_init (&self->mutex);
-      g_mutex_init (&self->cursor_mutex);
-      g_mutex_init (&self->sleep_mutex);
-      memset (self->n_sleepers, 0, sizeof self->n_sleepers);
-      atomic_store_explicit (&self->inside_first, 0, memory_order_relaxed);
-      atomic_store_explicit (&self->inside_others, 0, memory_order_relaxed);
+      if (!self->is_late || self->late_generation != ferry_fork_generation)
+        {
+          g_mutex_init (&self->mutex);
+          g_mutex_init (&self->cursor_mutex);
+          g_mutex_init (&self->sleep_mutex);
+          memset (self->n_sleepers, 0, sizeof self->n_sleepers);
+          atomic_store_explicit (&self->inside_first, 0, memory_order_relaxed);
+          atomic_store_explicit (&self->inside_others, 0, memory_order_relaxed);
+        }
       self->joined = FALSE;
       self->me = NULL;
       self->first_thread = NULL;
+      /* A sender's first call sends, and its receiver takes as long to wake up as we to join and send. */
+      if (self->role == FERRY_ROLE_SENDER && self->mode == FERRY_MODE_WORK_QUEUE)
+        ferry_waiter_wake_early (self);
       ok = ferry_segment_join (self, self->role, &withdrawn, NULL, error);
       if (ok)
         self->fork_generation = ferry_fork_generation;
       else if (withdrawn)
         g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED,
-                     "%s: all its participants left before this fork child used it; open it in the child instead",
+                     "%s: all its participants left before this end joined, which a fork child does at its first call; "
+                     "open it where it is used",
                      self->label);
     }
   pthread_mutex_unlock (&refork_mutex);

@@ -228,7 +228,8 @@ verify_object (FerryStore *self, FerryRef ref, guint32 n_found, GError **error)
   FerryObject *object = ferry_store_at (self, ref);
 
   /* Nobody is inside a stretch of work. */
-  if (atomic_load_explicit (&object->lock, memory_order_acquire) & FERRY_LOCK_LOCKED)
+  if ((atomic_load_explicit (&object->lock, memory_order_acquire) & FERRY_LOCK_LOCKED)
+      && !ferry_store_open_stale (self, object))
     return ferry_store_set_corrupt (self, "an object is locked by nobody", error);
   if (atomic_load_explicit (&object->count, memory_order_relaxed) < n_found)
     return ferry_store_set_corrupt (self, "an object has more references than it counts", error);

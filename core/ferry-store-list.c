@@ -445,6 +445,42 @@ list_no_word (FerryStore *self, FerryObject *object, gboolean found, GError **er
 }
 
 /**
+ * ferry_store_list_replace: (skip)
+ * @self: a store
+ * @list: a list that the caller holds
+ * @index: which element; negative: from the end
+ * @value: what it shall be
+ *
+ * Replaces an element in the shortest way, which needs no stretch of work and never waits: when both the old and the new value are
+ * inline, nobody is at the list, and nobody holds the store.
+ *
+ * Returns: whether it did; otherwise ferry_store_list_set() does, or tells why not
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_list_replace (FerryStore *self, FerryRef list, gssize index, FerryCell value)
+{
+  FerryObject *object = ferry_store_object (self, list);
+  _Atomic guint64 *word;
+  gboolean done = FALSE;
+  gboolean found;
+  guint64 lock;
+
+  if (G_UNLIKELY (object == NULL || ferry_cell_owns (value) || !ferry_store_lock_fast (self, object, &lock)))
+    return FALSE;
+  word = list_locked_word (self, object, index, &found);
+  if (G_LIKELY (word != NULL && ferry_object_kind (object) == FERRY_OBJECT_LIST
+                && !ferry_cell_owns (ferry_word_get (word))))
+    {
+      atomic_store_explicit (word, value, memory_order_release);
+      done = TRUE;
+    }
+  ferry_store_unlock_fast (self, object, lock, done);
+  return done;
+}
+
+/**
  * ferry_store_list_set: (skip)
  * @self: a store
  * @list: a list that the caller holds
@@ -461,11 +497,14 @@ list_no_word (FerryStore *self, FerryObject *object, gboolean found, GError **er
 int
 ferry_store_list_set (FerryStore *self, FerryRef list, gssize index, FerryCell value, GError **error)
 {
-  FerryObject *object = ferry_store_lock_object (self, list, FERRY_OBJECT_LIST, error);
+  FerryObject *object;
   _Atomic guint64 *word;
   gboolean found;
   FerryCell old;
 
+  if (G_LIKELY (ferry_store_list_replace (self, list, index, value)))
+    return 1;
+  object = ferry_store_lock_object (self, list, FERRY_OBJECT_LIST, error);
   if (G_UNLIKELY (object == NULL))
     return -1;
   word = list_locked_word (self, object, index, &found);

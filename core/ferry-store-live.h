@@ -385,6 +385,9 @@ int ferry_store_list_get (FerryStore *self, FerryRef list, gssize index, FerryRe
 FERRY_AVAILABLE_IN_1_0
 int ferry_store_list_set (FerryStore *self, FerryRef list, gssize index, FerryCell value, GError **error);
 
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_list_replace (FerryStore *self, FerryRef list, gssize index, FerryCell value);
+
 /* Adds a number to a number in one step; 0: out of range; -1: error (UNSUPPORTED: not both numbers that fit). The result
  * is in @reading when that is not NULL. */
 FERRY_AVAILABLE_IN_1_0

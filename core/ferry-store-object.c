@@ -122,6 +122,26 @@ wait_for (FerryStore *self, FerryPatience *patience, gint64 limit, int owner, GE
   return TRUE;
 }
 
+/* Who dies while it replaces a single word (ferry_store_lock_fast()) leaves its lock, and nothing that says so but the lock
+ * itself: its owner is no participant any more. What else it left was repaired before its record became free. */
+gboolean
+ferry_store_open_stale (FerryStore *self, FerryObject *object)
+{
+  guint64 lock = atomic_load_explicit (&object->lock, memory_order_acquire);
+  guint64 word;
+
+  if (!(lock & FERRY_LOCK_LOCKED) || (lock & FERRY_LOCK_TRANSACTION))
+    return FALSE;
+  word = atomic_load_explicit (&self->segment->records[lock_owner (lock)].word, memory_order_acquire);
+  if (ferry_record_state (word) != FERRY_RECORD_FREE
+      && owner_bits_of (lock_owner (lock), ferry_record_incarnation (word)) == (lock & OWNER_MASK))
+    return FALSE;
+  FERRY_STEP ("store-stale-found");
+  return atomic_compare_exchange_strong_explicit (&object->lock, &lock,
+                                                  (lock & FERRY_LOCK_VERSION_MASK) + FERRY_LOCK_VERSION_ONE,
+                                                  memory_order_seq_cst, memory_order_relaxed);
+}
+
 /* ---- stretches of work ---- */
 
 static gboolean hold_again (FerryStore *self, GError **error);
@@ -348,6 +368,8 @@ ferry_store_look_wait (FerryLook *look, GError **error)
           if (state == FERRY_TX_COMMITTED)
             return TRUE;
         }
+      if (patience.pause >= LIVENESS_PAUSE_US && ferry_store_open_stale (self, look->object))
+        continue;
       if (!wait_for (self, &patience, FERRY_LOCK_PATIENCE, (int) lock_owner (lock), error))
         return FALSE;
     }
@@ -569,6 +591,8 @@ ferry_store_lock_object (FerryStore *self, FerryRef ref, FerryObjectKind kind, G
             break;
           continue;
         }
+      if (patience.pause >= LIVENESS_PAUSE_US && ferry_store_open_stale (self, object))
+        continue;
       if (!wait_for (self, &patience, FERRY_LOCK_PATIENCE, (int) lock_owner (lock), error))
         {
           atomic_store_explicit (&self->me->op_object, 0, memory_order_relaxed);
@@ -598,23 +622,10 @@ release_all (FerryStore *self, GArray *cells, GArray *blocks)
   g_array_set_size (blocks, 0);
 }
 
-G_GNUC_NO_INLINE static void
-tell_watchers (FerryStore *self)
+G_GNUC_NO_INLINE void
+ferry_store_tell_watchers (FerryStore *self)
 {
   ferry_waiter_wake_all (self->segment, FERRY_SIDE_RX);
-}
-
-static inline void
-count_change (FerryStore *self)
-{
-  FerryStoreSlot *me = self->me;
-
-  atomic_store_explicit (&me->changes, atomic_load_explicit (&me->changes, memory_order_relaxed) + 1,
-                         memory_order_release);
-  /* No fence: who is about to sleep makes everybody pass one, see ferry_store_wait_change(). */
-  atomic_signal_fence (memory_order_seq_cst);
-  if (G_UNLIKELY (ferry_waiter_any (self->segment->rx_sleeping)))
-    tell_watchers (self);
 }
 
 void
@@ -638,7 +649,7 @@ ferry_store_unlock_object (FerryStore *self, FerryObject *object, gboolean chang
   FERRY_STEP ("store-unlocked");
   atomic_store_explicit (&self->me->op_object, 0, memory_order_relaxed);
   if (changed)
-    count_change (self);
+    ferry_store_count_change (self);
   if (G_UNLIKELY (self->retired->len + self->retired_blocks->len > 0))
     release_all (self, self->retired, self->retired_blocks);
   ferry_store_end (self);
@@ -1529,7 +1540,7 @@ end_transaction (FerryStore *self, gboolean committed)
       if (chunk != 0)
         ferry_store_heap_free (self, chunk);
     }
-  count_change (self);
+  ferry_store_count_change (self);
   ferry_store_end (self);
   ferry_store_leave_gate (self);
 }
@@ -1725,7 +1736,7 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
     }
   self->collect_wanted = atomic_load_explicit (&header->needs_collect, memory_order_relaxed) != 0;
   FERRY_STEP ("store-repair-end");
-  tell_watchers (self);
+  ferry_store_tell_watchers (self);
 }
 
 /* Closing in good order: nothing of ours stays behind. */

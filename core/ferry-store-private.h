@@ -359,6 +359,52 @@ ferry_store_put_single (FerryStore *self, _Atomic guint64 *word, guint64 value, 
   return TRUE;
 }
 
+gboolean ferry_store_open_stale (FerryStore *self, FerryObject *object);
+void ferry_store_tell_watchers (FerryStore *self);
+
+static inline void
+ferry_store_count_change (FerryStore *self)
+{
+  FerryStoreSlot *me = self->me;
+
+  atomic_store_explicit (&me->changes, atomic_load_explicit (&me->changes, memory_order_relaxed) + 1,
+                         memory_order_release);
+  /* No fence: who is about to sleep makes everybody pass one, see ferry_store_wait_change(). */
+  atomic_signal_fence (memory_order_seq_cst);
+  if (G_UNLIKELY (ferry_waiter_any (self->segment->rx_sleeping)))
+    ferry_store_tell_watchers (self);
+}
+
+/* The short way to replace one word by another, neither of which owns anything: without a stretch of work, with one atomic
+ * operation. The exchange of the lock and the look at the gate pair with the exchange of the gate in ferry_store_take_gate(): either its
+ * owner finds the object locked, and waits, or we find the gate closed. FALSE: not this way. */
+static inline gboolean
+ferry_store_lock_fast (FerryStore *self, FerryObject *object, guint64 *lock)
+{
+  *lock = atomic_load_explicit (&object->lock, memory_order_relaxed);
+  if (G_UNLIKELY ((*lock & FERRY_LOCK_LOCKED) != 0 || self->tx_gate != 0 || self->closed
+                  || self->fork_generation != ferry_fork_generation))
+    return FALSE;
+  if (G_UNLIKELY (!atomic_compare_exchange_strong_explicit (&object->lock, lock,
+                                                            *lock | self->owner_bits | FERRY_LOCK_LOCKED,
+                                                            memory_order_seq_cst, memory_order_relaxed)))
+    return FALSE;
+  FERRY_STEP ("store-fast-locked");
+  if (G_LIKELY (atomic_load_explicit (&self->header->gate, memory_order_seq_cst) == 0))
+    return TRUE;
+  atomic_store_explicit (&object->lock, *lock, memory_order_release);
+  return FALSE;
+}
+
+static inline void
+ferry_store_unlock_fast (FerryStore *self, FerryObject *object, guint64 lock, gboolean changed)
+{
+  FERRY_STEP ("store-fast-done");
+  atomic_store_explicit (&object->lock, changed ? lock + FERRY_LOCK_VERSION_ONE : lock, memory_order_release);
+  if (changed)
+    ferry_store_count_change (self);
+}
+
 /* The cell was taken out of the locked object: it is released when the operation, or the transaction, is over. */
 void ferry_store_retire (FerryStore *self, FerryCell cell);
 

@@ -331,6 +331,25 @@ ferry_waiter_wake_one (FerrySegment *self, FerrySide side)
     }
 }
 
+/* Private: wakes a receiver that sleeps, for a message that is about to be sent. By who is no participant, whose death nobody
+ * repairs: the bit stays, so that the message itself wakes whoever needs it. */
+void
+ferry_waiter_wake_early (FerrySegment *self)
+{
+  for (guint word = 0; word < FERRY_BITMAP_WORDS; word++)
+    {
+      guint64 bits = atomic_load_explicit (&self->rx_sleeping[word], memory_order_seq_cst);
+      FerryParticipantRecord *record;
+
+      if (bits == 0)
+        continue;
+      record = &self->records[word * 64 + __builtin_ctzll (bits)];
+      atomic_fetch_add_explicit (&record->wake, 1, memory_order_seq_cst);
+      self->klass->wake_word (self->transport, (guint32 *) (void *) &record->wake, G_MAXINT);
+      return;
+    }
+}
+
 /* Private: wakes all sleepers of one side. */
 void
 ferry_waiter_wake_all (FerrySegment *self, FerrySide side)

@@ -16,6 +16,9 @@ __all__ = ["Connection", "Pipe"]
 #: How many messages may wait in each direction.
 CAPACITY = 256
 _BELLS_SIZE = 4096
+#: What an end of a queue is prepared for.
+_TO_SEND = 1
+_TO_RECEIVE = 2
 
 _AnyConnection = TypeVar("_AnyConnection", bound="Connection")
 
@@ -104,6 +107,9 @@ class Connection(_native.Connection):
         from multiprocessing.reduction import DupFd
 
         receive, send, *fds, side = self._descriptors()
+        for queue in (receive, send):
+            if queue is not None:
+                queue._warm_up()
         queues = [
             None if queue is None else [DupFd(fd) for fd in queue._descriptors()[:2]] for queue in (receive, send)
         ]
@@ -145,7 +151,7 @@ def _make_pipe(cls: type[_AnyConnection], duplex: bool) -> tuple[_AnyConnection,
 
 
 def _make_queue() -> _native.Queue:
-    return _native.Queue("memfd", capacity=CAPACITY)
+    return _native.Queue("memfd", capacity=CAPACITY, prepare=_TO_RECEIVE)
 
 
 def _make_bell() -> tuple[int, int]:
@@ -158,15 +164,19 @@ def _other_end(queue: _native.Queue | None) -> _native.Queue | None:
     if queue is None:
         return None
     control_fd, data_fd, _ = queue._descriptors()
-    return _native.Queue("memfd", create=False, control_fd=os.dup(control_fd), data_fd=os.dup(data_fd))
+    return _native.Queue(
+        "memfd", create=False, control_fd=os.dup(control_fd), data_fd=os.dup(data_fd), prepare=_TO_SEND
+    )
 
 
 def _rebuild(cls: type[Connection], queues: list[Any], duplicates: list[Any], side: int) -> Connection:
     ends = [
         None
         if fds is None
-        else _native.Queue("memfd", create=False, control_fd=fds[0].detach(), data_fd=fds[1].detach())
-        for fds in queues
+        else _native.Queue(
+            "memfd", create=False, control_fd=fds[0].detach(), data_fd=fds[1].detach(), prepare=prepare
+        )
+        for fds, prepare in zip(queues, (_TO_RECEIVE, _TO_SEND), strict=True)
     ]
     fds = [-1 if duplicate is None else duplicate.detach() for duplicate in duplicates]
     return cls(ends[0], ends[1], *fds, side)

@@ -138,6 +138,7 @@ class Queue(_native.Queue):
         from multiprocessing import context, reduction
 
         context.assert_spawning(self)
+        self._warm_up()
         return _rebuild, (type(self), self._settings, [reduction.DupFd(fd) for fd in descriptors if fd >= 0])
 
     # ---- more than fits ----

@@ -376,6 +376,13 @@ channel_opened (FerryNativeChannel *self)
         ferry_channel_add_codec (self->channel, any->codec);
       else
         PyErr_Clear ();
+      /* So that the first array need not wait until its codec is found. */
+      any = PyMapping_HasKeyString (PyImport_GetModuleDict (), "numpy") ? ferry_native_get_codec ("numpy", FALSE)
+                                                                        : NULL;
+      if (any != NULL)
+        ferry_channel_add_codec (self->channel, any->codec);
+      else
+        PyErr_Clear ();
     }
   g_object_get (self->channel, "overflow", &overflow, NULL);
   self->waits_for_room = overflow == FERRY_OVERFLOW_BLOCK || overflow == FERRY_OVERFLOW_ERROR;

@@ -669,6 +669,8 @@ connection_forked (PyObject *object, PyObject *unused)
   self->n_inside = 0;
   if (self->is_closed)
     connection_clear (self);
+  else if (self->bells != NULL)
+    (void) atomic_load_explicit (&self->bells->armed[0], memory_order_relaxed); /* the page fault: not by a message */
   Py_RETURN_NONE;
 }
 

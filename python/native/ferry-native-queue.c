@@ -13,8 +13,11 @@
 /* How long a JoinableQueue waits for memory until it looks again: the first time, and at most. Microseconds. */
 #define PAUSE_US (100)
 #define PAUSE_MAX_US (20 * 1000)
+/* Memory that an anonymous queue has ready for its first messages, in bytes. */
+#define WARM_BYTES (128 * 1024)
 
-/* A queue has two endpoints on one channel, each opened in a process when it is first used there. */
+/* A queue has two endpoints on one channel, each opened in a process when it is first used there. Those of an anonymous
+ * one are prepared before, and inherited so by fork children: open, but no participants until they are used. */
 
 /* What a JoinableQueue shares besides: in a page of its own. */
 typedef struct
@@ -27,7 +30,7 @@ typedef struct
 {
   PyObject_HEAD FerryNativeChannel *sender;
   FerryNativeChannel *receiver;
-  FerryNativeChannel *prepared[2]; /* by FerryRole, not open: for whoever needs that end first, maybe a fork child */
+  FerryNativeChannel *prepared[2]; /* by FerryRole, no participants yet: for who needs that end, maybe a fork child */
   char *transport;
   char *name; /* NULL: anonymous, joined by its descriptors */
   char *codec;
@@ -92,6 +95,16 @@ queue_set_number (FerryNativeChannel *channel, const char *key, guint64 value)
   return ok;
 }
 
+/* What the transport may have. */
+static gboolean
+queue_set_if_known (FerryNativeChannel *channel, const char *key, guint64 value)
+{
+  FerryTransport *transport = ferry_channel_get_transport_object (channel->channel);
+
+  return transport == NULL || g_object_class_find_property (G_OBJECT_GET_CLASS (transport), key) == NULL
+         || queue_set_number (channel, key, value);
+}
+
 /* The descriptors to join an anonymous channel with. */
 static gboolean
 queue_get_descriptors (Queue *self, int *control_fd, int *data_fd)
@@ -136,6 +149,10 @@ queue_make (Queue *self, FerryRole role)
       Py_XDECREF (key);
       Py_XDECREF (name);
     }
+  else if (self->is_created)
+    ok = queue_set_if_known (channel, "join-late", 1);
+  else
+    ok = queue_set_if_known (channel, "warm-bytes", WARM_BYTES);
   /* Who joins takes what there is: the size of a queue is its creator's. */
   if (ok && !self->is_created)
     ok = queue_set_number (channel, "capacity", self->capacity)
@@ -145,23 +162,36 @@ queue_make (Queue *self, FerryRole role)
   return channel;
 }
 
+/* What was prepared joins here, where it may wait without the GIL; if it can't, the call that wanted it says why. */
+static void
+queue_join (FerryNativeChannel *channel, FerryRole role)
+{
+  Py_BEGIN_ALLOW_THREADS
+  ferry_channel_wait (channel->channel, role == FERRY_ROLE_SENDER ? G_IO_OUT : G_IO_IN, FERRY_NO_WAIT, NULL, NULL);
+  Py_END_ALLOW_THREADS
+}
+
 static FerryNativeChannel *
 queue_open (Queue *self, FerryRole role)
 {
   FerryNativeChannel *channel = self->prepared[role];
 
   self->prepared[role] = NULL;
-  if (channel == NULL)
-    channel = queue_make (self, role);
+  if (channel != NULL)
+    {
+      queue_join (channel, role);
+      return channel;
+    }
+  channel = queue_make (self, role);
   if (channel != NULL && ferry_native_channel_open (channel) < 0)
     Py_CLEAR (channel);
   return channel;
 }
 
-/* The first message of a fork child shall not pay for what can be done before the fork: each page that is touched there for the
- * first time costs microseconds. */
+/* The first message of a process shall not pay for what can be done before: system calls, and pages that are touched there
+ * for the first time, each of which costs microseconds. @roles: a bit each. */
 static gboolean
-queue_prepare (Queue *self)
+queue_prepare (Queue *self, guint roles)
 {
   if (g_str_equal (self->codec, "auto"))
     {
@@ -175,9 +205,16 @@ queue_prepare (Queue *self)
     return TRUE;
   for (FerryRole role = FERRY_ROLE_SENDER; role <= FERRY_ROLE_RECEIVER; role++)
     {
-      self->prepared[role] = queue_make (self, role);
-      if (self->prepared[role] == NULL)
-        return FALSE;
+      FerryNativeChannel *channel;
+
+      if ((roles & (1 << role)) == 0)
+        continue;
+      channel = queue_make (self, role);
+      if (channel != NULL && ferry_native_channel_open (channel) < 0)
+        Py_CLEAR (channel);
+      if (channel == NULL)
+        PyErr_Clear (); /* no descriptors left, maybe; who needs that end tries again */
+      self->prepared[role] = channel;
     }
   return TRUE;
 }
@@ -273,12 +310,13 @@ queue_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
   return (PyObject *) self;
 }
 
-/* With @create the queue comes into being; with descriptors it is joined when it is used. */
+/* With @create the queue comes into being; with descriptors it is joined when it is used. @prepare: what for, a bit for each
+ * role. */
 static int
 queue_init (PyObject *object, PyObject *args, PyObject *keywords)
 {
   static char *names[] = { "transport",  "name",    "codec",    "pickle",   "capacity",  "max_bytes", "create",
-                           "control_fd", "data_fd", "tasks_fd", "joinable", "unlimited", NULL };
+                           "control_fd", "data_fd", "tasks_fd", "joinable", "unlimited", "prepare",   NULL };
   Queue *self = SELF (object);
   const char *transport;
   const char *name = NULL;
@@ -289,13 +327,14 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   int create = TRUE;
   int joinable = FALSE;
   int unlimited = FALSE;
+  unsigned int prepare = 1 << FERRY_ROLE_SENDER | 1 << FERRY_ROLE_RECEIVER;
   int control_fd = -1;
   int data_fd = -1;
   int tasks_fd = -1;
 
-  if (!PyArg_ParseTupleAndKeywords (args, keywords, "s|zspIKpiiipp", names, &transport, &name, &codec, &pickle,
+  if (!PyArg_ParseTupleAndKeywords (args, keywords, "s|zspIKpiiippI", names, &transport, &name, &codec, &pickle,
                                     &capacity, &max_bytes, &create, &control_fd, &data_fd, &tasks_fd, &joinable,
-                                    &unlimited))
+                                    &unlimited, &prepare))
     return -1;
   if (self->transport != NULL)
     {
@@ -334,7 +373,9 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
       return -1;
     }
   self->is_created = TRUE;
-  return !create || queue_prepare (self) ? 0 : -1;
+  if (self->receiver != NULL)
+    prepare &= ~(1U << FERRY_ROLE_RECEIVER);
+  return queue_prepare (self, prepare) ? 0 : -1;
 }
 
 static void
@@ -941,6 +982,19 @@ queue_descriptors (PyObject *object, PyObject *unused)
   return Py_BuildValue ("(iii)", control_fd, data_fd, SELF (object)->tasks_fd);
 }
 
+/* For a process that gets the descriptors and no mappings. */
+static PyObject *
+queue_warm_up (PyObject *object, PyObject *unused)
+{
+  FerryNativeChannel *receiver = SELF (object)->receiver;
+  FerryTransport *transport
+      = receiver != NULL && receiver->is_open ? ferry_channel_get_transport_object (receiver->channel) : NULL;
+
+  if (FERRY_IS_SEGMENT_TRANSPORT (transport))
+    ferry_segment_transport_warm_up (FERRY_SEGMENT_TRANSPORT (transport));
+  Py_RETURN_NONE;
+}
+
 static PyObject *
 queue_set_closed_error (PyObject *object, PyObject *args)
 {
@@ -1062,6 +1116,7 @@ static PyMethodDef queue_methods[] = {
   { "_loan_buffer", (PyCFunction) (void (*) (void)) queue_loan_buffer, METH_FASTCALL, NULL },
   { "_endpoint", queue_endpoint, METH_O, NULL },
   { "_descriptors", queue_descriptors, METH_NOARGS, NULL },
+  { "_warm_up", queue_warm_up, METH_NOARGS, NULL },
   { "_set_closed_error", queue_set_closed_error, METH_VARARGS, NULL },
   { "_task_done", queue_task_done, METH_NOARGS, NULL },
   { "_wait_tasks", queue_wait_tasks, METH_NOARGS, NULL },

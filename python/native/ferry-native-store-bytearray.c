@@ -92,8 +92,7 @@ bytearray_get (FerryNativeProxy *self, Py_ssize_t index)
       PyObject *result = NULL;
 
       if (plain != NULL && index + PyByteArray_GET_SIZE (plain) >= 0)
-        result = PyLong_FromLong (
-            (guint8) PyByteArray_AS_STRING (plain)[index + PyByteArray_GET_SIZE (plain)]);
+        result = PyLong_FromLong ((guint8) PyByteArray_AS_STRING (plain)[index + PyByteArray_GET_SIZE (plain)]);
       else if (plain != NULL)
         PyErr_SetString (PyExc_IndexError, "bytearray index out of range");
       Py_XDECREF (plain);
@@ -317,7 +316,9 @@ bytearray_call (PyObject *object, const char *name, PyObject *args, PyObject *ke
 
 #define LOOKING_METHOD(name) METHOD (name, FALSE)
 #define CHANGING_METHOD(name) METHOD (name, TRUE)
-#define ENTRY(name) { #name, FAST (bytearray_##name), METH_VARARGS | METH_KEYWORDS, "As of bytearray." },
+#define ENTRY(name)                                                                                                    \
+  { #name, FAST (bytearray_##name), METH_VARARGS | METH_KEYWORDS,                                                      \
+    #name "($self, /, *args, **kwargs)\n--\n\nAs of bytearray." },
 
 /* clang-format off */
 LOOKING (LOOKING_METHOD)
@@ -331,7 +332,7 @@ get_plain (PyObject *object)
 }
 
 static PyObject *
-combine (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *))
+combine (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *) )
 {
   PyObject *one = get_plain (left);
   PyObject *other = get_plain (right);
@@ -499,7 +500,8 @@ static PyBufferProcs bytearray_as_buffer = { bytearray_getbuffer, NULL };
 
 PyTypeObject FerryNativeByteArray_Type = {
   PyVarObject_HEAD_INIT (NULL, 0).tp_name = "ferry.store.ByteArray",
-  .tp_doc = "A bytearray that lives in a store.\n\nIts buffer is that of a copy: `memoryview(array)` sees one instant, and can't be "
+  .tp_doc = "A bytearray that lives in a store.\n\nIts buffer is that of a copy: `memoryview(array)` sees one instant, "
+            "and can't be "
             "written.",
   .tp_basicsize = sizeof (FerryNativeProxy),
   .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,

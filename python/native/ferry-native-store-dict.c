@@ -326,8 +326,7 @@ dict_merge (FerryNativeProxy *self, PyObject *plain)
           n_keys += ok;
         }
     }
-  ok = ok && ferry_native_plan_finish (plan)
-       && ferry_native_store_begin_transaction (self->owner, FERRY_WAIT_FOREVER);
+  ok = ok && ferry_native_plan_finish (plan) && ferry_native_store_begin_transaction (self->owner, FERRY_WAIT_FOREVER);
   if (ok)
     {
       if (ferry_native_store_begin (self->owner))
@@ -579,8 +578,8 @@ iterator_next (PyObject *object)
     return NULL;
   if (ferry_store_dict_length (store, self->dict->ref) != self->length)
     {
-      PyErr_SetString (PyExc_RuntimeError, self->is_set ? "Set changed size during iteration"
-                                                        : "dictionary changed size during iteration");
+      PyErr_SetString (PyExc_RuntimeError,
+                       self->is_set ? "Set changed size during iteration" : "dictionary changed size during iteration");
       self->length = -1; /* and so it stays */
       return NULL;
     }
@@ -711,7 +710,7 @@ get_plain (PyObject *object)
 }
 
 static PyObject *
-view_operate (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *))
+view_operate (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *) )
 {
   PyObject *one;
   PyObject *other;
@@ -897,9 +896,11 @@ PyTypeObject FerryNativeDictView_Type = {
 /* ---- type ---- */
 
 static PyMethodDef dict_methods[] = {
-  { "get", FAST (dict_get), METH_FASTCALL, "get($self, key, default=None, /)\n--\n\nThe value of a key, or the default." },
+  { "get", FAST (dict_get), METH_FASTCALL,
+    "get($self, key, default=None, /)\n--\n\nThe value of a key, or the default." },
   { "setdefault", FAST (dict_setdefault), METH_FASTCALL,
-    "setdefault($self, key, default=None, /)\n--\n\nThe value of a key, which is set to the default if it is not there, in one step." },
+    "setdefault($self, key, default=None, /)\n--\n\nThe value of a key, which is set to the default if it is not "
+    "there, in one step." },
   { "pop", FAST (dict_pop), METH_FASTCALL,
     "pop($self, key, default=..., /)\n--\n\nRemove a key and return its value, or the default." },
   { "popitem", dict_popitem, METH_NOARGS, "popitem($self, /)\n--\n\nRemove and return the item that was added last." },
@@ -909,7 +910,8 @@ static PyMethodDef dict_methods[] = {
   { "keys", dict_keys, METH_NOARGS, "keys($self, /)\n--\n\nA view of the keys." },
   { "values", dict_values, METH_NOARGS, "values($self, /)\n--\n\nA view of the values." },
   { "items", dict_items, METH_NOARGS, "items($self, /)\n--\n\nA view of the items." },
-  { "copy", dict_copy, METH_NOARGS, "copy($self, /)\n--\n\nA dict of the items; values that are containers stay live." },
+  { "copy", dict_copy, METH_NOARGS,
+    "copy($self, /)\n--\n\nA dict of the items; values that are containers stay live." },
   { "fromkeys", dict_fromkeys, METH_VARARGS | METH_CLASS,
     "fromkeys($type, iterable, value=None, /)\n--\n\nA plain dict, as dict.fromkeys()." },
   { "snapshot", ferry_native_proxy_snapshot, METH_NOARGS,
@@ -932,7 +934,8 @@ static PyNumberMethods dict_as_number = { .nb_or = dict_or, .nb_inplace_or = dic
 
 PyTypeObject FerryNativeDict_Type = {
   PyVarObject_HEAD_INIT (NULL, 0).tp_name = "ferry.store.Dict",
-  .tp_doc = "A dict that lives in a store.\n\nIt has all that a dict has, in the order of insertion. Keys are equal as in Python, whatever\n"
+  .tp_doc = "A dict that lives in a store.\n\nIt has all that a dict has, in the order of insertion. Keys are equal as "
+            "in Python, whatever\n"
             "PYTHONHASHSEED is in each process.",
   .tp_basicsize = sizeof (FerryNativeProxy),
   .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_MAPPING,

@@ -62,6 +62,9 @@ list_set (FerryNativeProxy *self, Py_ssize_t index, PyObject *object)
   FerryNativeValue value;
   int done = -1;
 
+  if (G_LIKELY (ferry_native_inline_cell (object, &value.cell) && self->owner->live != NULL
+                && ferry_store_list_replace (self->owner->live, self->ref, index, value.cell)))
+    return TRUE;
   if (G_UNLIKELY (!ferry_native_value_prepare (&value, self->owner, object)))
     return FALSE;
   if (G_LIKELY (ferry_native_store_begin (self->owner)))
@@ -1038,12 +1041,13 @@ static PyMethodDef list_methods[] = {
   { "remove", list_remove, METH_O, "remove($self, value, /)\n--\n\nRemove the first element that is equal to it." },
   { "clear", list_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all elements." },
   { "index", list_index, METH_VARARGS,
-    "index($self, value, start=0, stop=sys.maxsize, /)\n--\n\nThe first index of an equal element." },
+    "index($self, value, start=0, stop=9223372036854775807, /)\n--\n\nThe first index of an equal element." },
   { "count", list_count, METH_VARARGS, "count($self, value, /)\n--\n\nHow many elements are equal to it." },
   { "sort", FAST (list_sort), METH_VARARGS | METH_KEYWORDS,
     "sort($self, /, *, key=None, reverse=False)\n--\n\nSort in place, in one step; stable." },
   { "reverse", list_reverse, METH_NOARGS, "reverse($self, /)\n--\n\nReverse in place, in one step." },
-  { "copy", list_copy, METH_NOARGS, "copy($self, /)\n--\n\nA list of the elements; those that are containers stay live." },
+  { "copy", list_copy, METH_NOARGS,
+    "copy($self, /)\n--\n\nA list of the elements; those that are containers stay live." },
   { "snapshot", ferry_native_proxy_snapshot, METH_NOARGS,
     "snapshot($self, /)\n--\n\nA list of its own, with copies of everything in it." },
   { "__copy__", list_copy, METH_NOARGS, NULL },
@@ -1077,7 +1081,8 @@ static PyNumberMethods list_as_number = {
 
 PyTypeObject FerryNativeList_Type = {
   PyVarObject_HEAD_INIT (NULL, 0).tp_name = "ferry.store.List",
-  .tp_doc = "A list that lives in a store.\n\nIt has all that a list has. Each call is one step that other processes see whole or not\n"
+  .tp_doc = "A list that lives in a store.\n\nIt has all that a list has. Each call is one step that other processes "
+            "see whole or not\n"
             "at all.",
   .tp_basicsize = sizeof (FerryNativeProxy),
   .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,

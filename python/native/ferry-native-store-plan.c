@@ -36,7 +36,7 @@ typedef struct
   gsize first_cell;
   gsize n_cells;
   gsize first_hash;
-  gssize leaf; /* of a shape or a description of an array; -1: none */
+  gssize leaf;         /* of a shape or a description of an array; -1: none */
   PyObject *shape_key; /* borrowed */
   FerryNativeArraySource source;
 } PlanNode;
@@ -562,8 +562,8 @@ build_codec (FerryNativePlan *self, PyObject *object)
     {
       if (!self->owner->pickle && !PyErr_Occurred ())
         {
-          PyObject *raised = ferry_native_store_call ("_raise_not_storable", "(Os)", object,
-                                                      error != NULL ? error->message : "");
+          PyObject *raised
+              = ferry_native_store_call ("_raise_not_storable", "(Os)", object, error != NULL ? error->message : "");
 
           Py_XDECREF (raised);
           return FALSE;
@@ -598,8 +598,7 @@ build_leaf (FerryNativePlan *self, PyObject *object, gboolean as_key, guint8 *ki
   if (type == &PyBytes_Type)
     {
       *kind = FERRY_LEAF_BYTES;
-      g_byte_array_append (self->bytes, (const guint8 *) PyBytes_AS_STRING (object),
-                           (guint) PyBytes_GET_SIZE (object));
+      g_byte_array_append (self->bytes, (const guint8 *) PyBytes_AS_STRING (object), (guint) PyBytes_GET_SIZE (object));
       return TRUE;
     }
   if (type == &PyLong_Type)
@@ -633,8 +632,7 @@ build_leaf (FerryNativePlan *self, PyObject *object, gboolean as_key, guint8 *ki
     {
       *kind = FERRY_LEAF_FROZENSET;
       items = PySequence_Tuple (object);
-      ok = items != NULL
-           && build_cells (self, &PyTuple_GET_ITEM (items, 0), (gsize) PyTuple_GET_SIZE (items), as_key);
+      ok = items != NULL && build_cells (self, &PyTuple_GET_ITEM (items, 0), (gsize) PyTuple_GET_SIZE (items), as_key);
       if (items != NULL)
         keep (self, items);
       Py_XDECREF (items);
@@ -728,6 +726,8 @@ plan_leaf (FerryNativePlan *self, PyObject *object, PyObject *items, FerryLeafKi
   PlanLeaf leaf = { 0 };
   gsize number;
 
+  if (as_key && !hash_key (object, &leaf.hash))
+    return FALSE;
   if (items == NULL && (PyUnicode_CheckExact (object) || PyBytes_CheckExact (object)))
     {
       keep (self, object);
@@ -755,9 +755,8 @@ plan_leaf (FerryNativePlan *self, PyObject *object, PyObject *items, FerryLeafKi
       self->leaf_first_ref = leaf.first_ref;
       g_array_set_size (self->moved, 0);
       leaf.kind = items_kind;
-      if (items != NULL
-              ? !build_cells (self, &PyTuple_GET_ITEM (items, 0), (gsize) PyTuple_GET_SIZE (items), as_key)
-              : !build_leaf (self, object, as_key, &leaf.kind, &leaf.flags))
+      if (items != NULL ? !build_cells (self, &PyTuple_GET_ITEM (items, 0), (gsize) PyTuple_GET_SIZE (items), as_key)
+                        : !build_leaf (self, object, as_key, &leaf.kind, &leaf.flags))
         return FALSE;
       leaf.size = self->bytes->len - leaf.offset;
       leaf.n_refs = (guint) (self->refs->len - leaf.first_ref);
@@ -773,12 +772,11 @@ plan_leaf (FerryNativePlan *self, PyObject *object, PyObject *items, FerryLeafKi
         }
       if (self->bytes->len > G_MAXUINT / 2)
         {
-          PyErr_SetString (PyExc_OverflowError, "a value in a store, other than str, bytes and arrays, has less than 2 GB");
+          PyErr_SetString (PyExc_OverflowError,
+                           "a value in a store, other than str, bytes and arrays, has less than 2 GB");
           return FALSE;
         }
     }
-  if (as_key && !hash_key (object, &leaf.hash))
-    return FALSE;
   number = self->leaves->len;
   g_array_append_val (self->leaves, leaf);
   *cell = FERRY_CELL (FERRY_CELL_LEAF, number);
@@ -967,7 +965,7 @@ expand_keys (FerryNativePlan *self, gsize number, PyObject *object, gboolean is_
 static gboolean
 expand_record (FerryNativePlan *self, gsize number, PyObject *object)
 {
-  PyObject *key;   /* (class, names...) */
+  PyObject *key;    /* (class, names...) */
   PyObject *values; /* list; Ellipsis-free: what is not set is missing in it as NULL */
   PyObject *found;
   gsize n;
@@ -994,8 +992,7 @@ expand_record (FerryNativePlan *self, gsize number, PyObject *object)
         return FALSE;
       keep (self, description);
       Py_DECREF (description);
-      if (!PyTuple_Check (description)
-          || !plan_leaf (self, description, description, FERRY_LEAF_SHAPE, TRUE, &cell))
+      if (!PyTuple_Check (description) || !plan_leaf (self, description, description, FERRY_LEAF_SHAPE, TRUE, &cell))
         return FALSE;
       NODE (self, number)->leaf = (gssize) ferry_cell_payload (cell);
     }
@@ -1094,8 +1091,7 @@ make_leaf (FerryNativePlan *self, gsize number, GError **error)
   g_array_set_size (self->made_refs, 0);
   for (guint i = 0; i < leaf->n_refs; i++)
     {
-      FerryRef ref
-          = ferry_cell_payload (use_node (self, g_array_index (self->refs, gsize, leaf->first_ref + i)));
+      FerryRef ref = ferry_cell_payload (use_node (self, g_array_index (self->refs, gsize, leaf->first_ref + i)));
 
       g_array_append_val (self->made_refs, ref);
     }
@@ -1194,8 +1190,7 @@ make_node (FerryNativePlan *self, PlanNode *node, GError **error)
       cell = ferry_store_dict_new (store, node->kind, n_entries, error);
       if (with_cells && node->n_cells > 0 && cell != 0
           && ferry_store_dict_assign (store, ferry_cell_payload (cell), 0, cells,
-                                      &g_array_index (self->node_hashes, guint32, node->first_hash), n_entries,
-                                      error)
+                                      &g_array_index (self->node_hashes, guint32, node->first_hash), n_entries, error)
                  <= 0)
         {
           ferry_store_release_cell (store, cell);
@@ -1277,8 +1272,7 @@ fill_node (FerryNativePlan *self, PlanNode *node, GError **error)
     case FERRY_OBJECT_DICT:
     case FERRY_OBJECT_SET:
       ok = ferry_store_dict_assign (store, node->ref, 0, cells,
-                                    &g_array_index (self->node_hashes, guint32, node->first_hash), n_entries,
-                                    error)
+                                    &g_array_index (self->node_hashes, guint32, node->first_hash), n_entries, error)
            > 0;
       break;
 

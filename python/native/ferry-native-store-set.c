@@ -52,8 +52,9 @@ set_operate (FerryNativeProxy *self, PyObject *element, Operation operation)
         }
       else if (ferry_native_store_begin (self->owner))
         {
-          done = operation == ADD ? ferry_store_dict_set (store, self->ref, &key.key, 0, FERRY_CELL_NONE, TRUE, NULL, &error)
-                                  : ferry_store_dict_remove (store, self->ref, &key.key, NULL, &error);
+          done = operation == ADD
+                     ? ferry_store_dict_set (store, self->ref, &key.key, 0, FERRY_CELL_NONE, TRUE, NULL, &error)
+                     : ferry_store_dict_remove (store, self->ref, &key.key, NULL, &error);
           ferry_store_end (store);
         }
       else
@@ -350,10 +351,7 @@ CHANGING (difference_update)
 CHANGING (symmetric_difference_update)
 
 #define LOOKING(name)                                                                                                  \
-  static PyObject *set_##name (PyObject *object, PyObject *args)                                                       \
-  {                                                                                                                    \
-    return set_call_plain (object, #name, args);                                                                       \
-  }
+  static PyObject *set_##name (PyObject *object, PyObject *args) { return set_call_plain (object, #name, args); }
 
 LOOKING (union)
 LOOKING (intersection)
@@ -378,7 +376,7 @@ is_any_set (PyObject *object)
 }
 
 static PyObject *
-set_combine (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *))
+set_combine (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *) )
 {
   PyObject *one;
   PyObject *other;
@@ -500,9 +498,11 @@ static PyMethodDef set_methods[] = {
   { "add", set_add, METH_O, "add($self, element, /)\n--\n\nAdd an element." },
   { "discard", set_discard, METH_O, "discard($self, element, /)\n--\n\nRemove an element if it is there." },
   { "remove", set_remove, METH_O, "remove($self, element, /)\n--\n\nRemove an element." },
-  { "pop", set_pop, METH_NOARGS, "pop($self, /)\n--\n\nRemove and return some element; of two who do it each gets another one." },
+  { "pop", set_pop, METH_NOARGS,
+    "pop($self, /)\n--\n\nRemove and return some element; of two who do it each gets another one." },
   { "clear", set_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all elements." },
-  { "update", set_update, METH_VARARGS, "update($self, /, *others)\n--\n\nAdd all elements of the others, all or none." },
+  { "update", set_update, METH_VARARGS,
+    "update($self, /, *others)\n--\n\nAdd all elements of the others, all or none." },
   { "intersection_update", set_intersection_update, METH_VARARGS,
     "intersection_update($self, /, *others)\n--\n\nKeep what is in all others, too." },
   { "difference_update", set_difference_update, METH_VARARGS,
@@ -510,12 +510,15 @@ static PyMethodDef set_methods[] = {
   { "symmetric_difference_update", set_symmetric_difference_update, METH_VARARGS,
     "symmetric_difference_update($self, other, /)\n--\n\nKeep what is in one of both only." },
   { "union", set_union, METH_VARARGS, "union($self, /, *others)\n--\n\nA set of what is in any of them." },
-  { "intersection", set_intersection, METH_VARARGS, "intersection($self, /, *others)\n--\n\nA set of what is in all of them." },
-  { "difference", set_difference, METH_VARARGS, "difference($self, /, *others)\n--\n\nA set of what is in none of the others." },
+  { "intersection", set_intersection, METH_VARARGS,
+    "intersection($self, /, *others)\n--\n\nA set of what is in all of them." },
+  { "difference", set_difference, METH_VARARGS,
+    "difference($self, /, *others)\n--\n\nA set of what is in none of the others." },
   { "symmetric_difference", set_symmetric_difference, METH_VARARGS,
     "symmetric_difference($self, other, /)\n--\n\nA set of what is in one of both only." },
   { "issubset", set_issubset, METH_VARARGS, "issubset($self, other, /)\n--\n\nWhether the other has all elements." },
-  { "issuperset", set_issuperset, METH_VARARGS, "issuperset($self, other, /)\n--\n\nWhether it has all elements of the other." },
+  { "issuperset", set_issuperset, METH_VARARGS,
+    "issuperset($self, other, /)\n--\n\nWhether it has all elements of the other." },
   { "isdisjoint", set_isdisjoint, METH_VARARGS, "isdisjoint($self, other, /)\n--\n\nWhether nothing is in both." },
   { "copy", set_copy, METH_NOARGS, "copy($self, /)\n--\n\nA set of the elements." },
   { "snapshot", ferry_native_proxy_snapshot, METH_NOARGS, "snapshot($self, /)\n--\n\nA set of the elements." },

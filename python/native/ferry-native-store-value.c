@@ -33,9 +33,9 @@ static PyObject *deep_object (Deep *deep, FerryRef ref);
 static PyObject *
 raise_corrupt (FerryNativeStore *owner, const char *what)
 {
-  g_autofree char *message = g_strdup_printf (
-      "store '%s': %s; it was written by a program that has an error, or is hostile",
-      owner->live != NULL ? ferry_store_get_name (owner->live) : "(closed)", what);
+  g_autofree char *message
+      = g_strdup_printf ("store '%s': %s; it was written by a program that has an error, or is hostile",
+                         owner->live != NULL ? ferry_store_get_name (owner->live) : "(closed)", what);
 
   return ferry_native_raise_code (FERRY_ERROR_CORRUPT, message);
 }
@@ -71,9 +71,10 @@ ferry_native_reading_place (FerryReading *reading, const FerryLeaf *leaf, gsize 
   if (leaf->kind == FERRY_LEAF_BYTES)
     object = PyBytes_FromStringAndSize (NULL, (Py_ssize_t) size);
   else if (leaf->kind == FERRY_LEAF_STR && (width == 1 || width == 2 || width == 4) && size % width == 0)
-    object = PyUnicode_New ((Py_ssize_t) (size / width), width == 1 ? ((leaf->flags & FERRY_LEAF_ASCII) != 0 ? 0x7f : 0xff)
-                                                         : width == 2 ? 0xffff
-                                                                      : 0x10ffff);
+    object
+        = PyUnicode_New ((Py_ssize_t) (size / width), width == 1 ? ((leaf->flags & FERRY_LEAF_ASCII) != 0 ? 0x7f : 0xff)
+                                                      : width == 2 ? 0xffff
+                                                                   : 0x10ffff);
   if (object == NULL)
     {
       PyErr_Clear ();
@@ -852,7 +853,8 @@ fill_deep (Deep *deep, FerryRef ref)
         }
       else if (PyDict_CheckExact (object))
         {
-          PyObject *value = i + 1 < snapshot.n ? read_snapshot_cell (owner, deep, &snapshot, snapshot.cells[i + 1]) : NULL;
+          PyObject *value
+              = i + 1 < snapshot.n ? read_snapshot_cell (owner, deep, &snapshot, snapshot.cells[i + 1]) : NULL;
 
           ok = value != NULL && PyDict_SetItem (object, item, value) == 0;
           Py_XDECREF (value);

@@ -191,7 +191,8 @@ gboolean ferry_native_plan_finish (FerryNativePlan *plan);
 FerryCell *ferry_native_plan_make (FerryNativePlan *plan);
 /* Gives back cells of it that were not stored. */
 void ferry_native_plan_release (FerryNativePlan *plan, gsize first, gsize n);
-guint32 *ferry_native_plan_get_hashes (FerryNativePlan *plan); /* one for each value; only those of keys mean something */
+guint32 *ferry_native_plan_get_hashes (
+    FerryNativePlan *plan); /* one for each value; only those of keys mean something */
 gsize ferry_native_plan_get_n (FerryNativePlan *plan);
 void ferry_native_plan_free (FerryNativePlan *plan);
 
@@ -347,14 +348,14 @@ gboolean ferry_native_key_resolve (FerryNativeKey *self, FerryRef ref);
 /* ---- arrays ---- */
 
 PyObject *ferry_native_array_view (FerryNativeStore *owner, FerryRef ref); /* takes the hold */
-gboolean ferry_native_is_array (PyObject *object);                        /* exactly an ndarray of plain elements */
+gboolean ferry_native_is_array (PyObject *object);                         /* exactly an ndarray of plain elements */
 
 /* Whether it is a whole array of a store, and not just a part of one. */
 gboolean ferry_native_array_find (PyObject *object, FerryNativeStore **owner, FerryRef *ref);
 
 typedef struct
 {
-  PyObject *keep; /* the array with its elements one behind the other */
+  PyObject *keep;        /* the array with its elements one behind the other */
   PyObject *description; /* tuple: str, flags, rank, extents, strides */
   gpointer data;
   gsize size;
@@ -384,12 +385,12 @@ FerryNativeProxy *ferry_native_record_get_handle (PyObject *object); /* borrowed
 typedef enum
 {
   FERRY_NATIVE_CLASS_UNKNOWN,
-  FERRY_NATIVE_CLASS_CODEC,   /* an immutable value, or what is pickled */
-  FERRY_NATIVE_CLASS_RECORD,  /* instances have fields */
-  FERRY_NATIVE_CLASS_MEMBER,  /* an enumeration */
-  FERRY_NATIVE_CLASS_NAMED,   /* a named tuple */
-  FERRY_NATIVE_CLASS_TENSOR,  /* of torch */
-  FERRY_NATIVE_CLASS_LIVE,    /* generated for records */
+  FERRY_NATIVE_CLASS_CODEC,  /* an immutable value, or what is pickled */
+  FERRY_NATIVE_CLASS_RECORD, /* instances have fields */
+  FERRY_NATIVE_CLASS_MEMBER, /* an enumeration */
+  FERRY_NATIVE_CLASS_NAMED,  /* a named tuple */
+  FERRY_NATIVE_CLASS_TENSOR, /* of torch */
+  FERRY_NATIVE_CLASS_LIVE,   /* generated for records */
 } FerryNativeClass;
 
 FerryNativeClass ferry_native_classify (PyTypeObject *type); /* UNKNOWN: an exception */

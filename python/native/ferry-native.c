@@ -348,13 +348,12 @@ PyMODINIT_FUNC PyInit__native (void);
 PyMODINIT_FUNC
 PyInit__native (void)
 {
-  static PyTypeObject *const types[] = { &FerryNativeBuffer_Type, &FerryNativeChannel_Type, &FerryNativeQueue_Type,
-                                         &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type,
-                                         &FerryNativeStore_Type };
+  static PyTypeObject *const types[]
+      = { &FerryNativeBuffer_Type,     &FerryNativeChannel_Type,     &FerryNativeQueue_Type,
+          &FerryNativeConnection_Type, &FerryNativeSharedBlock_Type, &FerryNativeStore_Type };
   /* What is made here only. */
-  static PyTypeObject *const inner_types[]
-      = { &FerryNativeListIterator_Type, &FerryNativeDictIterator_Type, &FerryNativeArray_Type,
-          &FerryNativeHandle_Type };
+  static PyTypeObject *const inner_types[] = { &FerryNativeListIterator_Type, &FerryNativeDictIterator_Type,
+                                               &FerryNativeArray_Type, &FerryNativeHandle_Type };
   /* Those that users know by the names that ferry.store gives them. */
   static const struct
   {

@@ -2003,6 +2003,280 @@ START_TEST (test_private_pages_and_death)
 }
 END_TEST
 
+/* ---- ends that are prepared before they are used ---- */
+
+#define WARM (128 * 1024)
+#define LATE_SIZE (100 * 1000) /* a message that fits there, and is no inline one */
+
+static FerryChannel *
+open_warm_receiver (const char *properties)
+{
+  g_autofree char *all = g_strconcat ("warm-bytes=" G_STRINGIFY (131072) " ", properties, NULL);
+
+  channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_INHERITED_FDS);
+  return channel_test_open (&test, FERRY_ROLE_RECEIVER, all);
+}
+
+/* Of channels' memory. */
+static guint
+count_memfd_mappings (void)
+{
+  g_autofree char *text = NULL;
+  guint n = 0;
+
+  ck_assert (g_file_get_contents ("/proc/self/maps", &text, NULL, NULL));
+  for (const char *p = strstr (text, "/memfd:"); p != NULL; p = strstr (p + 1, "/memfd:"))
+    n++;
+  return n;
+}
+
+static FerrySegmentTransport *
+segment_of (FerryChannel *channel)
+{
+  return FERRY_SEGMENT_TRANSPORT (ferry_channel_get_transport_object (channel));
+}
+
+/* What is open becomes a participant with its first call, and that call has nothing to open and nothing to map. */
+START_TEST (test_late)
+{
+  FerryChannel *receiver = open_warm_receiver (NULL);
+  FerryChannel *sender;
+  guint fds;
+  guint mappings;
+
+  ferry_segment_transport_warm_up (segment_of (receiver));
+  sender = channel_test_open (&test, FERRY_ROLE_SENDER, "join-late=true");
+  ck_assert (ferry_channel_is_open (sender));
+  channel_test_assert_statistic (receiver, senders, 0);
+  channel_test_assert_statistic (sender, receivers, 1);
+  fds = channel_test_count_fds ();
+  mappings = count_memfd_mappings ();
+  channel_test_send (sender, 1, LATE_SIZE);
+  ck_assert_uint_eq (channel_test_count_fds (), fds);
+  ck_assert_uint_gt (mappings, 0);
+  ck_assert_uint_eq (count_memfd_mappings (), mappings);
+  channel_test_assert_statistic (receiver, senders, 1);
+  channel_test_assert_statistic (receiver, bytes_committed, WARM);
+  channel_test_expect (receiver, 1, LATE_SIZE);
+  channel_test_verify (receiver);
+  channel_test_close (sender);
+  channel_test_assert_statistic (receiver, senders, 0);
+  channel_test_assert_statistic (receiver, repairs, 0);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* Who never makes a call never was there; closed in time or not. */
+START_TEST (test_late_unused)
+{
+  FerryChannel *receiver = open_warm_receiver (NULL);
+  FerryChannel *used = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+  FerryChannel *unused;
+  g_autoptr (GError) error = NULL;
+
+  unused = channel_test_open (&test, FERRY_ROLE_SENDER, "join-late=true");
+  channel_test_send (used, 1, 10);
+  ck_assert (ferry_channel_end_of_stream (used, &error));
+  ferry_assert_no_error (error);
+  channel_test_expect (receiver, 1, 10);
+  /* one that had joined would be waited for */
+  channel_test_expect_error (&test, receiver, 10 * G_USEC_PER_SEC, FERRY_ERROR_END_OF_STREAM);
+  channel_test_close (unused);
+  channel_test_assert_statistic (receiver, senders, 1);
+  channel_test_close (used);
+  channel_test_verify (receiver);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+typedef struct
+{
+  FerryChannel *sender;
+  FerryChannel *receiver;
+  ChannelTestGate used;
+} Inherited;
+
+static void
+child_uses_nothing (ChannelTest *self, gpointer data)
+{
+}
+
+static void
+child_sends_and_waits (ChannelTest *self, gpointer data)
+{
+  Inherited *inherited = data;
+  guint fds = channel_test_count_fds ();
+  guint mappings = count_memfd_mappings ();
+
+  channel_test_send (inherited->sender, 1, LATE_SIZE);
+  ck_assert_uint_eq (channel_test_count_fds (), fds);
+  ck_assert_uint_eq (count_memfd_mappings (), mappings);
+  channel_test_gate_open (&inherited->used);
+  g_usleep (60 * G_USEC_PER_SEC);
+}
+
+static void
+child_receives (ChannelTest *self, gpointer data)
+{
+  Inherited *inherited = data;
+  guint fds = channel_test_count_fds ();
+  guint mappings = count_memfd_mappings ();
+
+  channel_test_expect (inherited->receiver, 2, LATE_SIZE);
+  ck_assert_uint_eq (channel_test_count_fds (), fds);
+  ck_assert_uint_eq (count_memfd_mappings (), mappings);
+}
+
+START_TEST (test_late_in_fork_children)
+{
+  Inherited inherited = { NULL };
+  pid_t pid;
+
+  inherited.receiver = open_warm_receiver (NULL);
+  inherited.sender = channel_test_open (&test, FERRY_ROLE_SENDER, "join-late=true");
+  channel_test_gate_init (&inherited.used);
+  channel_test_assert_statistic (inherited.receiver, bytes_committed, 0);
+
+  channel_test_wait_child (channel_test_fork (child_uses_nothing, &test, NULL));
+  channel_test_assert_statistic (inherited.receiver, bytes_committed, WARM);
+  channel_test_assert_statistic (inherited.receiver, senders, 0);
+  channel_test_assert_statistic (inherited.receiver, receivers, 1);
+  channel_test_assert_statistic (inherited.receiver, repairs, 0);
+
+  pid = channel_test_fork (child_sends_and_waits, &test, &inherited);
+  channel_test_gate_wait (&inherited.used);
+  channel_test_assert_statistic (inherited.receiver, senders, 1);
+  channel_test_kill_child (pid);
+  channel_test_expect (inherited.receiver, 1, LATE_SIZE);
+  channel_test_verify (inherited.receiver); /* repairs */
+  channel_test_assert_statistic (inherited.receiver, senders, 0);
+  channel_test_assert_statistic (inherited.receiver, repairs, 1);
+
+  channel_test_send (inherited.sender, 2, LATE_SIZE);
+  channel_test_wait_child (channel_test_fork (child_receives, &test, &inherited));
+  channel_test_assert_statistic (inherited.receiver, bytes_committed, WARM);
+  channel_test_verify (inherited.receiver); /* the child left without a word */
+
+  channel_test_close (inherited.sender);
+  channel_test_close (inherited.receiver);
+  channel_test_gate_clear (&inherited.used);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* Each message finds the same block, whatever its size; given back like any other. */
+START_TEST (test_warm_memory)
+{
+  FerryChannel *receiver = open_warm_receiver (NULL);
+  FerryChannel *sender = channel_test_open (&test, FERRY_ROLE_SENDER, NULL);
+
+  for (guint round = 0; round < 2; round++)
+    {
+      ferry_segment_transport_warm_up (segment_of (receiver));
+      ferry_segment_transport_warm_up (segment_of (receiver));
+      channel_test_assert_statistic (receiver, bytes_committed, WARM);
+      /* more in a row would be a stream, for which blocks are made warm */
+      for (guint size = 1000; size < WARM; size *= 10)
+        {
+          channel_test_send (sender, size, size);
+          channel_test_expect (receiver, size, size);
+        }
+      if (round == 0)
+        channel_test_assert_statistic (receiver, bytes_committed, WARM);
+      /* while it is in use there is other memory */
+      channel_test_send (sender, 1, 1000);
+      channel_test_send (sender, 2, 1000);
+      channel_test_expect (receiver, 1, 1000);
+      channel_test_expect (receiver, 2, 1000);
+      channel_test_verify (receiver);
+      ck_assert_uint_gt (ferry_channel_trim (receiver), 0);
+      channel_test_assert_statistic (receiver, bytes_committed, 0);
+      channel_test_verify (receiver);
+    }
+  channel_test_close (sender);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* The bound in bytes is the messages'. */
+START_TEST (test_warm_memory_bounded)
+{
+  FerryChannel *receiver = open_warm_receiver ("max-bytes=1048576");
+
+  ferry_segment_transport_warm_up (segment_of (receiver));
+  channel_test_assert_statistic (receiver, bytes_committed, 16384);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+
+  receiver = open_warm_receiver ("max-bytes=65536");
+  ferry_segment_transport_warm_up (segment_of (receiver));
+  channel_test_assert_statistic (receiver, bytes_committed, 0);
+  channel_test_close (receiver);
+  channel_test_end (&test);
+}
+END_TEST
+
+/* Ends beyond those that are prepared work as well, and none of them keeps descriptors. */
+START_TEST (test_late_many)
+{
+  FerryChannel *channels[40];
+  Inherited inherited = { NULL };
+  guint before = channel_test_count_fds ();
+  guint n_prepared;
+
+  for (guint i = 0; i < G_N_ELEMENTS (channels); i++)
+    {
+      g_autoptr (GError) error = NULL;
+
+      channels[i] = ferry_channel_new_from_description ("memfd warm-bytes=4096", FERRY_ROLE_RECEIVER, &error);
+      ferry_assert_no_error (error);
+      ck_assert (ferry_channel_open (channels[i], NULL, &error));
+    }
+  channel_test_wait_child (channel_test_fork (child_uses_nothing, &test, &inherited));
+  n_prepared = 0;
+  for (guint i = 0; i < G_N_ELEMENTS (channels); i++)
+    {
+      g_autoptr (FerryStatistics) statistics = channel_test_statistics (channels[i]);
+
+      n_prepared += statistics->bytes_committed > 0;
+      ck_assert_uint_eq (statistics->receivers, 1);
+      channel_test_close (channels[i]);
+    }
+  ck_assert_uint_gt (n_prepared, 0);
+  ck_assert_uint_lt (n_prepared, G_N_ELEMENTS (channels));
+  ck_assert_uint_eq (channel_test_count_fds (), before);
+}
+END_TEST
+
+/* The descriptors of a channel with a name don't keep it alive. */
+START_TEST (test_late_withdrawn)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *description = NULL;
+  FerryChannel *receiver;
+  FerryChannel *late;
+  int control_fd;
+  int data_fd;
+
+  channel_test_begin (&test, "memfd", NULL, CHANNEL_TEST_BY_NAME);
+  receiver = channel_test_open (&test, FERRY_ROLE_RECEIVER, NULL);
+  g_object_get (ferry_channel_get_transport_object (receiver), "control-fd", &control_fd, "data-fd", &data_fd, NULL);
+  description = g_strdup_printf ("memfd control-fd=%d data-fd=%d join-late=true", control_fd, data_fd);
+  late = ferry_channel_new_from_description (description, FERRY_ROLE_SENDER, &error);
+  ferry_assert_no_error (error);
+  ck_assert (ferry_channel_open (late, NULL, &error));
+  channel_test_close (receiver);
+  ck_assert (!channel_test_try_send (late, 1, 10, FERRY_NO_WAIT, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED);
+  ferry_assert_contains (error->message, "left before");
+  channel_test_close (late);
+  channel_test_end (&test);
+}
+END_TEST
+
 static void
 add (Suite *suite)
 {
@@ -2020,6 +2294,10 @@ add (Suite *suite)
                                   test_open_cancelled_while_asking,
                                   NULL };
   const TTest *const descriptors[] = { test_bad_descriptors, test_seals, test_inherited_through_exec, NULL };
+  const TTest *const late[] = {
+    test_late,        test_late_unused,         test_late_in_fork_children, test_late_many,
+    test_warm_memory, test_warm_memory_bounded, test_late_withdrawn,        NULL,
+  };
   const TTest *const users[] = { test_other_user,
                                  test_group,
                                  test_open_cancelled_at_the_lock,
@@ -2046,6 +2324,7 @@ add (Suite *suite)
   ferry_test_add_case (suite, "space", 20, space);
   ferry_test_add_case (suite, "places", 20, places);
   ferry_test_add_case (suite, "descriptors", 30, descriptors);
+  ferry_test_add_case (suite, "late", 30, late);
   tcase = tcase_create ("each");
   tcase_set_timeout (tcase, 30);
   for (guint i = 0; users[i] != NULL; i++)

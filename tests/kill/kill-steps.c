@@ -30,11 +30,13 @@ typedef enum
   VICTIM_ALONE, /* creates the channel, sends, leaves as the last one */
   VICTIM_FINDS, /* finds a channel of the dead */
   VICTIM_REPAIRS,
+  VICTIM_LATE, /* has descriptors, and joins with its first call */
   N_VICTIMS,
 } Victim;
 
 static const char *const victim_names[N_VICTIMS] = {
   "sends", "sends, memory is short", "sends, drops the oldest", "receives", "alone", "finds the dead", "repairs",
+  "late",
 };
 
 static const char *const transports[] = { "posix-shm", "memfd" };
@@ -116,6 +118,34 @@ arm (const Context *context)
     }
 }
 
+/* A sender that is prepared and not yet a participant, of the channel of a name: the descriptors are another end's. Where a
+ * channel is not joined so, one like any other. */
+static FerryChannel *
+open_late (const Context *context, GError **error)
+{
+  g_autoptr (FerryChannel) named = kill_open (context->channel, FERRY_ROLE_SENDER, FERRY_OVERFLOW_BLOCK, error);
+  g_autoptr (FerryChannel) late = NULL;
+  g_autofree char *description = NULL;
+  int control_fd = -1;
+  int data_fd = -1;
+
+  if (named == NULL || strcmp (context->channel->transport, "memfd") != 0)
+    {
+      arm (context);
+      return g_steal_pointer (&named);
+    }
+  g_object_get (ferry_channel_get_transport_object (named), "control-fd", &control_fd, "data-fd", &data_fd, NULL);
+  description = g_strdup_printf ("memfd control-fd=%d data-fd=%d join-late=true ! raw", control_fd, data_fd);
+  late = ferry_channel_new_from_description (description, FERRY_ROLE_SENDER, error);
+  if (late == NULL)
+    return NULL;
+  arm (context);
+  if (!ferry_channel_open (late, NULL, error))
+    return NULL;
+  ferry_channel_close (named, NULL);
+  return g_steal_pointer (&late);
+}
+
 static int
 sender_victim (const Context *context, FerryOverflow overflow)
 {
@@ -127,8 +157,15 @@ sender_victim (const Context *context, FerryOverflow overflow)
   FerryRandom random;
 
   ferry_random_init (&random, ferry_peers_seed () ^ (guint64) getpid ());
-  arm (context);
-  channel = kill_open (context->channel, FERRY_ROLE_SENDER, overflow, &error);
+  if (context->test->victim == VICTIM_LATE)
+    {
+      channel = open_late (context, &error);
+    }
+  else
+    {
+      arm (context);
+      channel = kill_open (context->channel, FERRY_ROLE_SENDER, overflow, &error);
+    }
   if (channel == NULL)
     {
       g_printerr ("kill-steps: victim: %s\n", error->message);
@@ -279,6 +316,7 @@ victim_cb (gpointer data)
     case VICTIM_FINDS:
       return alone_victim (context);
     case VICTIM_REPAIRS:
+    case VICTIM_LATE:
     default:
       return sender_victim (context, FERRY_OVERFLOW_BLOCK);
     }
