@@ -322,7 +322,7 @@ ferry_store_end (FerryStore *self)
     return;
   __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
   atomic_store_explicit (&self->me->busy, 0, memory_order_release);
-  if (G_UNLIKELY (self->collect_wanted) && self->tx_depth == 0)
+  if (G_UNLIKELY (self->collect_wanted) && self->tx_gate == 0)
     {
       self->collect_wanted = FALSE;
       if (ferry_store_heap_bytes_used (self) <= COLLECT_AT_ONCE)
@@ -962,6 +962,8 @@ ferry_store_release_cell (FerryStore *self, FerryCell cell)
  * @self: a store
  * @ref: an object that the caller holds
  *
+ * Counts one more reference to an object.
+ *
  * Returns: a cell that refers to it, to be stored once or released
  *
  * Since: 1.0
@@ -1210,6 +1212,8 @@ ferry_store_is_lost (FerryStore *self, FerryRef ref)
  * @self: a store
  * @ref: an object
  *
+ * Finds what represents the object in this process.
+ *
  * Returns: (transfer none) (nullable): what ferry_store_set_binding() set, while the object is held by this process
  *
  * Since: 1.0
@@ -1247,6 +1251,8 @@ ferry_store_set_binding (FerryStore *self, FerryRef ref, gpointer binding)
  * @self: a store
  * @ref: an object that is held
  *
+ * Tells what an object is.
+ *
  * Returns: its kind
  *
  * Since: 1.0
@@ -1263,6 +1269,8 @@ ferry_store_object_kind (FerryStore *self, FerryRef ref)
  * ferry_store_object_version: (skip)
  * @self: a store
  * @ref: an object that is held
+ *
+ * Tells one state of an object from another.
  *
  * Returns: a number that changes with every change of the object (not of what it refers to)
  *
@@ -1623,7 +1631,7 @@ ferry_store_roll_back (FerryStore *self, GError **error)
  * ferry_store_in_transaction:
  * @self: a store
  *
- * Asks for the thread that calls it.
+ * Asks for a transaction of this thread.
  *
  * Returns: whether this thread is in a transaction of the store
  *

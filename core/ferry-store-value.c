@@ -39,6 +39,8 @@ mix (guint64 hash)
  * ferry_key_hash_int: (skip)
  * @value: hash() of a number as CPython computes it; of an integer of less than 61 bits that is the number itself
  *
+ * Hashes a number that is an integer.
+ *
  * Returns: the hash that numbers have as keys
  *
  * Since: 1.0
@@ -54,6 +56,8 @@ ferry_key_hash_int (gint64 value)
 /**
  * ferry_key_hash_float: (skip)
  * @value: a number
+ *
+ * Hashes a number.
  *
  * Returns: its hash, that of the integer when it is one
  *
@@ -103,6 +107,8 @@ ferry_key_hash_float (double value)
  * @kind: %FERRY_LEAF_STR, whose data are code units (inline strings are of one byte each), %FERRY_LEAF_BYTES or any other
  * @data: (array length=size) (element-type guint8): the data
  * @size: bytes
+ *
+ * Hashes what has bytes.
  *
  * Returns: their hash as a key
  *
@@ -178,6 +184,8 @@ ferry_store_new_leaf (FerryStore *self, FerryLeafKind kind, guint flags, guint32
  * @value: a number
  * @error: return location for an error
  *
+ * Makes an integer, inline if it can be.
+ *
  * Returns: a cell for it; 0 on error
  *
  * Since: 1.0
@@ -204,6 +212,8 @@ ferry_store_new_int (FerryStore *self, gint64 value, GError **error)
  * @self: a store
  * @value: a number
  * @error: return location for an error
+ *
+ * Makes a float, inline if it can be.
  *
  * Returns: a cell for it, bit for bit; 0 on error (which is no cell of a float that needs a leaf; of 0.0 it is the cell: ask
  *   @error)

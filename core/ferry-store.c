@@ -371,7 +371,7 @@ ferry_store_close (FerryStore *self)
  * ferry_store_get_name:
  * @self: a store
  *
- * The name by which others find it.
+ * Tells the name of the store.
  *
  * Returns: (nullable): its name; %NULL: anonymous
  *
@@ -388,7 +388,7 @@ ferry_store_get_name (FerryStore *self)
  * ferry_store_get_max_bytes:
  * @self: a store
  *
- * What the store was made with.
+ * Tells the bound that the store was created with.
  *
  * Returns: the bound of its memory in bytes
  *
@@ -421,6 +421,8 @@ ferry_store_get_identity (FerryStore *self, guint8 identity[16])
  * ferry_store_get_root: (skip)
  * @self: a store
  *
+ * Tells where the root mapping is.
+ *
  * Returns: the root mapping, a dict of str to SLOT; held by the store
  *
  * Since: 1.0
@@ -438,7 +440,7 @@ ferry_store_get_root (FerryStore *self)
  * ferry_store_watch:
  * @self: a store
  *
- * Where watching for changes begins.
+ * Counts changes.
  *
  * Returns: a number that grows with every change of anything in the store, for ferry_store_wait_change() and
  *   ferry_store_check()
@@ -559,7 +561,7 @@ ferry_store_wait_change (FerryStore *self, guint64 *seen, gint64 timeout, GCance
  * @self: a store
  * @error: return location for an error
  *
- * For event loops other than that of GLib, for which there is [method@Store.create_source].
+ * Makes a descriptor for main loops.
  *
  * Returns: a descriptor to poll for reading: ready when something may have changed since ferry_store_check() was called last,
  *   which has to be called first, and after each time. The store's: not to be read or closed. -1 on error
@@ -708,7 +710,7 @@ ferry_store_trim (FerryStore *self)
  * ferry_store_get_bytes_used:
  * @self: a store
  *
- * The memory that values take.
+ * Tells how much memory values take.
  *
  * Returns: bytes in use by values, with the rounding up of blocks
  *
@@ -725,7 +727,7 @@ ferry_store_get_bytes_used (FerryStore *self)
  * ferry_store_get_bytes_committed:
  * @self: a store
  *
- * The memory that the heap has.
+ * Tells how much memory the store takes.
  *
  * Returns: bytes of memory that its heap has taken from the system, at most max-bytes
  *

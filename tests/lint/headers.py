@@ -10,9 +10,9 @@ AVAILABILITY = re.compile(r"\bFERRY_(?:AVAILABLE|DEPRECATED)_IN_\d+_\d+(?:_FOR\s
 def public_headers(source_root: Path) -> list[str]:
     """The names of the installed headers that core/meson.build lists."""
     text = (source_root / "core/meson.build").read_text()
-    listed = re.search(r"^ferry_headers = files\((.*?)^\)", text, re.M | re.S)
-    assert listed, "core/meson.build has no ferry_headers"
-    return re.findall(r"'([^']+\.h)'", listed.group(1))
+    listed = re.findall(r"^ferry_(?:live_)?headers = files\((.*?)\)$", text, re.M | re.S)
+    assert len(listed) == 2, "core/meson.build has no ferry_headers or no ferry_live_headers"
+    return re.findall(r"'([^']+\.h)'", " ".join(listed))
 
 
 def declarations(text: str) -> list[str]:
@@ -20,7 +20,6 @@ def declarations(text: str) -> list[str]:
     text = re.sub(r"/\*.*?\*/", " ", text, flags=re.S)
     text = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*$", "", text, flags=re.M)
     text = re.sub(r"\bG_(?:BEGIN|END)_DECLS\b", "", text)
-    text = re.sub(r"^static inline\b.*?^}$", "", text, flags=re.M | re.S)
     text = re.sub(r"\bG_DEFINE_AUTO\w*_FUNC\s*\([^)]*\)", "", text)
     text = re.sub(r"\b(G_DECLARE_\w+\s*\([^)]*\))", r"\1;", text)
     found = []
@@ -30,6 +29,8 @@ def declarations(text: str) -> list[str]:
             depth += 1
         elif character == "}":
             depth -= 1
+            if depth == 0 and text[start:position].lstrip().startswith("static inline"):
+                start = position + 1
         elif character == ";" and depth == 0:
             found.append(" ".join(text[start:position].split()))
             start = position + 1
