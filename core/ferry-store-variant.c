@@ -19,8 +19,8 @@
 #define LEVELS_OF_PAIRS (3)
 
 /* What is referred to from several places counts again: a few objects could else stand for more than fits into any
- * memory. */
-#define VALUES_MAX (G_GUINT64_CONSTANT (1) << 28)
+ * memory. Besides the cells of the store, each of which can be one. */
+#define REPEATED_MAX (1 << 20)
 
 /* What tuples with many items make of type strings. */
 #define TUPLE_MAX (1024)
@@ -624,10 +624,12 @@ read_message (Reader *self, const Value *value)
   variant = g_value_dup_variant (&decoded);
   if ((value->head.flags & FERRY_LEAF_MEMBER) == 0)
     return g_steal_pointer (&variant);
-  if (!g_variant_is_of_type (variant, G_VARIANT_TYPE ("(ss*)")))
+  /* its name, or nothing and its value (of flags that are combined) */
+  if (!g_variant_is_of_type (variant, G_VARIANT_TYPE ("(ss*)"))
+      && !g_variant_is_of_type (variant, G_VARIANT_TYPE ("(ss**)")))
     return corrupt (self, "a member of an enumeration has no name");
   class = g_variant_get_child_value (variant, 1);
-  member = g_variant_get_child_value (variant, 2);
+  member = g_variant_get_child_value (variant, g_variant_n_children (variant) - 1);
   return named (g_variant_get_string (class, NULL), member);
 }
 
@@ -993,7 +995,9 @@ read_value (Reader *self, const Value *value, guint levels)
 
   if (levels + LEVELS_OF_PAIRS > LEVELS_MAX)
     return unsupported (self, "more levels than 128");
-  if (++self->n_values > VALUES_MAX)
+  if (++self->n_values > REPEATED_MAX
+      && self->n_values - REPEATED_MAX
+             > MIN (ferry_store_get_bytes_used (self->store), self->store->max_bytes) / sizeof (FerryCell))
     return unsupported (self, "objects that are repeated too often");
   variant = read_plain (self, value, levels);
   return variant != NULL ? g_variant_take_ref (variant) : NULL;
@@ -1879,7 +1883,8 @@ find_field (FerryStore *store, FerryRef record, const char *name, guint *field, 
   return found;
 }
 
-/* The key of a step into the dict or set @ref. 1; -1: error. A key that is not there is made, too. */
+/* The key of a step into the dict or set @ref. 1, also when it is not there; 0: it is not there, and can't be made of a
+ * GVariant; -1: error. */
 static int
 lookup_key (Lookup *self, FerryRef ref, const FerryPathStep *step, FerryKey *key, GError **error)
 {
@@ -1923,9 +1928,7 @@ lookup_key (Lookup *self, FerryRef ref, const FerryPathStep *step, FerryKey *key
                          .size = leaf->size };
       found = 1;
     }
-  if (found == 0 && !is_key)
-    return make_key (self->store, step->key, &self->plan, key, error) ? 1 : -1;
-  return 1;
+  return found == 1 || is_key;
 }
 
 /* Step @n from the object @ref. 1; 0: there is none; -1: error. */
@@ -1950,13 +1953,15 @@ lookup_step_object (Lookup *self, FerryRef ref, guint n, FerryReading *reading, 
       return ferry_store_list_get (store, ref, (gssize) step->index, reading, error);
 
     case FERRY_OBJECT_DICT:
-      if (lookup_key (self, ref, step, &key, error) < 0)
-        return -1;
+      found = lookup_key (self, ref, step, &key, error);
+      if (found != 1)
+        return found;
       return ferry_store_dict_get (store, ref, &key, reading, error);
 
     case FERRY_OBJECT_SET:
-      if (lookup_key (self, ref, step, &key, error) < 0)
-        return -1;
+      found = lookup_key (self, ref, step, &key, error);
+      if (found != 1)
+        return found;
       found = ferry_store_dict_get (store, ref, &key, NULL, error);
       if (found != 1)
         return found;
@@ -1980,9 +1985,9 @@ lookup_step_object (Lookup *self, FerryRef ref, guint n, FerryReading *reading, 
 
           if (extra != 0)
             {
-              found = lookup_key (self, extra, step, &key, error) < 0
-                          ? -1
-                          : ferry_store_dict_get (store, extra, &key, reading, error);
+              found = lookup_key (self, extra, step, &key, error);
+              if (found == 1)
+                found = ferry_store_dict_get (store, extra, &key, reading, error);
               ferry_store_unhold (store, extra);
             }
           else if (local != NULL)
@@ -2162,9 +2167,12 @@ change_key (Lookup *self, FerryRef dict, const FerryPathStep *last, Change chang
             FerryReading *reading, GError **error)
 {
   FerryKey key;
+  int found = lookup_key (self, dict, last, &key, error);
 
-  if (lookup_key (self, dict, last, &key, error) < 0)
-    return -1;
+  if (found == 0 && change == CHANGE_SET)
+    return make_key (self->store, last->key, &self->plan, &key, error) ? 0 : -1;
+  if (found != 1)
+    return found;
   switch (change)
     {
     case CHANGE_SET:

@@ -12,11 +12,11 @@
 
 #include "ferry-tool-util.h"
 
-#define DEFAULT_LIMIT 100      /* children of one value */
-#define TEXT_MAX 60            /* characters of one value */
-#define DEPTH_MAX 1000         /* levels of a tree */
-#define INDENT 2               /* characters a level */
-#define EXIT_NOT_FOUND 3       /* there is no such value */
+#define DEFAULT_LIMIT 100       /* children of one value */
+#define TEXT_MAX 60             /* characters of one value */
+#define DEPTH_MAX 1000          /* levels of a tree */
+#define INDENT 2                /* characters a level */
+#define EXIT_NOT_FOUND 3        /* there is no such value */
 #define WATCH_PAUSE (20 * 1000) /* microseconds between two looks at what keeps changing */
 
 static char *opt_transport;
@@ -58,8 +58,9 @@ shorten (const char *text)
 static gboolean
 is_container (const char *type, gint64 length)
 {
-  static const char *const plain[] = { "NoneType", "bool",      "int",     "float",    "complex",           "str",
-                                       "bytes",    "bytearray", "ndarray", "ellipsis", "NotImplementedType", NULL };
+  static const char *const plain[]
+      = { "NoneType",           "bool", "int", "float", "complex", "str", "bytes", "bytearray", "ndarray", "ellipsis",
+          "NotImplementedType", NULL };
 
   return length >= 0 && !g_strv_contains (plain, type);
 }
@@ -761,9 +762,9 @@ typedef struct
 } Command;
 
 static const Command commands[] = {
-  { "tree", 0, 1, "tree [PATH]" },    { "get", 1, 1, "get PATH" },        { "set", 2, 2, "set PATH VALUE" },
-  { "remove", 1, 1, "remove PATH" },  { "watch", 0, 1, "watch [PATH]" },  { "stat", 0, 0, "stat" },
-  { "collect", 0, 0, "collect" },     { "verify", 0, 0, "verify" },
+  { "tree", 0, 1, "tree [PATH]" },   { "get", 1, 1, "get PATH" },       { "set", 2, 2, "set PATH VALUE" },
+  { "remove", 1, 1, "remove PATH" }, { "watch", 0, 1, "watch [PATH]" }, { "stat", 0, 0, "stat" },
+  { "collect", 0, 0, "collect" },    { "verify", 0, 0, "verify" },
 };
 
 static const Command *
@@ -779,8 +780,7 @@ find_command (const char *name)
 static void
 find_store (const char *name)
 {
-  g_autoptr (GPtrArray) transports
-      = tool_list_transports (NULL, FERRY_TRANSPORT_CAPABILITIES_NAMED, NULL);
+  g_autoptr (GPtrArray) transports = tool_list_transports (NULL, FERRY_TRANSPORT_CAPABILITIES_NAMED, NULL);
 
   for (guint i = 0; transports != NULL && i < transports->len; i++)
     {
@@ -921,8 +921,8 @@ main (int argc, char **argv)
     {
       command = find_command (arguments[0]);
       if (command == NULL)
-        return tool_fail_usage ("there is no command '%s'; there are tree, get, set, remove, watch, stat, collect, verify",
-                                arguments[0]);
+        return tool_fail_usage (
+            "there is no command '%s'; there are tree, get, set, remove, watch, stat, collect, verify", arguments[0]);
       arguments++;
     }
   n_arguments = g_strv_length (arguments);

@@ -16,7 +16,7 @@ from gi.repository import Ferry, GLib  # noqa: E402
 
 def make_config(store: Ferry.Store) -> None:
     """Make the configuration unless somebody has: a transaction holds the store."""
-    store.begin_transaction(-1, None)  # however long it takes
+    store.begin_transaction(Ferry.WAIT_FOREVER, None)
     try:
         if not store.contains("cfg"):
             store.set("cfg", GLib.Variant.parse(None, "{'step': <1>, 'label': <'items'>, 'users': <@av []>}"))
