@@ -508,12 +508,12 @@ def put_graphs(way: Any, pipe: Any, n_nodes: int, n: int) -> None:
 
 
 def put_large(way: Any, pipe: Any, size: int, n: int) -> None:
-    """Put large bytes, never more than two ahead; tell the seconds of each."""
+    """Put large bytes, each when it is asked for; tell the seconds of each."""
     payloads = [bytes([i]) * size for i in range(2)]
     times = []
     pipe.send(n)
     for i in range(n):
-        pipe.recv()  # there is room for one more
+        pipe.recv()
         way.begin()
         began = time.perf_counter()
         way.memory.put_message(payloads[i % 2])
@@ -617,11 +617,12 @@ def measure_throughput(way: Any, pipe: Any) -> dict[str, Any]:
     assert pipe.recv() == _N_LARGE
     memory = way.memory
     is_ours = "ferry" in type(memory).__module__
-    for _ in range(2):
-        pipe.send(None)
-    began = 0.0
-    takes = []
+    sources = [np.full(_LARGE_BYTES, i, np.uint8) for i in range(2)]  # as many as there are put
+    target = np.frombuffer(mmap.mmap(-1, _LARGE_BYTES), np.uint8)
+    turns, takes, copies = [], [], []
     for i in range(_N_LARGE):
+        began = time.perf_counter()
+        pipe.send(None)
         while True:
             if is_ours:
                 memory.wait_for_messages()
@@ -635,23 +636,16 @@ def measure_throughput(way: Any, pipe: Any) -> dict[str, Any]:
         if not is_ours:
             memory.destroy_obj(offset)
         way.end()
-        if i + 2 < _N_LARGE:
-            pipe.send(None)
         assert len(taken) == _LARGE_BYTES and taken[0] == taken[-1] == i % 2
         del taken, offset
-        if i + 1 == _N_COLD:
-            began = time.perf_counter()
-    took = time.perf_counter() - began
-    puts = pipe.recv()
-    source = np.ones(_LARGE_BYTES, np.uint8)
-    target = np.frombuffer(mmap.mmap(-1, _LARGE_BYTES), np.uint8)
-    copies = []
-    for _ in range(_N_COLD + 8):
+        turns.append(time.perf_counter() - began)
         began = time.perf_counter()
-        np.copyto(target, source)
+        np.copyto(target, sources[i % 2])
         copies.append(time.perf_counter() - began)
-    rate = (_N_LARGE - _N_COLD) * _LARGE_BYTES / took
-    put, take, copy = (_LARGE_BYTES / statistics.median(times[_N_COLD:]) for times in (puts, takes, copies))
+    puts = pipe.recv()
+    rate, put, take, copy = (
+        _LARGE_BYTES / statistics.median(times[_N_COLD:]) for times in (turns, puts, takes, copies)
+    )
     return {"seconds": 1 / rate, "rate": rate, "put": put, "take": take, "copy": copy, "n": _N_LARGE}
 
 
