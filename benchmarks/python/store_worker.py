@@ -649,11 +649,11 @@ def measure_throughput(way: Any, pipe: Any) -> dict[str, Any]:
     return {"seconds": 1 / rate, "rate": rate, "put": put, "take": take, "copy": copy, "n": _N_LARGE}
 
 
-def _count(name: str, key: str, duration: float, ready: Any, go: Any, result: Any) -> None:
+def _count(name: str, key: str | None, duration: float, ready: Any, go: Any, result: Any) -> None:
     import ferry
 
     store = ferry.Store(name)
-    counters = store[key]
+    counters = {"n": 0} if key is None else store[key]
     ready.release()
     go.acquire()
     n = 0
@@ -666,32 +666,39 @@ def _count(name: str, key: str, duration: float, ready: Any, go: Any, result: An
     store.close()
 
 
-def measure_scaling(way: Any, duration: float) -> dict[str, Any]:
-    """Return how much two processes do of what one does, each with a key of its own."""
+def _count_together(way: Any, n_processes: int, is_shared: bool, duration: float) -> float:
+    """Return how many increments per second processes do, each on a dict of its own."""
     context = multiprocessing.get_context("fork")
-    rates: dict[int, list[float]] = {1: [], 2: []}
+    ready, go, result = context.Semaphore(0), context.Semaphore(0), context.SimpleQueue()
+    processes = []
+    for i in range(n_processes):
+        key = f"counters-{i}" if is_shared else None
+        if key is not None:
+            way.store[key] = {"n": 0}
+        processes.append(context.Process(target=_count, args=(way.name, key, duration, ready, go, result)))
+    for process in processes:
+        process.start()
+    for _ in processes:
+        ready.acquire()
+    for _ in processes:
+        go.release()
+    counts = [result.get() for _ in processes]
+    for process in processes:
+        process.join()
+    if any(n != counted for n, counted in counts):
+        raise AssertionError(f"increments were lost: {counts}")
+    return sum(n for n, _ in counts) / duration
+
+
+def measure_scaling(way: Any, duration: float) -> dict[str, Any]:
+    """Return how much two processes do of what one does, each with a key of its own; and with private dicts."""
+    rates: dict[tuple[int, bool], float] = {}
     for _ in range(3):
-        for n_processes in (1, 2):
-            ready, go, result = context.Semaphore(0), context.Semaphore(0), context.SimpleQueue()
-            processes = []
-            for i in range(n_processes):
-                way.store[f"counters-{i}"] = {"n": 0}
-                arguments = (way.name, f"counters-{i}", duration, ready, go, result)
-                processes.append(context.Process(target=_count, args=arguments))
-            for process in processes:
-                process.start()
-            for _ in processes:
-                ready.acquire()
-            for _ in processes:
-                go.release()
-            counts = [result.get() for _ in processes]
-            for process in processes:
-                process.join()
-            if any(n != counted for n, counted in counts):
-                raise AssertionError(f"increments were lost: {counts}")
-            rates[n_processes].append(sum(n for n, _ in counts) / duration)
-    one, two = max(rates[1]), max(rates[2])
-    return {"seconds": 1 / one, "one": one, "two": two, "ratio": two / one, "cpus": len(os.sched_getaffinity(0))}
+        for key in ((1, True), (2, True), (1, False), (2, False)):
+            rates[key] = max(_count_together(way, *key, duration), rates.get(key, 0.0))
+    one, two = rates[1, True], rates[2, True]
+    machine = rates[2, False] / rates[1, False]
+    return {"seconds": 1 / one, "one": one, "two": two, "ratio": two / one, "machine": machine}
 
 
 def measure_memory(way: Any) -> dict[str, Any]:
