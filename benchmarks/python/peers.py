@@ -32,6 +32,13 @@ PEERS = {
     "zeroq": Peer("zeroq==0.1.0", "zeroq"),
     "arrayqueues": Peer("arrayqueues==1.4.1", "arrayqueues"),
     "npshmex": Peer("npshmex==0.2.1", "npshmex", ("SharedArray==3.2.4",)),
+    "InterProcessPyObjects": Peer(
+        "InterProcessPyObjects==1.0.7",
+        "ipc_py_objects",
+        ("cengal-light==4.4.0", "py-cpuinfo==9.0.0", "typing_extensions==4.12.2"),
+    ),
+    "UltraDict": Peer("UltraDict==0.0.6", "UltraDict"),
+    "shared-memory-dict": Peer("shared-memory-dict==0.7.2", "shared_memory_dict"),
 }
 
 

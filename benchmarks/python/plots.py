@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Draw what bench.py measured.
+"""Draw what bench.py and store.py measured.
 
     bench.py --output bench.json
     plots.py bench.json bench.png
 
 draws bench-throughput.png (over the size), bench-objects.png (times of small objects) and, after
-bench.py --claims, bench-claims.png (the margin of each claim): what there is in the input.
+bench.py --claims, bench-claims.png (the margin of each claim): what there is in the input. Of what
+store.py wrote it draws bench-statements.png and bench-claims.png.
 """
 
 from __future__ import annotations
@@ -139,6 +140,46 @@ def caption(data: dict[str, Any]) -> str:
 Panel = tuple[float, Callable[[Any], None]]
 
 
+def plot_statements(axes: Any, figures: list[Figure], palette: dict[str, Any]) -> None:
+    """Plot a bar for each way of what store.py measured, in a group for each statement, on a logarithmic axis."""
+    place = 0.0
+    places, labels = [], []
+    for task in dict.fromkeys(figure["task"] for figure in figures):
+        for figure in figures:
+            if figure["task"] != task:
+                continue
+            value = 1 / figure["median"]
+            axes.barh(place, value, color=palette[figure["way"]])
+            axes.annotate(f"{value:,.0f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=5)
+            places.append(place)
+            labels.append(f"{task}: {figure['way']}")
+            place += 1
+        place += 0.8
+    axes.set_yticks(places, labels, fontsize=5.5)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("per second, more is better")
+    axes.set_title("statements on shared objects")
+    axes.grid(True, axis="x", which="major", alpha=0.3)
+
+
+def draw_store(data: dict[str, Any], path: Path) -> list[Path]:
+    """Draw what store.py measured; return the files."""
+    figures = [figure for figure in data["figures"] if figure["median"] and figure["group"] != figure["task"]]
+    private = [
+        {**figure, "way": "private objects", "median": figure["private"]}
+        for figure in figures
+        if figure["way"] == "ferry" and figure["private"]
+    ]
+    panels: dict[str, list[Panel]] = {"statements": [], "claims": []}
+    shown = figures + private
+    if shown:
+        palette = colors(shown)
+        height = BAR_MARGIN_INCHES + BAR_INCHES * 0.7 * len(shown)
+        panels["statements"].append((height, lambda axes: plot_statements(axes, shown, palette)))
+    return _draw_panels(data, panels, path)
+
+
 def draw(data: dict[str, Any], path: Path) -> list[Path]:
     """Draw everything that the data holds; return the files, whose names are the path's with a word more."""
     figures = [figure for figure in data["figures"] if figure["median"]]
@@ -159,6 +200,11 @@ def draw(data: dict[str, Any], path: Path) -> list[Path]:
         if small:
             height = BAR_MARGIN_INCHES + BAR_INCHES * len(small)
             panels["objects"].append((height, lambda axes, s=small, t=title: plot_times(axes, s, t, palette)))
+    return _draw_panels(data, panels, path)
+
+
+def _draw_panels(data: dict[str, Any], panels: dict[str, list[Panel]], path: Path) -> list[Path]:
+    """Add the claims, and write everything."""
     claims = [claim for claim in data["claims"] if claim["ratio"] is not None and claim["limit"]]
     if claims:
         height = BAR_MARGIN_INCHES + BAR_INCHES * len(claims)
@@ -187,7 +233,7 @@ def _save(panels: list[Panel], text: str, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    parser = argparse.ArgumentParser(description="Draw plots of the JSON that bench.py writes.")
+    parser = argparse.ArgumentParser(description="Draw plots of the JSON that bench.py and store.py write.")
     parser.add_argument("input", type=Path, help="what 'bench.py --output' wrote")
     parser.add_argument("output", type=Path, nargs="?", help="how the PNG files begin (default: as the input)")
     options = parser.parse_args(arguments)
@@ -196,13 +242,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"plots.py: {options.input}: {error}", file=sys.stderr)
         return 1
-    if not isinstance(data, dict) or (data.get("program"), data.get("format")) != (
-        "ferry-bench-python",
-        FORMAT_VERSION,
-    ):
-        print(f"plots.py: {options.input} is not what this version of bench.py writes", file=sys.stderr)
+    kind = (data.get("program"), data.get("format")) if isinstance(data, dict) else None
+    if kind not in ((name, FORMAT_VERSION) for name in ("ferry-bench-python", "ferry-bench-store")):
+        print(f"plots.py: {options.input} is not what this version of bench.py or store.py writes", file=sys.stderr)
         return 1
-    files = draw(data, options.output or options.input.with_suffix(".png"))
+    path = options.output or options.input.with_suffix(".png")
+    files = (draw_store if data["program"] == "ferry-bench-store" else draw)(data, path)
     if not files:
         print(f"plots.py: {options.input} holds no figures", file=sys.stderr)
         return 1

@@ -487,7 +487,7 @@ def _get_plain_maker() -> Callable[[Any], Any]:
 
 # ---- what values are ----
 
-_CODEC, _RECORD, _MEMBER, _NAMED, _TENSOR, _LIVE = range(1, 7)
+_CODEC, _RECORD, _MEMBER, _NAMED, _TENSOR, _LIVE, _STAND_IN = range(1, 8)
 _HEAPTYPE = 1 << 9
 
 
@@ -503,6 +503,8 @@ def _overrides(cls: type, *names: str) -> bool:
 def _classify(cls: type) -> int:
     if issubclass(cls, Live):
         return _LIVE
+    if "__ferry_live__" in vars(cls):
+        return _STAND_IN
     if issubclass(cls, type):
         return _CODEC
     if isinstance(cls, enum.EnumMeta):

@@ -476,6 +476,19 @@ get_node (FerryNativePlan *self, PyObject *object, gsize *number)
         return TRUE;
       }
 
+    case FERRY_NATIVE_CLASS_STAND_IN:
+      {
+        PyObject *meant = PyObject_GetAttrString (object, "__ferry_live__");
+        gboolean found;
+
+        if (meant == NULL)
+          return FALSE;
+        found = get_node (self, meant, number);
+        keep (self, meant);
+        Py_DECREF (meant);
+        return found;
+      }
+
     default:
       return FALSE;
     }

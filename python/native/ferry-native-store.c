@@ -908,7 +908,42 @@ store_is_same (PyObject *unused, PyObject *args)
                           && memcmp (owner->identity, other_owner->identity, sizeof owner->identity) == 0);
 }
 
+/* The number of a live object, the same in all processes; None for what is not live. */
+static PyObject *
+store_number (PyObject *unused, PyObject *object)
+{
+  FerryNativeStore *owner;
+  FerryRef ref;
+
+  if (!ferry_native_find_live (object, &owner, &ref))
+    Py_RETURN_NONE;
+  return PyLong_FromUnsignedLongLong (ref);
+}
+
+/* The live object of a number, or None: there is none any more. */
+static PyObject *
+store_find (PyObject *unused, PyObject *args)
+{
+  g_autoptr (GError) error = NULL;
+  FerryNativeStore *owner;
+  unsigned long long ref;
+  FerryStore *store;
+
+  if (!PyArg_ParseTuple (args, "O!K", &FerryNativeStore_Type, &owner, &ref))
+    return NULL;
+  store = ferry_native_store_get (owner);
+  if (store == NULL)
+    return NULL;
+  if (ferry_store_hold (store, ref, &error))
+    return ferry_native_object_for (owner, ref);
+  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_CORRUPT))
+    Py_RETURN_NONE;
+  return ferry_native_raise (&error);
+}
+
 PyMethodDef ferry_native_store_functions[] = {
+  { "store_number", store_number, METH_O, NULL },
+  { "store_find", store_find, METH_VARARGS, NULL },
   { "store_list", list_all, METH_NOARGS, NULL },
   { "store_reduce", store_reduce, METH_O, NULL },
   { "store_load", FAST (store_load), METH_FASTCALL, NULL },

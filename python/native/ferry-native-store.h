@@ -402,12 +402,13 @@ FerryNativeProxy *ferry_native_record_get_handle (PyObject *object); /* borrowed
 typedef enum
 {
   FERRY_NATIVE_CLASS_UNKNOWN,
-  FERRY_NATIVE_CLASS_CODEC,  /* an immutable value, or what is pickled */
-  FERRY_NATIVE_CLASS_RECORD, /* instances have fields */
-  FERRY_NATIVE_CLASS_MEMBER, /* an enumeration */
-  FERRY_NATIVE_CLASS_NAMED,  /* a named tuple */
-  FERRY_NATIVE_CLASS_TENSOR, /* of torch */
-  FERRY_NATIVE_CLASS_LIVE,   /* generated for records */
+  FERRY_NATIVE_CLASS_CODEC,    /* an immutable value, or what is pickled */
+  FERRY_NATIVE_CLASS_RECORD,   /* instances have fields */
+  FERRY_NATIVE_CLASS_MEMBER,   /* an enumeration */
+  FERRY_NATIVE_CLASS_NAMED,    /* a named tuple */
+  FERRY_NATIVE_CLASS_TENSOR,   /* of torch */
+  FERRY_NATIVE_CLASS_LIVE,     /* generated for records */
+  FERRY_NATIVE_CLASS_STAND_IN, /* what is meant is its __ferry_live__ */
 } FerryNativeClass;
 
 FerryNativeClass ferry_native_classify (PyTypeObject *type); /* UNKNOWN: an exception */
