@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -661,6 +662,49 @@ def test_killed_worker():
             os.kill(left, 0)
     gc.collect()
     assert {name for name in os.listdir("/dev/shm") if name not in names_before} == set()
+
+
+def test_workers_are_killed_again_and_again():
+    """Every result comes, and is right.
+
+    The workers are without Dask's nannies, which in Dask 2022.12 do not always start a worker again, whatever the
+    protocol: then none is left in the end.
+    """
+    n_kills = 60 if "FERRY_TEST_THOROUGH" in os.environ else 4
+    chance = random.Random(3)
+
+    def combine(left, right):
+        return left + right
+
+    with (
+        distributed.LocalCluster(n_workers=0, protocol="ferry", dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        program = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard"]
+        program += ["--nthreads", "1", "--memory-limit", "0", "--protocol", "ferry", cluster.scheduler_address]
+        with contextlib.ExitStack() as started:
+
+            def start():
+                process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                started.callback(process.wait)
+                started.callback(process.kill)
+                return process
+
+            processes = [start() for _ in range(3)]
+            for _ in range(n_kills):
+                client.wait_for_workers(2, timeout=60)
+                level = [client.submit(numpy.full, 500_000, float(i), pure=False) for i in range(16)]
+                while len(level) > 1:
+                    pairs = zip(level[::2], level[1::2], strict=True)
+                    level = [client.submit(combine, *pair, pure=False) for pair in pairs]
+                time.sleep(chance.random() * 0.3)
+                victim = chance.randrange(len(processes))
+                processes[victim].kill()
+                processes[victim].wait()
+                processes[victim] = start()
+                assert (level[0].result(timeout=60) == sum(range(16))).all()
+                assert all(process.poll() is None for process in processes)
+                del level
 
 
 def test_cluster_with_tls():
