@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "python"
-SHORT = ("--no-peers", "--repeat", "2", "--duration", "0.01", "--sizes", "100,10K")
+# The machine may be busy with other tests.
+SHORT = ("--no-peers", "--repeat", "2", "--duration", "0.01", "--sizes", "100,10K", "--patience", "8")
 TIMEOUT = 110 * (3 if "FERRY_TEST_SANITIZED" in os.environ else 1)
 
 numpy = pytest.importorskip("numpy")
