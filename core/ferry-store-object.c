@@ -1728,6 +1728,7 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
     atomic_fetch_sub_explicit (&header->n_unregistered, 1, memory_order_relaxed);
 
   /* What it held: at once when that can be done here, else it is found by a collection. */
+  self->collect_wanted = FALSE; /* not here, under the lock of the segment */
   if (!busy_is_mine (self) && self->tx_depth == 0 && ferry_store_try_begin (self))
     {
       give_back_handles (self, slot);

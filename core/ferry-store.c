@@ -631,6 +631,7 @@ hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error
                    "%s: %s can't be made within a transaction; commit it first", self->label, what);
       return FALSE;
     }
+  ferry_segment_repair_dead (self->segment, G_USEC_PER_SEC);
   if (!ferry_store_take_gate (self, FERRY_GATE_COLLECTING, FERRY_LOCK_PATIENCE, NULL, error))
     return FALSE;
   ok = ferry_store_begin (self, error);

@@ -125,6 +125,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--start", default="fork", choices=["fork", "spawn", "forkserver"], help="start method")
     parser.add_argument("-r", "--repeat", type=int, metavar="N", help="how often each is measured (default: 3)")
     parser.add_argument("-d", "--duration", type=float, metavar="S", help="seconds for each (default: 0.3)")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, metavar="N", help="wait N times as long before giving up (default: 1)"
+    )
     parser.add_argument("--touch", action="store_true", help="receivers read a byte of every page that they get")
     parser.add_argument("--no-peers", action="store_true", help="only Ferry and the standard library")
     parser.add_argument("--peers", type=Path, metavar="FOLDER", help="where the peers' virtual environments are")
@@ -253,7 +256,7 @@ def run_task(
         "touch": options.touch,
         **dict(task.options),
     }
-    limit = _JOB_LIMIT + 20 * options.duration + _SECONDS_PER_BYTE * task.size
+    limit = (_JOB_LIMIT + 20 * options.duration + _SECONDS_PER_BYTE * task.size) * options.patience
     needed = _HUGE_MEMORY if task.measure == "huge" else _MEMORY_FACTOR * task.size
     repeats = task.repeats or options.repeat
     slow: set[str] = set()
@@ -273,7 +276,7 @@ def run_task(
                 continue
             began = time.monotonic()
             result = workers.do(way, settings, _HUGE_SECONDS if task.measure == "huge" else limit)
-            if time.monotonic() - began > _SLOW_JOB:
+            if time.monotonic() - began > _SLOW_JOB * options.patience:
                 slow.add(way)
             if "error" in result:
                 figure.error = result["error"]

@@ -251,6 +251,7 @@ class Crew:
     def __init__(self, context: Any, mains: tuple[Any, Any], job: dict[str, Any], ends: tuple[Any, Any]) -> None:
         self.processes: list[Any] = []
         self.controls: list[Any] = []
+        self._stopped: set[int] = set()
         for main, end in zip(mains, ends, strict=True):
             here, there = context.Pipe()
             process = context.Process(target=_run, args=(main, there, job, end), daemon=True)
@@ -274,7 +275,8 @@ class Crew:
             if time.monotonic() > deadline:
                 raise FailedError("no answer in time")
             other = self.controls[1 - index]
-            if other.poll(0) and not self.processes[1 - index].is_alive():
+            # One that was told to stop has nothing more to say.
+            if 1 - index not in self._stopped and other.poll(0) and not self.processes[1 - index].is_alive():
                 self._take(1 - index)
             if not self.processes[index].is_alive() and not control.poll(0):
                 raise FailedError(_how_ended(self.processes[index]))
@@ -295,6 +297,7 @@ class Crew:
         for index in (1, 0):
             self.tell(index, "stop")
             self.answer(index)
+            self._stopped.add(index)
         for process in self.processes:
             process.join(10)
 

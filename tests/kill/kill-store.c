@@ -793,7 +793,8 @@ main (int argc, char **argv)
           if ((only != NULL && strcmp (steps[step], only) != 0) || results[i].counts[step] == 0
               || (look->repairs && !g_str_has_prefix (steps[step], "store-repair")
                   && strncmp (steps[step], "store-heap-lock", 15) != 0 && strcmp (steps[step], "store-stale-found") != 0
-                  && strcmp (steps[step], "store-collect-counted") != 0))
+                  && strcmp (steps[step], "store-collect-counted") != 0
+                  && strcmp (steps[step], "store-heap-adopted") != 0))
             continue;
           for (guint round = ferry_peers_is_thorough () ? ROUNDS_THOROUGH : ROUNDS; round > 0; round--)
             {

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The benchmark in Python: it measures what it says. How fast things are is not tested here."""
 
+import importlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "python"
-SHORT = ("--no-peers", "--repeat", "2", "--duration", "0.01", "--sizes", "100,10K")
+# The machine may be busy with other tests.
+SHORT = ("--no-peers", "--repeat", "2", "--duration", "0.01", "--sizes", "100,10K", "--patience", "8")
 TIMEOUT = 110 * (3 if "FERRY_TEST_SANITIZED" in os.environ else 1)
 
 numpy = pytest.importorskip("numpy")
@@ -86,14 +90,13 @@ def test_claims(tmp_path: Path) -> None:
         assert (tmp_path / f"claims-{word}.png").stat().st_size > 10_000
 
 
-def import_results() -> Any:
-    """Return the module `results` of the benchmark."""
+def import_module(name: str) -> Any:
+    """Return a module of the benchmark."""
     sys.path.insert(0, str(FOLDER))
     try:
-        import results
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(FOLDER))
-    return results
 
 
 MEASURED = {
@@ -127,7 +130,7 @@ def fill(results: Any, time: float) -> Any:
 
 def test_verdicts() -> None:
     """What Ferry failed to do is a claim missed, whatever it is; what the others failed to do is none."""
-    results = import_results()
+    results = import_module("results")
     good = {claim.what: claim for claim in fill(results, 0.001).claims()}
     assert {claim.met for claim in good.values() if claim.limit is not None} == {True}
     told = [what for what, claim in good.items() if claim.limit is None]
@@ -160,7 +163,7 @@ def test_verdicts() -> None:
 
 def test_huge() -> None:
     """That message must pass, and mp.Queue must have been seen to fail."""
-    results = import_results()
+    results = import_module("results")
 
     def verdict(samples: list[float], error: str | None, skipped: bool = False) -> Any:
         table = fill(results, 0.001)
@@ -205,11 +208,7 @@ def test_table() -> None:
 
 def test_strangers() -> None:
     """A payload that arrives as another is noticed."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import payloads
-    finally:
-        sys.path.remove(str(FOLDER))
+    payloads = import_module("payloads")
     for kind, size in [(kind, 0) for kind in payloads.SMALL] + [
         (k, s) for k in payloads.SIZED for s in (10, 5000, 3 << 20)
     ]:
@@ -218,6 +217,25 @@ def test_strangers() -> None:
         if kind != "bytes" or size <= 1_000_000:
             assert payloads.check(obj, kind, size, 4) is not None, (kind, size)
         assert payloads.check(payloads.make("bytes", 11), kind, size, 3) is not None, (kind, size)
+
+
+def test_end_of_one_before_the_other() -> None:
+    """The receiver is told to stop first. That it has is no failure when the sender takes its time; to die is one."""
+    worker = import_module("worker")
+
+    def main(control: Any, _job: Any, seconds: float) -> None:
+        worker._serve({"die": os._exit}, control, lambda: time.sleep(seconds))
+
+    context = multiprocessing.get_context("fork")
+    with worker.Crew(context, (main, main), {}, (0.5, 0.0)) as crew:
+        pass
+    assert [process.exitcode for process in crew.processes] == [0, 0]
+    with (
+        pytest.raises(worker.FailedError, match="a process ended with status 3"),
+        worker.Crew(context, (main, main), {}, (0.0, 0.0)) as crew,
+    ):
+        crew.tell(1, "die", 3)
+        crew.answer(0)
 
 
 def test_usage() -> None:

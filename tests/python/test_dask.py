@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -435,10 +436,10 @@ def test_offer_that_can_not_be_opened(monkeypatch):
             # The other end says so with its next message, and nothing is offered any more.
             await pass_on(server, client, 1)
             assert not client.shares_memory and client._outbox is None
-            began = time.monotonic()
-            got, _ = await pass_on(client, server, array)
+            monkeypatch.setattr(ferry.dask, "_JOIN_TIMEOUT", 3600)  # it would be waited for
+            got, _ = await asyncio.wait_for(pass_on(client, server, array), 60)
             assert_same(got, array)
-            assert time.monotonic() - began < ferry.dask._JOIN_TIMEOUT
+            assert client._outbox is None
 
     asyncio.run(main())
 
@@ -513,7 +514,11 @@ def test_process_of_another_user(tmp_path):
     tmp_path.chmod(0o777)
     environment = {**os.environ, "HOME": str(tmp_path), "FERRY_REGISTRY": str(tmp_path / "registry.json")}
     environment |= {"XDG_RUNTIME_DIR": str(tmp_path)}
-    with other_process(env=environment, user=65534, group=65534, extra_groups=[], cwd="/") as address:
+    nobody = {"env": environment, "user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
+    program = [sys.executable, "-c", "import ferry.dask"]
+    if b"No module named 'ferry'" in subprocess.run(program, capture_output=True, check=False, **nobody).stderr:
+        pytest.skip("the build lies where no other user may look, in root's home for example")
+    with other_process(**nobody) as address:
         assert asyncio.run(ask_for_double(address, numpy.arange(LARGE))) == (False, False, False)
 
 
@@ -631,9 +636,8 @@ def test_large_bytes(client):
     assert future.result() == data[::-1]
 
 
-def test_killed_worker():
+def test_killed_worker(shm_folder):
     """Its tasks are done again by those that are left, and nothing remains of it."""
-    names_before = set(os.listdir("/dev/shm"))
     with (
         distributed.LocalCluster(
             n_workers=3, threads_per_worker=1, protocol="ferry", dashboard_address=":0"
@@ -660,10 +664,54 @@ def test_killed_worker():
         with pytest.raises(ProcessLookupError):
             os.kill(left, 0)
     gc.collect()
-    assert {name for name in os.listdir("/dev/shm") if name not in names_before} == set()
+    assert os.listdir(shm_folder) == []
+
+
+def test_workers_are_killed_again_and_again():
+    """Every result comes, and is right.
+
+    The workers are without Dask's nannies, which in Dask 2022.12 do not always start a worker again, whatever the
+    protocol: then none is left in the end.
+    """
+    n_kills = 60 if "FERRY_TEST_THOROUGH" in os.environ else 4
+    chance = random.Random(3)
+
+    def combine(left, right):
+        return left + right
+
+    with (
+        distributed.LocalCluster(n_workers=0, protocol="ferry", dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        program = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard"]
+        program += ["--nthreads", "1", "--memory-limit", "0", "--protocol", "ferry", cluster.scheduler_address]
+        with contextlib.ExitStack() as started:
+
+            def start():
+                process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                started.callback(process.wait)
+                started.callback(process.kill)
+                return process
+
+            processes = [start() for _ in range(3)]
+            for _ in range(n_kills):
+                client.wait_for_workers(2, timeout=60)
+                level = [client.submit(numpy.full, 500_000, float(i), pure=False) for i in range(16)]
+                while len(level) > 1:
+                    pairs = zip(level[::2], level[1::2], strict=True)
+                    level = [client.submit(combine, *pair, pure=False) for pair in pairs]
+                time.sleep(chance.random() * 0.3)
+                victim = chance.randrange(len(processes))
+                processes[victim].kill()
+                processes[victim].wait()
+                processes[victim] = start()
+                assert (level[0].result(timeout=60) == sum(range(16))).all()
+                assert all(process.poll() is None for process in processes)
+                del level
 
 
 def test_cluster_with_tls():
+    pytest.importorskip("cryptography", reason="python3-cryptography is not installed")
     security = distributed.Security.temporary()
     with (
         distributed.LocalCluster(

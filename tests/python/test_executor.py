@@ -358,7 +358,7 @@ def test_failing_initializer(capfd: pytest.CaptureFixture[str]) -> None:
 def test_dead_worker_breaks_the_pool(method: str) -> None:
     with ferry.ProcessPoolExecutor(2, multiprocessing.get_context(method)) as executor:
         executor.submit(abs, 1).result(LIMIT)
-        futures = [executor.submit(kill_self), *(executor.submit(time.sleep, 0.05) for _ in range(20))]
+        futures = [executor.submit(kill_self), *(executor.submit(time.sleep, 1) for _ in range(20))]
         errors = [future.exception(LIMIT) for future in futures]
         assert isinstance(errors[0], BrokenProcessPool) and isinstance(errors[-1], BrokenProcessPool)
         with pytest.raises(BrokenProcessPool):

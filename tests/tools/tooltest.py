@@ -21,9 +21,16 @@ TRANSPORTS = ("memfd", "posix-shm")
 # Sanitizers make everything slower; nothing below waits that long unless it fails.
 TIME_LIMIT = 60.0  # seconds
 POLL_INTERVAL = 0.02  # seconds
+#: More is read, so that the tool goes on, and forgotten: a sender that fails to end must not fill the memory. Bytes.
+OUTPUT_MAX = 1 << 30
 THOROUGH = "FERRY_TEST_THOROUGH" in os.environ
 
 _counter = itertools.count()
+
+# What this program was started with ignored, by nohup or as a shell's background job, the tools would leave so.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 # A group of ours: one that nobody else has, where we may give ourselves one.
 GROUP = 2**24 + os.getpid() if os.geteuid() == 0 else os.getegid()
@@ -63,7 +70,8 @@ class Tool:
     def _collect(self, stream: Any, into: bytearray) -> threading.Thread:
         def collect() -> None:
             while chunk := stream.read1(1 << 16):
-                into.extend(chunk)
+                if len(into) < OUTPUT_MAX:
+                    into.extend(chunk)
 
         thread = threading.Thread(target=collect, daemon=True)
         thread.start()
