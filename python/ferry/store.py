@@ -31,7 +31,7 @@ import time
 import types
 import uuid
 from abc import ABCMeta
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from ferry import _native
@@ -126,6 +126,12 @@ class _Watch:
         return new is not None
 
 
+def _describe(words: Iterable[str]) -> str:
+    """Join words of a description: what stands behind an equals sign is quoted, not the word as a whole."""
+    parts = (word.partition("=") for word in words)
+    return " ".join(f"{key}={shlex.quote(value)}" if equals else key for key, equals, value in parts)
+
+
 class Store(_native.Store, MutableMapping[str, Any]):
     """A named heap in shared memory, and the mapping of names to what is in it.
 
@@ -184,7 +190,7 @@ class Store(_native.Store, MutableMapping[str, Any]):
         if mode != "auto":
             words.append(f"open-mode={mode}")
         words += [f"{key.replace('_', '-')}={value}" for key, value in properties.items()]
-        super().__init__(shlex.join(words), pickle)
+        super().__init__(_describe(words), pickle)
         self._watch: _Watch | None = None
         close_at_exit(self)
 
@@ -467,7 +473,7 @@ def _open_for_reference(identity: bytes, description: str, pickle: bool) -> Stor
         raise ValueError("a store without a name can only be used by the process that made it and those that it forks")
     keep = [word for word in words[1:] if not word.startswith(("open-mode=", "max-bytes="))]
     store = Store.__new__(Store)
-    _native.Store.__init__(store, shlex.join([words[0], *keep, "open-mode=join"]), pickle)
+    _native.Store.__init__(store, _describe([words[0], *keep, "open-mode=join"]), pickle)
     store._watch = None
     if store.identity != identity:
         store.close()

@@ -161,8 +161,8 @@ START_TEST (test_enums)
 {
   g_autoptr (FerryChannelConfig) config = ferry_channel_config_new ();
 
-  config->mode = 2;
-  assert_refused (config, "channel '(anonymous)': mode is 2");
+  config->mode = 3;
+  assert_refused (config, "channel '(anonymous)': mode is 3");
   config->mode = -1;
   assert_refused (config, "mode is -1");
   config->mode = FERRY_MODE_BROADCAST;

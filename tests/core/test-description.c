@@ -405,8 +405,8 @@ START_TEST (test_set_property_fails)
     { "ratio", "nan", "0 to 1 is allowed" },
     { "ratio", "", "0 to 1 is allowed" },
     { "ratio", "0,5", "0 to 1 is allowed" },
-    { "mode", "brodcast", "did you mean 'broadcast'? one of work-queue, broadcast is allowed" },
-    { "mode", "7", "one of work-queue, broadcast" },
+    { "mode", "brodcast", "did you mean 'broadcast'? one of work-queue, broadcast, store is allowed" },
+    { "mode", "7", "one of work-queue, broadcast, store" },
     { "capabilities", "named+zerocopy", "\"zerocopy\" is not known; did you mean 'zero-copy'?" },
     { "letter", "256", "0 to 255 is allowed" },
   };
