@@ -1523,6 +1523,67 @@ ferry_native_value_release (FerryNativeValue *self, FerryNativeStore *owner)
 
 /* ---- keys ---- */
 
+/* Tuples that were keys before, and what they are in a store: programs look up the same constants again and again. A
+ * power of two. */
+#define KEY_CACHE (256)
+/* Bytes of data of one that is kept. */
+#define CACHED_MAX (256)
+
+typedef struct
+{
+  PyObject *tuple; /* kept, so that no other one has its address */
+  PyObject *bytes;
+  guint32 hash;
+  guint8 kind;
+  guint8 flags;
+} CachedKey;
+
+static CachedKey key_cache[KEY_CACHE];
+
+static inline CachedKey *
+cached_key (PyObject *tuple)
+{
+  guintptr address = (guintptr) tuple;
+
+  return &key_cache[(address >> 4 ^ address >> 12) & (KEY_CACHE - 1)];
+}
+
+/* Whether it can never be anything else, and going runs no code. */
+static gboolean
+is_flat (PyObject *tuple)
+{
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE (tuple); i++)
+    {
+      PyTypeObject *type = Py_TYPE (PyTuple_GET_ITEM (tuple, i));
+
+      if (type != &PyUnicode_Type && type != &PyLong_Type && type != &PyFloat_Type && type != &PyBytes_Type
+          && type != &PyBool_Type && PyTuple_GET_ITEM (tuple, i) != Py_None)
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static void
+cache_key (PyObject *tuple, const FerryKey *key)
+{
+  CachedKey *cached = cached_key (tuple);
+  PyObject *bytes;
+
+  if (key->size > CACHED_MAX || !is_flat (tuple))
+    return;
+  bytes = PyBytes_FromStringAndSize (key->data, (Py_ssize_t) key->size);
+  if (bytes == NULL)
+    {
+      PyErr_Clear ();
+      return;
+    }
+  Py_XSETREF (cached->bytes, bytes);
+  Py_XSETREF (cached->tuple, Py_NewRef (tuple));
+  cached->hash = key->hash;
+  cached->kind = key->kind;
+  cached->flags = key->flags;
+}
+
 gboolean
 ferry_native_key_init_slow (FerryNativeKey *self, FerryNativeStore *owner, PyObject *object)
 {
@@ -1546,6 +1607,19 @@ ferry_native_key_init_slow (FerryNativeKey *self, FerryNativeStore *owner, PyObj
         }
       return hash_key (object, &key->hash);
     }
+  if (PyTuple_CheckExact (object) && cached_key (object)->tuple == object)
+    {
+      const CachedKey *cached = cached_key (object);
+
+      self->cached = Py_NewRef (cached->bytes);
+      key->cell = FERRY_CELL (FERRY_CELL_LEAF, 0);
+      key->hash = cached->hash;
+      key->kind = cached->kind;
+      key->flags = cached->flags;
+      key->data = PyBytes_AS_STRING (cached->bytes);
+      key->size = (gsize) PyBytes_GET_SIZE (cached->bytes);
+      return TRUE;
+    }
   if (!check_hashable (object))
     return FALSE;
   self->plan = ferry_native_plan_new (owner);
@@ -1559,6 +1633,8 @@ ferry_native_key_init_slow (FerryNativeKey *self, FerryNativeStore *owner, PyObj
       key->flags = leaf->flags;
       key->data = leaf->external != NULL ? leaf->external : self->plan->bytes->data + leaf->offset;
       key->size = leaf->size;
+      if (PyTuple_CheckExact (object))
+        cache_key (object, key);
       return TRUE;
     }
   g_clear_pointer (&self->plan, ferry_native_plan_free);
@@ -1569,6 +1645,7 @@ void
 ferry_native_key_clear_slow (FerryNativeKey *self)
 {
   g_clear_pointer (&self->plan, ferry_native_plan_free);
+  Py_CLEAR (self->cached);
   if (self->snapshot != NULL)
     {
       if (self->owner->live != NULL)

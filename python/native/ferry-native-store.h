@@ -304,6 +304,7 @@ typedef struct
   FerryNativeStore *owner;
   PyObject *object; /* borrowed */
   FerryNativePlan *plan;
+  PyObject *cached;        /* bytes with the key's data */
   FerrySnapshot *snapshot; /* of the keys, when one of them had to be looked for */
   gboolean failed;         /* with an exception, while comparing */
 } FerryNativeKey;
@@ -319,6 +320,7 @@ ferry_native_key_init (FerryNativeKey *self, FerryNativeStore *owner, PyObject *
   self->owner = owner;
   self->object = object;
   self->plan = NULL;
+  self->cached = NULL;
   self->snapshot = NULL;
   self->failed = FALSE;
   if (G_LIKELY (PyUnicode_CheckExact (object) && PyUnicode_IS_READY (object)))
@@ -354,7 +356,7 @@ ferry_native_key_init (FerryNativeKey *self, FerryNativeStore *owner, PyObject *
 static inline void
 ferry_native_key_clear (FerryNativeKey *self)
 {
-  if (G_UNLIKELY (self->plan != NULL || self->snapshot != NULL))
+  if (G_UNLIKELY (self->plan != NULL || self->snapshot != NULL || self->cached != NULL))
     ferry_native_key_clear_slow (self);
 }
 
