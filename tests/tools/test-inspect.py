@@ -96,7 +96,7 @@ class InspectTest(unittest.TestCase):
         self.assertEqual((level["type"], level["minimum"], level["maximum"], level["default"]), ("gint", -5, 9, 3))
         mode = properties["mode"]
         self.assertEqual(mode["default"], "broadcast")
-        self.assertEqual([v["name"] for v in mode["values"]], ["work-queue", "broadcast"])
+        self.assertEqual([v["name"] for v in mode["values"]], ["work-queue", "broadcast", "store"])
         (signal,) = feature["element"]["signals"]
         self.assertEqual((signal["name"], signal["arguments"]), ("filled", ["guint", "gchararray"]))
 
