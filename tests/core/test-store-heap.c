@@ -399,6 +399,7 @@ START_TEST (test_two_processes)
   FerryStore *store;
   guint rounds = ferry_test_is_thorough () ? 3000000 : ferry_test_is_valgrind () ? 10000 : 300000;
   pid_t children[2];
+  FerryStore *owns[2];
 
   make_world (200 * MIB);
   G_STATIC_ASSERT (sizeof (Table) <= COMMON_SIZE);
@@ -407,7 +408,7 @@ START_TEST (test_two_processes)
   come_alive (store);
   for (guint child = 0; child < 2; child++)
     {
-      FerryStore *own = make_store (child + 1, 1);
+      FerryStore *own = owns[child] = make_store (child + 1, 1);
 
       children[child] = fork ();
       ck_assert_int_ge (children[child], 0);
@@ -446,6 +447,7 @@ START_TEST (test_two_processes)
 
       ck_assert_int_eq (waitpid (children[child], &status, 0), children[child]);
       ck_assert_int_eq (status, 0);
+      free_store (owns[child]);
     }
   check_all (store, table->pieces, N);
   /* They are gone; a third one frees all, and has all. */
