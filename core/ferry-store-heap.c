@@ -1350,7 +1350,7 @@ free_large (FerryStore *self, Span *span, guint32 first)
   n_spans_now (self);
   if (word_kind (get (span->word)) == SPAN_LARGE)
     {
-      guint32 run = MIN (get (span->run), heap->n_seen - first);
+      guint32 run = MIN (get (span->run), heap->n_seen > first ? heap->n_seen - first : 0);
 
       /* release: who finds it free finds what was done with it before */
       atomic_store_explicit (&span->word, SPAN_FREE, memory_order_release);
@@ -1448,8 +1448,12 @@ ferry_store_heap_block_size (FerryStore *self, guint64 block)
     {
       guint32 run = get (span->run);
 
-      if (G_UNLIKELY (run > heap->n_seen - index))
-        run = MIN (run, n_spans_now (self) - index);
+      if (G_UNLIKELY (index >= heap->n_seen || run > heap->n_seen - index))
+        {
+          guint32 n_spans = n_spans_now (self);
+
+          run = MIN (run, n_spans > index ? n_spans - index : 0);
+        }
       return (gsize) run << FERRY_STORE_SPAN_SHIFT;
     }
   return 0;
