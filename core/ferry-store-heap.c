@@ -426,7 +426,7 @@ run_at (FerryHeap *heap, guint32 index, gboolean ends)
   guint32 n = get (heap->spans[index].run);
   guint32 other;
 
-  if (n == 0 || (ends ? n > index + 1 : n > heap->n_seen - index))
+  if (n == 0 || index >= heap->n_seen || (ends ? n > index + 1 : n > heap->n_seen - index))
     return 0;
   other = ends ? index + 1 - n : index + n - 1;
   if (get (heap->spans[other].word) != SPAN_FREE || get (heap->spans[other].run) != n)
@@ -452,7 +452,7 @@ free_run (FerryStore *self, guint32 first, guint32 n)
       first -= other;
       n += other;
     }
-  if (n < heap->n_seen - first && get (heap->spans[first + n].word) == SPAN_FREE)
+  if (first < heap->n_seen && n < heap->n_seen - first && get (heap->spans[first + n].word) == SPAN_FREE)
     {
       other = run_at (heap, first + n, FALSE);
       if (other == 0 || !remove_run (self, first + n, other))
