@@ -459,12 +459,16 @@ dict_new_body (FerryStore *self, guint32 width, guint64 wanted, gboolean tight, 
   return TRUE;
 }
 
-/* Adds an entry to a body that nobody else sees, and that has room for it. */
+/* Adds an entry to a body that nobody else sees, and that has room for it. (Who overwrites what it should not can make
+ * more entries than were counted, and fill the index: then it is left out.) */
 static inline void
 dict_fill (DictView *view, guint32 hash, FerryCell key, FerryCell value)
 {
-  _Atomic guint64 *entry = dict_key (view, view->used++);
+  _Atomic guint64 *entry = dict_key (view, view->used);
 
+  if (G_UNLIKELY (view->used >= view->capacity))
+    return;
+  view->used++;
   ferry_word_set (entry, key);
   if (view->width > 1)
     ferry_word_set (entry + 1, value);
@@ -473,7 +477,7 @@ dict_fill (DictView *view, guint32 hash, FerryCell key, FerryCell value)
       guint32 mask = dict_mask (view);
       guint32 slot = hash & mask;
 
-      while ((guint32) (ferry_word_get (view->index + slot / 2) >> (slot % 2 * 32)) != 0)
+      for (guint32 n = 0; n < mask && (guint32) (ferry_word_get (view->index + slot / 2) >> (slot % 2 * 32)) != 0; n++)
         slot = (slot + 1) & mask;
       ferry_word_set (view->index + slot / 2, dict_slot_word (view, slot, (hash & ~mask) | view->used));
     }

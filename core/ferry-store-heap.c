@@ -426,7 +426,7 @@ run_at (FerryHeap *heap, guint32 index, gboolean ends)
   guint32 n = get (heap->spans[index].run);
   guint32 other;
 
-  if (n == 0 || (ends ? n > index + 1 : n > heap->n_seen - index))
+  if (n == 0 || index >= heap->n_seen || (ends ? n > index + 1 : n > heap->n_seen - index))
     return 0;
   other = ends ? index + 1 - n : index + n - 1;
   if (get (heap->spans[other].word) != SPAN_FREE || get (heap->spans[other].run) != n)
@@ -452,7 +452,7 @@ free_run (FerryStore *self, guint32 first, guint32 n)
       first -= other;
       n += other;
     }
-  if (n < heap->n_seen - first && get (heap->spans[first + n].word) == SPAN_FREE)
+  if (first < heap->n_seen && n < heap->n_seen - first && get (heap->spans[first + n].word) == SPAN_FREE)
     {
       other = run_at (heap, first + n, FALSE);
       if (other == 0 || !remove_run (self, first + n, other))
@@ -1350,7 +1350,7 @@ free_large (FerryStore *self, Span *span, guint32 first)
   n_spans_now (self);
   if (word_kind (get (span->word)) == SPAN_LARGE)
     {
-      guint32 run = MIN (get (span->run), heap->n_seen - first);
+      guint32 run = MIN (get (span->run), heap->n_seen > first ? heap->n_seen - first : 0);
 
       /* release: who finds it free finds what was done with it before */
       atomic_store_explicit (&span->word, SPAN_FREE, memory_order_release);
@@ -1448,8 +1448,12 @@ ferry_store_heap_block_size (FerryStore *self, guint64 block)
     {
       guint32 run = get (span->run);
 
-      if (G_UNLIKELY (run > heap->n_seen - index))
-        run = MIN (run, n_spans_now (self) - index);
+      if (G_UNLIKELY (index >= heap->n_seen || run > heap->n_seen - index))
+        {
+          guint32 n_spans = n_spans_now (self);
+
+          run = MIN (run, n_spans > index ? n_spans - index : 0);
+        }
       return (gsize) run << FERRY_STORE_SPAN_SHIFT;
     }
   return 0;

@@ -122,19 +122,50 @@ wait_for (FerryStore *self, FerryPatience *patience, gint64 limit, int owner, GE
   return TRUE;
 }
 
+/* Whether the owner that a lock or the gate names is there. */
+static gboolean
+owner_takes_part (FerryStore *self, guint64 lock)
+{
+  guint id = lock_owner (lock);
+  guint64 word;
+
+  if (id >= ferry_segment_n_records (self->segment))
+    return FALSE;
+  word = atomic_load_explicit (&self->segment->records[id].word, memory_order_acquire);
+  return ferry_record_state (word) != FERRY_RECORD_FREE
+         && owner_bits_of (id, ferry_record_incarnation (word)) == (lock & OWNER_MASK);
+}
+
+/* A gate that nobody holds, neither alive nor dead: what is written there no correct peer wrote. Who leaves opens it first,
+ * and who died has it opened before its record becomes free. */
+static gboolean
+open_stale_gate (FerryStore *self, guint64 gate)
+{
+  if (gate == 0)
+    return FALSE;
+  if ((gate & FERRY_LOCK_LOCKED) && owner_takes_part (self, gate)
+      && ((gate & OWNER_MASK) != (self->owner_bits & OWNER_MASK)
+          || atomic_load_explicit (&self->n_at_gate, memory_order_seq_cst) != 0
+          || __atomic_load_n (&self->tx_gate, __ATOMIC_SEQ_CST) == gate))
+    return FALSE;
+  return atomic_compare_exchange_strong_explicit (&self->header->gate, &gate, 0, memory_order_seq_cst,
+                                                  memory_order_relaxed);
+}
+
 /* Who dies while it replaces a single word (ferry_store_lock_fast()) leaves its lock, and nothing that says so but the lock
  * itself: its owner is no participant any more. What else it left was repaired before its record became free. */
 gboolean
 ferry_store_open_stale (FerryStore *self, FerryObject *object)
 {
   guint64 lock = atomic_load_explicit (&object->lock, memory_order_acquire);
-  guint64 word;
+  guint64 gate;
 
-  if (!(lock & FERRY_LOCK_LOCKED) || (lock & FERRY_LOCK_TRANSACTION))
+  if (!(lock & FERRY_LOCK_LOCKED))
     return FALSE;
-  word = atomic_load_explicit (&self->segment->records[lock_owner (lock)].word, memory_order_acquire);
-  if (ferry_record_state (word) != FERRY_RECORD_FREE
-      && owner_bits_of (lock_owner (lock), ferry_record_incarnation (word)) == (lock & OWNER_MASK))
+  gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
+  /* A transaction opens its locks before it leaves the gate. */
+  if (lock & FERRY_LOCK_TRANSACTION ? (gate & OWNER_MASK) == (lock & OWNER_MASK) && gate != 0
+                                    : owner_takes_part (self, lock))
     return FALSE;
   FERRY_STEP ("store-stale-found");
   return atomic_compare_exchange_strong_explicit (&object->lock, &lock,
@@ -165,8 +196,8 @@ try_begin (FerryStore *self, gboolean holding)
   if (G_UNLIKELY (atomic_exchange_explicit (&self->me->busy, 1, memory_order_seq_cst) != 0))
     return FALSE;
   gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
-  if (G_UNLIKELY (gate != 0 && !(gate == self->tx_gate && in_own_transaction (self))
-                  && !(holding && (gate & FERRY_GATE_COLLECTING) == 0)))
+  /* Who holds the store goes on even when somebody overwrote the gate. */
+  if (G_UNLIKELY (gate != 0 && !in_own_transaction (self) && !(holding && (gate & FERRY_GATE_COLLECTING) == 0)))
     {
       atomic_store_explicit (&self->me->busy, 0, memory_order_release);
       return FALSE;
@@ -212,6 +243,7 @@ refork (FerryStore *self, GError **error)
       __atomic_store_n (&self->tx_thread, NULL, __ATOMIC_RELAXED);
       self->tx_gate = 0;
       self->tx_depth = 0;
+      atomic_store_explicit (&self->n_at_gate, 0, memory_order_relaxed);
       if (self->segment->klass->forked != NULL)
         self->segment->klass->forked (self->transport);
       ok = ferry_segment_refork (self->segment, error) && ferry_store_enter_slot (self, error);
@@ -229,6 +261,7 @@ static gboolean
 begin_slowly (FerryStore *self, gboolean holding, gint64 timeout, GError **error)
 {
   FerryPatience patience = { 0 };
+  gint64 idle_since = 0;
 
   while (!try_begin (self, holding))
     {
@@ -246,6 +279,20 @@ begin_slowly (FerryStore *self, gboolean holding, gint64 timeout, GError **error
           continue;
         }
       gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
+      if (patience.pause >= LIVENESS_PAUSE_US && open_stale_gate (self, gate))
+        continue;
+      /* busy, and none of our threads is: somebody else wrote that */
+      if (patience.pause < LIVENESS_PAUSE_US || __atomic_load_n (&self->busy_thread, __ATOMIC_RELAXED) != NULL
+          || atomic_load_explicit (&self->me->busy, memory_order_relaxed) == 0)
+        idle_since = 0;
+      else if (idle_since == 0)
+        idle_since = g_get_monotonic_time ();
+      else if (g_get_monotonic_time () - idle_since > FERRY_LOCK_PATIENCE / 2)
+        {
+          idle_since = 0;
+          atomic_store_explicit (&self->me->busy, 0, memory_order_seq_cst);
+          continue;
+        }
       if (gate != 0 && patience.pause >= LIVENESS_PAUSE_US && !ferry_segment_is_dead (self->segment, lock_owner (gate)))
         {
           /* a transaction that takes its time */
@@ -410,6 +457,22 @@ log_entry (FerryStore *self, guint64 i)
   return NULL;
 }
 
+/* How many entries the log has; no more than its chunks have room for. */
+static guint64
+log_length (FerryStore *self)
+{
+  guint64 n = atomic_load_explicit (&self->header->tx_entries, memory_order_acquire);
+  guint64 first = 0;
+
+  for (guint c = 0; c < FERRY_TX_CHUNKS && first < n; c++)
+    {
+      if (log_entry (self, first) == NULL)
+        return first;
+      first += (guint64) FERRY_TX_FIRST_CHUNK << c;
+    }
+  return MIN (n, first);
+}
+
 /* What the word was before the transaction that is under way; @now: what it is. */
 guint64
 ferry_store_old_value (FerryLook *look, _Atomic guint64 *word, guint64 now)
@@ -479,7 +542,7 @@ undo_word (FerryStore *self, guint64 offset)
 static void
 play_back (FerryStore *self, guint64 mark)
 {
-  for (guint64 i = atomic_load_explicit (&self->header->tx_entries, memory_order_acquire); i > mark; i--)
+  for (guint64 i = log_length (self); i > mark; i--)
     {
       FerryUndo *entry = log_entry (self, i - 1);
       guint64 offset;
@@ -507,7 +570,7 @@ unlock_word (FerryObject *object, guint64 lock)
 static void
 unlock_logged (FerryStore *self, guint64 owner)
 {
-  guint64 n = atomic_load_explicit (&self->header->tx_entries, memory_order_acquire);
+  guint64 n = log_length (self);
 
   for (guint64 i = 0; i < n; i++)
     {
@@ -683,8 +746,13 @@ ferry_store_abandon_object (FerryStore *self, FerryObject *object)
       return;
     }
   for (guint i = MIN (atomic_load_explicit (&me->n_undo, memory_order_relaxed), FERRY_STORE_UNDO_MAX); i > 0; i--)
-    atomic_store_explicit ((_Atomic guint64 *) ferry_store_at (self, me->undo[i - 1].offset), me->undo[i - 1].old,
-                           memory_order_release);
+    {
+      _Atomic guint64 *word = undo_word (self, atomic_load_explicit (&me->undo[i - 1].offset, memory_order_relaxed));
+
+      if (word != NULL)
+        atomic_store_explicit (word, atomic_load_explicit (&me->undo[i - 1].old, memory_order_relaxed),
+                               memory_order_release);
+    }
   g_array_set_size (self->retired, 0);
   g_array_set_size (self->retired_blocks, 0);
   ferry_store_unlock_object (self, object, TRUE);
@@ -996,6 +1064,7 @@ handle_word (FerryStore *self, guint index, GError **error)
   guint chunk;
   guint place;
   guint64 block;
+  gsize size;
 
   handle_place (index, &chunk, &place);
   if (chunk >= FERRY_STORE_HANDLE_CHUNKS)
@@ -1003,16 +1072,20 @@ handle_word (FerryStore *self, guint index, GError **error)
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_TOO_MANY, "%s: this process holds too many objects", self->label);
       return NULL;
     }
+  size = ((gsize) FERRY_STORE_FIRST_CHUNK << chunk) * sizeof (guint64);
   block = atomic_load_explicit (&self->me->handle_chunks[chunk], memory_order_relaxed);
   if (block == 0)
     {
-      gsize size = ((gsize) FERRY_STORE_FIRST_CHUNK << chunk) * sizeof (guint64);
-
       block = ferry_store_heap_alloc (self, size, error);
       if (block == 0)
         return NULL;
       memset (ferry_store_at (self, block), 0, size);
       atomic_store_explicit (&self->me->handle_chunks[chunk], block, memory_order_release);
+    }
+  else if (G_UNLIKELY (block % sizeof (guint64) != 0 || !ferry_store_in_heap (self, block, size)))
+    {
+      ferry_store_set_corrupt (self, "the table of what this process holds lies outside of the heap", error);
+      return NULL;
     }
   return (_Atomic guint64 *) ferry_store_at (self, block) + place;
 }
@@ -1377,13 +1450,17 @@ ferry_store_hold_readings (FerryLook *look, FerryReading *first, FerryReading *s
 static gboolean
 others_are_still (FerryStore *self, gint64 timeout, GError **error)
 {
+  FerryPatience patience = { 0 };
+
   for (guint id = 0; id < ferry_segment_n_records (self->segment); id++)
     {
-      FerryPatience patience = { 0 };
-
       if (id == self->segment->id || !ferry_store_slot_ready (self, id))
         continue;
-      while (atomic_load_explicit (&self->slots[id].busy, memory_order_seq_cst) != 0)
+      patience.spins = 0;
+      /* A record that is free was left in order, or repaired. */
+      while (atomic_load_explicit (&self->slots[id].busy, memory_order_seq_cst) != 0
+             && ferry_record_state (atomic_load_explicit (&self->segment->records[id].word, memory_order_acquire))
+                    != FERRY_RECORD_FREE)
         if (!wait_for (self, &patience, timeout, (int) id, error))
           return FALSE;
     }
@@ -1391,9 +1468,10 @@ others_are_still (FerryStore *self, gint64 timeout, GError **error)
 }
 
 static void
-open_gate (FerryStore *self)
+open_gate (FerryStore *self, guint64 gate)
 {
-  atomic_store_explicit (&self->header->gate, 0, memory_order_seq_cst);
+  /* unless somebody opened it that should not, and another one holds it now */
+  atomic_compare_exchange_strong_explicit (&self->header->gate, &gate, 0, memory_order_seq_cst, memory_order_relaxed);
   if (atomic_load_explicit (&self->header->gate_waiters, memory_order_seq_cst) > 0)
     self->segment->klass->wake_word (self->transport, (guint32 *) (void *) &self->header->gate, G_MAXINT);
 }
@@ -1420,6 +1498,7 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
   for (;;)
     {
       guint64 gate = 0;
+      gboolean taken;
 
       if (self->closed)
         {
@@ -1428,9 +1507,16 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
         }
       if (g_cancellable_set_error_if_cancelled (cancellable, error))
         return FALSE;
-      if (atomic_compare_exchange_strong_explicit (&header->gate, &gate, mine, memory_order_seq_cst,
-                                                   memory_order_relaxed))
+      atomic_fetch_add_explicit (&self->n_at_gate, 1, memory_order_seq_cst);
+      taken = atomic_compare_exchange_strong_explicit (&header->gate, &gate, mine, memory_order_seq_cst,
+                                                       memory_order_relaxed);
+      if (taken)
+        __atomic_store_n (&self->tx_gate, mine, __ATOMIC_SEQ_CST);
+      atomic_fetch_sub_explicit (&self->n_at_gate, 1, memory_order_seq_cst);
+      if (taken)
         break;
+      if (patience.pause >= LIVENESS_PAUSE_US && open_stale_gate (self, gate))
+        continue;
       if (patience.pause >= LIVENESS_PAUSE_US && !ferry_segment_is_dead (self->segment, lock_owner (gate)))
         {
           atomic_fetch_add_explicit (&header->gate_waiters, 1, memory_order_seq_cst);
@@ -1444,7 +1530,6 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
     }
   FERRY_STEP ("store-gate-taken");
   __atomic_store_n (&self->tx_thread, thread_mark (), __ATOMIC_RELAXED);
-  self->tx_gate = mine;
   if (!others_are_still (self, FERRY_LOCK_PATIENCE, error))
     {
       ferry_store_leave_gate (self);
@@ -1457,9 +1542,13 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
 void
 ferry_store_leave_gate (FerryStore *self)
 {
-  self->tx_gate = 0;
+  guint64 mine = self->tx_gate;
+
+  atomic_fetch_add_explicit (&self->n_at_gate, 1, memory_order_seq_cst);
+  __atomic_store_n (&self->tx_gate, 0, __ATOMIC_SEQ_CST);
   __atomic_store_n (&self->tx_thread, NULL, __ATOMIC_RELAXED);
-  open_gate (self);
+  open_gate (self, mine);
+  atomic_fetch_sub_explicit (&self->n_at_gate, 1, memory_order_seq_cst);
 }
 
 /* ---- transactions ---- */
@@ -1513,12 +1602,24 @@ ferry_store_begin_transaction (FerryStore *self, gint64 timeout, GCancellable *c
   return TRUE;
 }
 
+/* In a transaction. Nobody but another thread of ours that is about to see the gate can be in the way, or somebody who
+ * writes what it should not: the end of a transaction does not wait for that one. */
+static void
+begin_surely (FerryStore *self)
+{
+  if (G_LIKELY (ferry_store_try_begin (self)) || ferry_store_begin_within (self, FERRY_LOCK_PATIENCE, NULL))
+    return;
+  atomic_store_explicit (&self->me->busy, 1, memory_order_seq_cst);
+  __atomic_store_n (&self->busy_thread, thread_mark (), __ATOMIC_RELAXED);
+  self->depth = 1;
+}
+
 static void
 end_transaction (FerryStore *self, gboolean committed)
 {
   FerryStoreHeader *header = self->header;
 
-  ferry_store_try_begin (self);
+  begin_surely (self);
   if (committed)
     {
       atomic_store_explicit (&header->tx_state, FERRY_TX_COMMITTED, memory_order_seq_cst);
@@ -1615,7 +1716,7 @@ ferry_store_roll_back (FerryStore *self, GError **error)
       FerrySavepoint savepoint = g_array_index (self->tx_savepoints, FerrySavepoint, self->tx_savepoints->len - 1);
 
       g_array_set_size (self->tx_savepoints, self->tx_savepoints->len - 1);
-      ferry_store_try_begin (self);
+      begin_surely (self);
       roll_back_to (self, savepoint.entries, savepoint.marks);
       ferry_store_end (self);
       self->tx_depth--;
@@ -1723,7 +1824,7 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
   FERRY_STEP ("store-repair-abandoned");
   atomic_store_explicit (&slot->busy, 0, memory_order_seq_cst);
   if (held_gate)
-    open_gate (self);
+    open_gate (self, gate);
   if (atomic_exchange_explicit (&slot->unregistered, 0, memory_order_relaxed))
     atomic_fetch_sub_explicit (&header->n_unregistered, 1, memory_order_relaxed);
 

@@ -177,6 +177,7 @@ struct _FerryStore
   gpointer tx_thread;
   guint tx_depth;
   guint64 tx_gate;
+  _Atomic guint32 n_at_gate; /* threads that are about to take the gate, or to open it */
   GArray *tx_savepoints;     /* of FerrySavepoint */
   GArray *tx_locked;         /* of FerryRef */
   GArray *tx_retired;        /* of FerryCell: to be released when it commits */

@@ -8,18 +8,19 @@
 
 /* ---- shapes ---- */
 
+/* @head: a copy of the head of @leaf, which was checked: only that is believed. */
 static FerryKey
-shape_key (const FerryLeaf *leaf)
+shape_key (const FerryLeaf *head, const FerryLeaf *leaf)
 {
-  const guint8 *data = leaf->data + leaf->n_refs * sizeof (FerryRef);
-  FerryKey key = { FERRY_CELL (FERRY_CELL_LEAF, 0), 0, FERRY_LEAF_BYTES, 0, data, leaf->size };
+  const guint8 *data = leaf->data + head->n_refs * sizeof (FerryRef);
+  FerryKey key = { FERRY_CELL (FERRY_CELL_LEAF, 0), 0, FERRY_LEAF_BYTES, 0, data, head->size };
 
-  key.hash = ferry_key_hash_data (FERRY_LEAF_BYTES, data, leaf->size);
-  if (leaf->size <= FERRY_CELL_INLINE_MAX)
+  key.hash = ferry_key_hash_data (FERRY_LEAF_BYTES, data, head->size);
+  if (head->size <= FERRY_CELL_INLINE_MAX)
     {
-      guint64 payload = (guint64) leaf->size << 40;
+      guint64 payload = (guint64) head->size << 40;
 
-      for (gsize i = 0; i < leaf->size; i++)
+      for (gsize i = 0; i < head->size; i++)
         payload |= (guint64) data[i] << (8 * i);
       key.cell = FERRY_CELL (FERRY_CELL_BYTES, payload);
     }
@@ -56,7 +57,7 @@ ferry_store_shape (FerryStore *self, FerryCell shape, GError **error)
       ferry_store_set_corrupt (self, "the description of a class is no leaf", error);
       return 0;
     }
-  key = shape_key (ferry_store_at (self, ferry_cell_payload (shape)));
+  key = shape_key (&head, ferry_store_at (self, ferry_cell_payload (shape)));
   found = ferry_store_dict_get (self, shapes, &key, &reading, error);
   if (found == 0)
     {

@@ -211,6 +211,9 @@ add_cell_cb (FerryCell cell, gpointer data)
         return FALSE;
       size = sizeof head + head.n_refs * sizeof (FerryRef) + head.size;
       at = (snapshot->memory_size + 15) & ~(gsize) 15;
+      /* a leaf belongs to one cell: together they are no larger than the store */
+      if (at + size > self->data_size)
+        return FALSE;
       if (!make_room (copy, (gpointer *) &snapshot->memory, &snapshot->memory_capacity, at + size, 1))
         return FALSE;
       memcpy (snapshot->memory + at, &head, sizeof head);

@@ -3103,9 +3103,17 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
   if (cell != 0 && size > 0)
     {
       /* nobody else knows it yet */
-      FerryObject *object = ferry_store_object (self, ferry_cell_payload (cell));
-      guint8 *data = ferry_store_at (self, atomic_load_explicit (&object->body, memory_order_relaxed));
+      gsize room = 0;
+      guint8 *data = ferry_store_array_data (self, ferry_cell_payload (cell), &room, NULL, error);
 
+      if (data == NULL || room != size)
+        {
+          if (data != NULL)
+            ferry_store_set_corrupt (self, "a new array has another size", error);
+          ferry_store_release_cell (self, cell);
+          ferry_store_end (self);
+          return FALSE;
+        }
       if (by_columns)
         ferry_copy_memory (data, ferry_tensor_get_data (tensor), size);
       else
