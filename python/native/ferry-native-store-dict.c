@@ -108,7 +108,17 @@ dict_store (FerryNativeProxy *self, PyObject *object, PyObject *item, gboolean o
           done = -1;
           if (G_LIKELY (ferry_native_value_make (&value, self->owner)))
             {
-              done = ferry_store_dict_set (store, self->ref, &key.key, 0, value.cell, only_new, reading, &error);
+              FerryCell cell = value.cell;
+              gboolean is_held = only_new && ferry_cell_tag (cell) == FERRY_CELL_OBJECT;
+
+              if (!is_held || ferry_store_hold (store, ferry_cell_payload (cell), &error))
+                done = ferry_store_dict_set (store, self->ref, &key.key, 0, cell, only_new, reading, &error);
+              else
+                is_held = FALSE;
+              if (is_held && done == 0)
+                reading->cell = cell;
+              else if (is_held)
+                ferry_store_unhold (store, ferry_cell_payload (cell));
               if (G_UNLIKELY (done < 0))
                 ferry_native_value_release (&value, self->owner);
             }
@@ -195,24 +205,51 @@ dict_get (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
   return found < 0 ? NULL : Py_NewRef (n_args > 1 ? args[1] : Py_None);
 }
 
+/* Whether what is read is the same as what was stored, or an object, which dict_store() holds. */
+static gboolean
+is_known_when_stored (PyObject *value, gboolean *is_object)
+{
+  FerryCell cell;
+
+  *is_object = PyList_CheckExact (value) || PyDict_CheckExact (value) || PySet_CheckExact (value)
+               || PyByteArray_CheckExact (value) || ferry_native_is_proxy (value);
+  return *is_object || PyUnicode_CheckExact (value) || PyBytes_CheckExact (value) || PyLong_CheckExact (value)
+         || ferry_native_inline_cell (value, &cell);
+}
+
+/* Others may take out at once what this has stored: it isn't looked for again. */
 static PyObject *
 dict_setdefault (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
 {
+  FerryNativeProxy *self = SELF (object);
   PyObject *value = n_args > 1 ? args[1] : Py_None;
+  PyObject *result = NULL;
   FerryReading reading;
-  FerryCell cell;
+  gboolean is_known;
+  gboolean is_object;
   int done;
 
   if (n_args < 1 || n_args > 2)
     return PyErr_Format (PyExc_TypeError, "setdefault expected 1 or 2 arguments, got %zd", n_args);
   ferry_native_reading_init (&reading);
-  done = dict_store (SELF (object), args[0], value, TRUE, &reading);
-  if (done < 0)
-    return NULL;
-  if (done > 0)
-    return ferry_native_reading_take (SELF (object)->owner, &reading);
-  /* What was stored is live now. */
-  return ferry_native_inline_cell (value, &cell) ? Py_NewRef (value) : dict_subscript (object, args[0]);
+  is_known = is_known_when_stored (value, &is_object);
+  if (!is_known)
+    {
+      done = dict_find (self, args[0], &reading);
+      if (done > 0)
+        return ferry_native_reading_take (self->owner, &reading);
+      Py_CLEAR (reading.user_data);
+      if (done < 0 || !ferry_native_store_begin_transaction (self->owner, FERRY_WAIT_FOREVER))
+        return NULL;
+    }
+  done = dict_store (self, args[0], value, TRUE, &reading);
+  if (done > 0 || (done == 0 && is_object))
+    result = ferry_native_reading_take (self->owner, &reading);
+  else if (done == 0)
+    result = is_known ? Py_NewRef (value) : dict_subscript (object, args[0]);
+  if (!is_known && !ferry_native_store_end_transaction (self->owner, done >= 0))
+    Py_CLEAR (result);
+  return result;
 }
 
 static PyObject *

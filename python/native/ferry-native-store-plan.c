@@ -89,7 +89,8 @@ ferry_native_plan_new (FerryNativeStore *owner)
   else
     {
       self = g_new0 (FerryNativePlan, 1);
-      self->roots = g_array_new (FALSE, FALSE, sizeof (FerryCell));
+      /* Its data is never NULL, which would say that it couldn't be made. */
+      self->roots = g_array_sized_new (FALSE, FALSE, sizeof (FerryCell), 1);
       self->hashes = g_array_new (FALSE, FALSE, sizeof (guint32));
       self->cells = g_array_new (FALSE, FALSE, sizeof (FerryCell));
       self->node_hashes = g_array_new (FALSE, FALSE, sizeof (guint32));
