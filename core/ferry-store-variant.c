@@ -783,8 +783,11 @@ read_array_head (FerryStore *self, FerryRef ref, Array *array, GError **error)
   GString *format = NULL;
 
   array->data = ferry_store_array_data (self, ref, &array->size, &reading, error);
-  if (array->data == NULL && array->size > 0)
-    return FALSE;
+  if (array->data == NULL)
+    {
+      ferry_reading_clear (&reading);
+      return FALSE;
+    }
   value_init (&description, reading.cell, reading.leaf);
   ferry_store_unhold_reading (self, &reading);
   if (value_is_leaf (&description, FERRY_LEAF_ARRAY) && value_count (&description, &n) && n >= ARRAY_FIRST_EXTENT
@@ -820,6 +823,19 @@ array_to_tensor (const Array *array, GDestroyNotify release, gpointer release_da
                                 array->size, 0, TRUE, release, release_data, error);
 }
 
+/* One more value, of @size bytes beside its cell. FALSE: all together they are many more than the store can have. */
+static gboolean
+spend (Reader *self, guint64 size)
+{
+  self->n_values += 1 + MIN (size, G_MAXINT64) / sizeof (FerryCell);
+  if (self->n_values <= REPEATED_MAX
+      || self->n_values - REPEATED_MAX
+             <= MIN (ferry_store_get_bytes_used (self->store), self->store->max_bytes) / sizeof (FerryCell))
+    return TRUE;
+  unsupported (self, "objects that are repeated too often");
+  return FALSE;
+}
+
 /* Within others: format, shape, strides, data; a copy, for it may change at any time. */
 static GVariant *
 read_array (Reader *self, FerryRef ref)
@@ -837,7 +853,7 @@ read_array (Reader *self, FerryRef ref)
     return NULL;
   format = array.format;
   tensor = array_to_tensor (&array, NULL, NULL, self->error);
-  if (tensor == NULL)
+  if (tensor == NULL || !spend (self, ferry_tensor_get_size_bytes (tensor)))
     return NULL;
   if (!ferry_tensor_is_c_contiguous (tensor) && ferry_tensor_is_f_contiguous (tensor))
     copy = ferry_tensor_ref (tensor);
@@ -866,6 +882,8 @@ read_bytearray (Reader *self, FerryRef ref)
 
       if (length < 0)
         return corrupt (self, "a bytearray has no length");
+      if (!spend (self, (guint64) length))
+        return NULL;
       data = g_try_malloc ((gsize) length + 1);
       if (data == NULL)
         {
@@ -995,10 +1013,8 @@ read_value (Reader *self, const Value *value, guint levels)
 
   if (levels + LEVELS_OF_PAIRS > LEVELS_MAX)
     return unsupported (self, "more levels than 128");
-  if (++self->n_values > REPEATED_MAX
-      && self->n_values - REPEATED_MAX
-             > MIN (ferry_store_get_bytes_used (self->store), self->store->max_bytes) / sizeof (FerryCell))
-    return unsupported (self, "objects that are repeated too often");
+  if (!spend (self, value_tag (value) == FERRY_CELL_LEAF ? value->head.size : 0))
+    return NULL;
   variant = read_plain (self, value, levels);
   return variant != NULL ? g_variant_take_ref (variant) : NULL;
 }

@@ -63,7 +63,7 @@ static const char *const calls[] = {
   "record",     "record add",  "extra",       "shape",       "root set",   "root get", "root remove", "root add",
   "snapshot",   "ticket",      "transaction", "roll back",   "collect",    "verify",   "trim",        "hold",
   "get path",   "set path",    "list paths",  "remove path", "add path",   "strided",  "assign",      "array",
-  "bytes used", "watch",       "large",       "list fast",
+  "bytes used", "watch",       "large",       "list fast",   "tensor",
 };
 enum
 {
@@ -411,7 +411,7 @@ one_call (Work *self, guint what, GError **error)
     case 32:
       {
         g_autoptr (GVariant) value
-            = ferry_store_get (store, n < 4 ? roots[ferry_random_below (random, ARRAY)] : path, error);
+            = ferry_store_get (store, n < 4 ? roots[ferry_random_below (random, N_ROOTS)] : path, error);
         g_autofree char *type = ferry_store_get_type_name (store, path, NULL);
 
         ferry_store_get_length (store, path, NULL);
@@ -459,6 +459,25 @@ one_call (Work *self, guint what, GError **error)
       ferry_store_get_bytes_used (store);
       ferry_store_get_bytes_committed (store);
       break;
+    case 44:
+      {
+        g_autoptr (FerryTensor) tensor = NULL;
+
+        if (n == 0)
+          {
+            tensor = ferry_tensor_new ("<f4", (gint64[]){ 30, 20 }, 2, error);
+            ferry_store_set_tensor (store, "tensor", tensor, error);
+          }
+        else if (n == 1)
+          {
+            g_autoptr (GVariant) value = ferry_store_get (store, "tensor", error);
+          }
+        else
+          {
+            tensor = ferry_store_get_tensor (store, "tensor", error);
+          }
+        break;
+      }
     case 41:
       {
         guint64 seen = ferry_store_watch (store);
@@ -1083,7 +1102,8 @@ main (int argc, char **argv)
   guint number = 0;
 
   ferry_peers_setup (argc, argv);
-  g_unsetenv ("G_DEBUG");
+  /* what others write is no mistake of the program's */
+  g_log_set_always_fatal (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL);
   ferry_random_init (&random, ferry_peers_seed ());
   round = ferry_peers_share (sizeof *round, NULL);
   end = g_get_monotonic_time () + (ferry_peers_is_thorough () ? TIME_THOROUGH : TIME_DEFAULT);
