@@ -23,6 +23,7 @@
 #define MIXED_VALUES (4096)
 #define VALUE_MAX (1 << 20)
 #define NAMES (24)
+#define LIFETIME (1500) /* operations on what a name stands for until it is replaced or removed */
 #define LENGTH_MAX (200)
 #define KEYS (300)
 #define FIELDS (4)
@@ -469,12 +470,12 @@ change (Soak *self)
   done = ferry_store_root_get (store, &key, &reading, &self->error);
   if (!check (self, done >= 0, "root get"))
     ;
-  else if (done == 0 || below (self, 40) == 0)
+  else if (done == 0 || below (self, LIFETIME) == 0)
     {
       cell = below (self, 3) ? make_object (self, 0) : make_value (self, 0);
       settle (self, cell != 0 && ferry_store_root_set (store, &key, cell, &self->error) ? 1 : -1, cell, "root set");
     }
-  else if (below (self, 40) == 0)
+  else if (below (self, LIFETIME) == 0)
     {
       done = ferry_store_root_remove (store, &key, &other, &self->error);
       if (check (self, done >= 0, "root remove") && done > 0)
