@@ -258,6 +258,9 @@ typedef struct
   guint tries;
 } FerryLook;
 
+/* A lock word that no object has. */
+#define FERRY_LOOK_FAILED (G_MAXUINT64)
+
 /* Slow path: somebody has it locked. Waits for short operations, repairs what the dead left. FALSE: error. */
 gboolean ferry_store_look_wait (FerryLook *look, GError **error);
 guint64 ferry_store_old_value (FerryLook *look, _Atomic guint64 *word, guint64 now);

@@ -297,7 +297,11 @@ ferry_store_copy_cell (FerryLook *look, FerryCell cell, FerryReading *reading)
       /* Large: not before it is known that this is what is there. */
       atomic_thread_fence (memory_order_acquire);
       if (atomic_load_explicit (&look->object->lock, memory_order_relaxed) != look->lock)
-        return FALSE;
+        {
+          /* Who has it now may change nothing and leave the same version: this look must not count all the same. */
+          look->lock = FERRY_LOOK_FAILED;
+          return FALSE;
+        }
       if (reading->place != NULL && (head.kind == FERRY_LEAF_STR || head.kind == FERRY_LEAF_BYTES) && head.n_refs == 0)
         {
           gpointer place = reading->place (reading, &head, head.size);
