@@ -179,7 +179,6 @@ struct _FerryStore
   guint64 tx_gate;
   _Atomic guint32 n_at_gate; /* threads that are about to take the gate, or to open it */
   GArray *tx_savepoints;     /* of FerrySavepoint */
-  GArray *tx_locked;         /* of FerryRef */
   GArray *tx_retired;        /* of FerryCell: to be released when it commits */
   GArray *tx_blocks;         /* of guint64: blocks to be freed when it commits */
   GArray *tx_added;          /* of FerryCell: stored into objects by it; to be released when it is rolled back */

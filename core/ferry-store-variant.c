@@ -26,7 +26,6 @@
 #define TUPLE_MAX (1024)
 #define TYPE_STRING_MAX (16384)
 
-#define KEYS_SHOWN_MAX (64) /* bytes of a key in messages */
 
 /* Cells of leaves that say what an object is. */
 enum

@@ -32,10 +32,6 @@ G_DEFINE_FINAL_TYPE (FerryStore, ferry_store, G_TYPE_OBJECT)
 
 /* Sleepers look by themselves as often, in nanoseconds, when not everybody can be made to pass a fence. */
 #define BLIND_SLEEP_NS (5 * 1000 * 1000)
-/* After so many changes in a row that were not what somebody waits for, it pauses before it asks to be told again. */
-#define FRUITLESS_MAX (16)
-#define FRUITLESS_PAUSE_US (200)
-
 static void
 ferry_store_finalize (GObject *object)
 {
@@ -46,7 +42,6 @@ ferry_store_finalize (GObject *object)
   g_clear_pointer (&self->free_handles, g_array_unref);
   g_clear_pointer (&self->unholds, g_array_unref);
   g_clear_pointer (&self->tx_savepoints, g_array_unref);
-  g_clear_pointer (&self->tx_locked, g_array_unref);
   g_clear_pointer (&self->tx_retired, g_array_unref);
   g_clear_pointer (&self->tx_blocks, g_array_unref);
   g_clear_pointer (&self->tx_added, g_array_unref);
@@ -79,7 +74,6 @@ ferry_store_init (FerryStore *self)
   self->free_handles = g_array_new (FALSE, FALSE, sizeof (guint));
   self->unholds = g_array_new (FALSE, FALSE, sizeof (FerryRef));
   self->tx_savepoints = g_array_new (FALSE, FALSE, sizeof (FerrySavepoint));
-  self->tx_locked = g_array_new (FALSE, FALSE, sizeof (FerryRef));
   self->tx_retired = g_array_new (FALSE, FALSE, sizeof (FerryCell));
   self->tx_blocks = g_array_new (FALSE, FALSE, sizeof (guint64));
   self->tx_added = g_array_new (FALSE, FALSE, sizeof (FerryCell));
@@ -229,7 +223,11 @@ enter (FerryStore *self, GError **error)
   if (ok)
     ferry_segment_repair_dead (segment, G_USEC_PER_SEC);
   else
-    segment->store = NULL;
+    {
+      /* nothing to be left in good order */
+      self->closed = TRUE;
+      segment->store = NULL;
+    }
   return ok;
 }
 
