@@ -26,7 +26,6 @@
 #define TUPLE_MAX (1024)
 #define TYPE_STRING_MAX (16384)
 
-
 /* Cells of leaves that say what an object is. */
 enum
 {
