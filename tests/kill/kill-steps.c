@@ -3,7 +3,7 @@
 /* Kills a participant at every numbered step of the protocol, in every scenario that passes the step. */
 
 #include "ferry-segment-private.h"
-#include "kill-common.h"
+#include "kill-sweep.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -13,12 +13,9 @@
 
 /* Cases at a time: most of each is waiting. */
 #define AT_ONCE (8)
-#define STEPS_MAX (256)
 #define CASE_TIMEOUT (60 * FERRY_PEERS_S)
 #define VICTIM_TIMEOUT (15 * FERRY_PEERS_S)
-/* The victim passes a step up to that many times before it is killed there. */
 #define NTH_MAX (6)
-/* Tries before a step counts as not reached: another process may be quicker with a repair, for example. */
 #define TRIES (6)
 
 typedef enum
@@ -43,56 +40,11 @@ static const char *const transports[] = { "posix-shm", "memfd" };
 
 typedef struct
 {
+  KillPoint point;
   Victim victim;
   guint transport;
   FerryMode mode;
-  guint step; /* G_MAXUINT: only look which are passed */
-  guint nth;
 } Case;
-
-typedef struct
-{
-  char trouble[KILL_TROUBLE_MAX];
-  gboolean reached;
-  gint64 prompt;
-  guint counts[STEPS_MAX]; /* of a look */
-} Result;
-
-static const char *steps[STEPS_MAX];
-static guint n_steps;
-static guint *observed;
-
-static guint
-find_step (const char *name)
-{
-  for (guint i = 0; i < n_steps; i++)
-    if (strcmp (steps[i], name) == 0)
-      return i;
-  return G_MAXUINT;
-}
-
-static void
-list_steps (void)
-{
-  guint n;
-  const char *const *list = ferry_step_list (&n);
-
-  for (guint i = 0; i < n; i++)
-    if (!g_str_has_prefix (list[i], "store-") && find_step (list[i]) == G_MAXUINT) /* those: kill-store.c */
-      {
-        g_assert (n_steps < STEPS_MAX);
-        steps[n_steps++] = list[i];
-      }
-}
-
-static void
-observe_cb (const char *name)
-{
-  guint i = find_step (name);
-
-  if (i != G_MAXUINT)
-    observed[i]++;
-}
 
 /* ---- victims ---- */
 
@@ -101,21 +53,13 @@ typedef struct
   const Case *test;
   const KillChannel *channel;
   KillLedger *ledger;
-  Result *result;
+  KillOutcome *outcome;
 } Context;
 
 static void
 arm (const Context *context)
 {
-  if (context->test->step == G_MAXUINT)
-    {
-      observed = context->result->counts;
-      ferry_step_observe (observe_cb);
-    }
-  else
-    {
-      ferry_step_arm (steps[context->test->step], context->test->nth, SIGKILL);
-    }
+  kill_sweep_arm (&context->test->point, context->outcome);
 }
 
 /* A sender that is prepared and not yet a participant, of the channel of a name: the descriptors are another end's. Where a
@@ -270,17 +214,19 @@ mess_cb (gpointer data)
   const Context *context = data;
   Context own = *context;
   Case test = *context->test;
+  const char *step;
   FerryRandom random;
 
   ferry_random_init (&random, ferry_peers_seed () ^ (guint64) getpid ());
   do
-    test.step = find_step (places[ferry_random_below (&random, G_N_ELEMENTS (places))]);
-  while (test.step == G_MAXUINT);
-  if (context->test->step == G_MAXUINT) /* a look: what leaves most */
-    test.step = find_step ("send-written");
-  test.nth = 4 + ferry_random_below (&random, 3);
+    test.point.step = kill_sweep_find_step (places[ferry_random_below (&random, G_N_ELEMENTS (places))]);
+  while (test.point.step == KILL_LOOK);
+  if (context->test->point.step == KILL_LOOK) /* a look: what leaves most */
+    test.point.step = kill_sweep_find_step ("send-written");
+  test.point.nth = 4 + ferry_random_below (&random, 3);
   own.test = &test;
-  if (g_str_has_prefix (steps[test.step], "take-") || g_str_has_prefix (steps[test.step], "read-"))
+  step = kill_sweep_step_name (&test.point);
+  if (g_str_has_prefix (step, "take-") || g_str_has_prefix (step, "read-"))
     return receiver_victim (&own);
   return sender_victim (&own, FERRY_OVERFLOW_BLOCK);
 }
@@ -327,7 +273,7 @@ victim_cb (gpointer data)
 static guint
 may_be_lost (const Case *test, gboolean killed)
 {
-  const char *step = test->step < n_steps ? steps[test->step] : "";
+  const char *step = kill_sweep_step_name (&test->point);
 
   if (test->mode == FERRY_MODE_BROADCAST || !killed)
     return test->victim == VICTIM_SENDS_OLDEST ? G_MAXUINT : test->victim == VICTIM_REPAIRS ? 1 : 0;
@@ -346,10 +292,10 @@ may_be_lost (const Case *test, gboolean killed)
 }
 
 static void
-run_case (gconstpointer data, guint number, gpointer result_data)
+run_case (gconstpointer data, guint number, gpointer outcome_data)
 {
   const Case *test = data;
-  Result *result = result_data;
+  KillOutcome *outcome = outcome_data;
   KillChannel channel = { .transport = transports[test->transport],
                           .mode = test->mode,
                           .overflow = FERRY_OVERFLOW_BLOCK,
@@ -358,7 +304,7 @@ run_case (gconstpointer data, guint number, gpointer result_data)
                           .n_receivers = 2,
                           .pace = 400 };
   KillLedger *ledger = kill_ledger_new ();
-  Context context = { test, &channel, ledger, result };
+  Context context = { test, &channel, ledger, outcome };
   g_autoptr (GString) trouble = g_string_new (NULL);
   pid_t pids[KILL_SURVIVORS_MAX] = { 0 };
   gboolean alone = test->victim == VICTIM_ALONE || test->victim == VICTIM_FINDS;
@@ -366,7 +312,7 @@ run_case (gconstpointer data, guint number, gpointer result_data)
 
   ferry_peers_enter (number);
   g_snprintf (channel.name, sizeof channel.name, "steps-%u", number);
-  result->prompt = 0;
+  outcome->prompt = 0;
   if (test->victim == VICTIM_SENDS_TIGHT)
     {
       channel.max_bytes = 512 * 1024;
@@ -390,8 +336,8 @@ run_case (gconstpointer data, guint number, gpointer result_data)
 
     if (!ferry_peers_wait (victim, VICTIM_TIMEOUT, &status))
       g_string_append (trouble, "; the victim hung");
-    else if (WIFSIGNALED (status) && WTERMSIG (status) == SIGKILL && test->step != G_MAXUINT)
-      result->reached = TRUE;
+    else if (WIFSIGNALED (status) && WTERMSIG (status) == SIGKILL && test->point.step != KILL_LOOK)
+      outcome->reached = TRUE;
     else if (!ferry_peers_ended_well (status))
       g_string_append_printf (trouble, "; the victim: %s", ferry_peers_tell_end (status));
   }
@@ -404,138 +350,71 @@ run_case (gconstpointer data, guint number, gpointer result_data)
       if (!kill_start (ledger, &channel, pids, trouble))
         goto out;
     }
-  result->prompt = kill_check_prompt (ledger, &channel, trouble);
-  kill_end (ledger, &channel, pids, may_be_lost (test, result->reached), trouble);
+  outcome->prompt = kill_check_prompt (ledger, &channel, trouble);
+  kill_end (ledger, &channel, pids, may_be_lost (test, outcome->reached), trouble);
 
 out:
   kill_abandon (pids);
   kill_ledger_free (ledger);
-  g_strlcpy (result->trouble, trouble->str, sizeof result->trouble);
-}
-
-static void
-run_cases (const GArray *cases, Result *results)
-{
-  kill_run_cases (&(KillCases){ .n_cases = cases->len,
-                                .cases = cases->data,
-                                .case_size = sizeof (Case),
-                                .results = results,
-                                .result_size = sizeof (Result),
-                                .at_once = AT_ONCE,
-                                .timeout = CASE_TIMEOUT,
-                                .run = run_case });
+  g_strlcpy (outcome->trouble, trouble->str, sizeof outcome->trouble);
 }
 
 static char *
-describe (const Case *test)
+describe (gconstpointer data)
 {
+  const Case *test = data;
+
   return g_strdup_printf ("%s, %s, victim %s, at %s (passing %u)", transports[test->transport],
                           test->mode == FERRY_MODE_BROADCAST ? "broadcast" : "work queue", victim_names[test->victim],
-                          test->step < n_steps ? steps[test->step] : "no step", test->nth);
+                          kill_sweep_step_name (&test->point), test->point.nth);
 }
 
-/* These pass few steps, and those matter most. */
 static guint
-rounds_of (Victim victim)
+rounds (gconstpointer data, const char *step, guint count)
 {
-  return (victim == VICTIM_RECEIVES || victim == VICTIM_REPAIRS ? 4 : 1) * (ferry_peers_is_thorough () ? 10 : 1);
+  const Case *look = data;
+  guint n = ferry_peers_is_thorough () ? 10 : 1;
+
+  /* A repair is a matter of luck: it is tried in any case. */
+  if (count == 0 && !(look->victim == VICTIM_REPAIRS && g_str_has_prefix (step, "repair-")))
+    return 0;
+  /* These pass few steps, and those matter most. */
+  return look->victim == VICTIM_RECEIVES || look->victim == VICTIM_REPAIRS ? 4 * n : n;
 }
 
 int
 main (int argc, char **argv)
 {
   g_autoptr (GArray) looks = g_array_new (FALSE, TRUE, sizeof (Case));
-  g_autoptr (GArray) cases = g_array_new (FALSE, TRUE, sizeof (Case));
-  const char *only = g_getenv ("FERRY_KILL_STEP");          /* a step */
   const char *only_victim = g_getenv ("FERRY_KILL_VICTIM"); /* the beginning of a victim's name */
-  guint n_kills = 0;
-  guint n_scenarios[STEPS_MAX] = { 0 };
-  guint n_reached[STEPS_MAX] = { 0 };
-  gint64 slowest[STEPS_MAX] = { 0 };
-  guint n_bad[STEPS_MAX] = { 0 };
   FerryRandom random;
-  Result *results;
 
   ferry_peers_setup (argc, argv);
-  list_steps ();
+  kill_sweep_list_steps (FALSE);
   ferry_random_init (&random, ferry_peers_seed ());
 
-  /* First: who passes what? */
   for (guint victim = 0; victim < N_VICTIMS; victim++)
     for (guint transport = 0; transport < G_N_ELEMENTS (transports); transport++)
       for (guint mode = 0; mode < 2; mode++)
         {
-          Case look = { (Victim) victim, transport, mode ? FERRY_MODE_BROADCAST : FERRY_MODE_WORK_QUEUE, G_MAXUINT, 0 };
+          Case look = { .point.step = KILL_LOOK,
+                        .victim = (Victim) victim,
+                        .transport = transport,
+                        .mode = mode ? FERRY_MODE_BROADCAST : FERRY_MODE_WORK_QUEUE };
 
           if (only_victim == NULL || g_str_has_prefix (victim_names[victim], only_victim))
             g_array_append_val (looks, look);
         }
-  results = ferry_peers_share (sizeof (Result) * looks->len, NULL);
-  run_cases (looks, results);
-  for (guint i = 0; i < looks->len; i++)
-    {
-      const Case *look = &g_array_index (looks, Case, i);
-      g_autofree char *text = describe (look);
-
-      ferry_peers_report (results[i].trouble[0] == '\0', "%s: nobody killed%s", text, results[i].trouble);
-      for (guint step = 0; step < n_steps; step++)
-        {
-          if (only != NULL && strcmp (steps[step], only) != 0)
-            continue;
-          /* A repair is a matter of luck: it is tried in any case. */
-          if (results[i].counts[step] == 0
-              && !(look->victim == VICTIM_REPAIRS && g_str_has_prefix (steps[step], "repair-")))
-            continue;
-          for (guint round = rounds_of (look->victim); round > 0; round--)
-            {
-              Case test = *look;
-
-              test.step = step;
-              test.nth = 1 + ferry_random_below (&random, CLAMP (results[i].counts[step], 1, NTH_MAX));
-              g_array_append_val (cases, test);
-            }
-        }
-    }
-
-  /* Then: kill them there. What was not reached is tried again. */
-  for (guint try = 0; try < TRIES && cases->len > 0; try++)
-    {
-      g_autoptr (GArray) again = g_array_new (FALSE, TRUE, sizeof (Case));
-
-      results = ferry_peers_share (sizeof (Result) * cases->len, NULL);
-      run_cases (cases, results);
-      for (guint i = 0; i < cases->len; i++)
-        {
-          Case test = g_array_index (cases, Case, i);
-          g_autofree char *text = describe (&test);
-
-          if (!results[i].reached && results[i].trouble[0] == '\0')
-            {
-              test.nth = 1;
-              g_array_append_val (again, test);
-              continue;
-            }
-          n_kills += results[i].reached;
-          n_scenarios[test.step] += results[i].reached;
-          n_reached[test.step] += results[i].reached;
-          n_bad[test.step] += results[i].trouble[0] != '\0';
-          slowest[test.step] = MAX (slowest[test.step], results[i].prompt);
-          ferry_peers_report (results[i].trouble[0] == '\0', "%s%s", text, results[i].trouble);
-        }
-      g_array_set_size (cases, 0);
-      g_array_append_vals (cases, again->data, again->len);
-    }
-
-  ferry_peers_note ("%-22s %6s %7s %12s", "step", "kills", "trouble", "slowest, ms");
-  for (guint step = 0; step < n_steps; step++)
-    {
-      if (only != NULL && strcmp (steps[step], only) != 0)
-        continue;
-      ferry_peers_note ("%-22s %6u %7u %12.1f", steps[step], n_reached[step], n_bad[step],
-                        (double) slowest[step] / 1000);
-      if (only_victim == NULL)
-        ferry_peers_report (n_reached[step] > 0, "step %s has a scenario that reaches it", steps[step]);
-    }
-  ferry_peers_note ("%u kills at %u steps", n_kills, n_steps);
+  kill_sweep_run (&(KillSweep){ .looks = looks,
+                                .case_size = sizeof (Case),
+                                .at_once = AT_ONCE,
+                                .timeout = CASE_TIMEOUT,
+                                .nth_max = NTH_MAX,
+                                .tries = TRIES,
+                                .some = only_victim != NULL,
+                                .random = &random,
+                                .run = run_case,
+                                .describe = describe,
+                                .rounds = rounds });
   return ferry_peers_finish ();
 }

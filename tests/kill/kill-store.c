@@ -4,7 +4,7 @@
  * operation that was under way, or as it is after it; the others go on within a second; nothing leaks. */
 
 #include "ferry-segment-private.h"
-#include "kill-common.h"
+#include "kill-sweep.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #define AT_ONCE (4)
-#define STEPS_MAX (256)
 #define CASE_TIMEOUT (60 * FERRY_PEERS_S)
 #define VICTIM_TIMEOUT (20 * FERRY_PEERS_S)
 #define NTH_MAX (40)
@@ -29,20 +28,11 @@
 
 typedef struct
 {
+  KillPoint point;
   guint transport;
-  guint step; /* G_MAXUINT: only look which are passed */
-  guint nth;
   guint64 seed;
   gboolean repairs; /* somebody died before */
 } Case;
-
-typedef struct
-{
-  char trouble[KILL_TROUBLE_MAX];
-  gboolean reached;
-  gint64 prompt;
-  guint counts[STEPS_MAX]; /* of a look */
-} Result;
 
 /* Shared with the victim. */
 typedef struct
@@ -53,41 +43,6 @@ typedef struct
 } Progress;
 
 static const char *const transports[] = { "posix-shm", "memfd" };
-static const char *steps[STEPS_MAX];
-static guint n_steps;
-static guint *observed;
-
-static guint
-find_step (const char *name)
-{
-  for (guint i = 0; i < n_steps; i++)
-    if (strcmp (steps[i], name) == 0)
-      return i;
-  return G_MAXUINT;
-}
-
-static void
-list_steps (void)
-{
-  guint n;
-  const char *const *list = ferry_step_list (&n);
-
-  for (guint i = 0; i < n; i++)
-    if (g_str_has_prefix (list[i], "store-") && find_step (list[i]) == G_MAXUINT)
-      {
-        g_assert (n_steps < STEPS_MAX);
-        steps[n_steps++] = list[i];
-      }
-}
-
-static void
-observe_cb (const char *name)
-{
-  guint i = find_step (name);
-
-  if (i != G_MAXUINT)
-    observed[i]++;
-}
 
 /* ---- what is in a store, as text ---- */
 
@@ -514,7 +469,7 @@ typedef struct
   const Case *test;
   const char *description;
   Progress *progress;
-  Result *result;
+  KillOutcome *outcome;
 } Context;
 
 static int
@@ -524,15 +479,7 @@ victim_cb (gpointer data)
   g_autoptr (GError) error = NULL;
   g_autoptr (FerryStore) store = NULL;
 
-  if (context->test->step == G_MAXUINT)
-    {
-      observed = context->result->counts;
-      ferry_step_observe (observe_cb);
-    }
-  else
-    {
-      ferry_step_arm (steps[context->test->step], context->test->nth, SIGKILL);
-    }
+  kill_sweep_arm (&context->test->point, context->outcome);
   store = ferry_store_open (context->description, NULL, &error);
   if (store == NULL)
     {
@@ -633,13 +580,13 @@ oracle_after (guint64 seed, guint n_operations)
 }
 
 static void
-run_case (gconstpointer data, guint number, gpointer result_data)
+run_case (gconstpointer data, guint number, gpointer outcome_data)
 {
   const Case *test = data;
-  Result *result = result_data;
+  KillOutcome *outcome = outcome_data;
   Progress *progress = mmap (NULL, sizeof *progress, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   g_autofree char *description = NULL;
-  Context context = { test, NULL, progress, result };
+  Context context = { test, NULL, progress, outcome };
   g_autoptr (GString) trouble = g_string_new (NULL);
   g_autoptr (GError) error = NULL;
   g_autoptr (FerryStore) store = NULL;
@@ -658,7 +605,7 @@ run_case (gconstpointer data, guint number, gpointer result_data)
   store = ferry_store_open (description, NULL, &error);
   if (store == NULL)
     {
-      g_strlcpy (result->trouble, error->message, sizeof result->trouble);
+      g_strlcpy (outcome->trouble, error->message, sizeof outcome->trouble);
       return;
     }
   fill (store);
@@ -674,8 +621,8 @@ run_case (gconstpointer data, guint number, gpointer result_data)
   victim = ferry_peers_fork (victim_cb, &context);
   if (!ferry_peers_wait (victim, VICTIM_TIMEOUT, &status))
     g_string_append (trouble, "; the victim hung");
-  else if (WIFSIGNALED (status) && WTERMSIG (status) == SIGKILL && test->step != G_MAXUINT)
-    result->reached = TRUE;
+  else if (WIFSIGNALED (status) && WTERMSIG (status) == SIGKILL && test->point.step != KILL_LOOK)
+    outcome->reached = TRUE;
   else if (!ferry_peers_ended_well (status))
     g_string_append_printf (trouble, "; the victim: %s", ferry_peers_tell_end (status));
 
@@ -704,9 +651,10 @@ run_case (gconstpointer data, guint number, gpointer result_data)
         one_change (store, &random);
       ferry_store_roll_back (store, NULL);
     }
-  result->prompt = g_get_monotonic_time () - started;
-  if (result->prompt > KILL_PROMPT)
-    g_string_append_printf (trouble, "; the others went on after %.2f s only", (double) result->prompt / FERRY_PEERS_S);
+  outcome->prompt = g_get_monotonic_time () - started;
+  if (outcome->prompt > KILL_PROMPT)
+    g_string_append_printf (trouble, "; the others went on after %.2f s only",
+                            (double) outcome->prompt / FERRY_PEERS_S);
 
   found = dump (store);
   before = oracle_after (test->seed, atomic_load (&progress->ended));
@@ -730,45 +678,40 @@ run_case (gconstpointer data, guint number, gpointer result_data)
         trouble, "; a second collection finds something: %" G_GUINT64_FORMAT " bytes, then %" G_GUINT64_FORMAT, used,
         ferry_store_get_bytes_used (store));
   ferry_store_close (store);
-  g_strlcpy (result->trouble, trouble->str, sizeof result->trouble);
-}
-
-static void
-run_cases (const GArray *cases, Result *results)
-{
-  kill_run_cases (&(KillCases){ .n_cases = cases->len,
-                                .cases = cases->data,
-                                .case_size = sizeof (Case),
-                                .results = results,
-                                .result_size = sizeof (Result),
-                                .at_once = AT_ONCE,
-                                .timeout = CASE_TIMEOUT,
-                                .run = run_case });
+  g_strlcpy (outcome->trouble, trouble->str, sizeof outcome->trouble);
 }
 
 static char *
-describe (const Case *test)
+describe (gconstpointer data)
 {
+  const Case *test = data;
+
   return g_strdup_printf ("%s, victim %s, at %s (passing %u), seed %" G_GUINT64_FORMAT, transports[test->transport],
-                          test->repairs ? "repairs" : "works", test->step < n_steps ? steps[test->step] : "no step",
-                          test->nth, test->seed);
+                          test->repairs ? "repairs" : "works", kill_sweep_step_name (&test->point), test->point.nth,
+                          test->seed);
+}
+
+static guint
+rounds (gconstpointer data, const char *step, guint count)
+{
+  const Case *look = data;
+
+  if (count == 0
+      || (look->repairs && !g_str_has_prefix (step, "store-repair") && !g_str_has_prefix (step, "store-heap-lock")
+          && strcmp (step, "store-stale-found") != 0 && strcmp (step, "store-collect-counted") != 0
+          && strcmp (step, "store-heap-adopted") != 0))
+    return 0;
+  return ferry_peers_is_thorough () ? ROUNDS_THOROUGH : ROUNDS;
 }
 
 int
 main (int argc, char **argv)
 {
   g_autoptr (GArray) looks = g_array_new (FALSE, TRUE, sizeof (Case));
-  g_autoptr (GArray) cases = g_array_new (FALSE, TRUE, sizeof (Case));
-  const char *only = g_getenv ("FERRY_KILL_STEP"); /* a step */
-  guint n_kills = 0;
-  guint n_reached[STEPS_MAX] = { 0 };
-  gint64 slowest[STEPS_MAX] = { 0 };
-  guint n_bad[STEPS_MAX] = { 0 };
   FerryRandom random;
-  Result *results;
 
   ferry_peers_setup (argc, argv);
-  list_steps ();
+  kill_sweep_list_steps (TRUE);
   ferry_random_init (&random, ferry_peers_seed ());
 
   for (guint transport = 0; transport < G_N_ELEMENTS (transports); transport++)
@@ -776,73 +719,22 @@ main (int argc, char **argv)
       for (guint seed = 0; seed < 8; seed += repairs ? 1 : 4)
         {
           /* the last digit says how somebody died before, see mess_cb() */
-          Case look = { transport, G_MAXUINT, 0, ferry_random_below (&random, 100000) * 8 + seed, repairs };
+          Case look = { .point.step = KILL_LOOK,
+                        .transport = transport,
+                        .seed = ferry_random_below (&random, 100000) * 8 + seed,
+                        .repairs = repairs };
 
           g_array_append_val (looks, look);
         }
-  results = ferry_peers_share (sizeof (Result) * looks->len, NULL);
-  run_cases (looks, results);
-  for (guint i = 0; i < looks->len; i++)
-    {
-      const Case *look = &g_array_index (looks, Case, i);
-      g_autofree char *text = describe (look);
-
-      ferry_peers_report (results[i].trouble[0] == '\0', "%s: nobody killed%s", text, results[i].trouble);
-      for (guint step = 0; step < n_steps; step++)
-        {
-          if ((only != NULL && strcmp (steps[step], only) != 0) || results[i].counts[step] == 0
-              || (look->repairs && !g_str_has_prefix (steps[step], "store-repair")
-                  && strncmp (steps[step], "store-heap-lock", 15) != 0 && strcmp (steps[step], "store-stale-found") != 0
-                  && strcmp (steps[step], "store-collect-counted") != 0
-                  && strcmp (steps[step], "store-heap-adopted") != 0))
-            continue;
-          for (guint round = ferry_peers_is_thorough () ? ROUNDS_THOROUGH : ROUNDS; round > 0; round--)
-            {
-              Case test = *look;
-
-              test.step = step;
-              test.nth = 1 + ferry_random_below (&random, CLAMP (results[i].counts[step], 1, NTH_MAX));
-              g_array_append_val (cases, test);
-            }
-        }
-    }
-
-  for (guint try = 0; try < TRIES && cases->len > 0; try++)
-    {
-      g_autoptr (GArray) again = g_array_new (FALSE, TRUE, sizeof (Case));
-
-      results = ferry_peers_share (sizeof (Result) * cases->len, NULL);
-      run_cases (cases, results);
-      for (guint i = 0; i < cases->len; i++)
-        {
-          Case test = g_array_index (cases, Case, i);
-          g_autofree char *text = describe (&test);
-
-          if (!results[i].reached && results[i].trouble[0] == '\0')
-            {
-              test.nth = 1;
-              g_array_append_val (again, test);
-              continue;
-            }
-          n_kills += results[i].reached;
-          n_reached[test.step] += results[i].reached;
-          n_bad[test.step] += results[i].trouble[0] != '\0';
-          slowest[test.step] = MAX (slowest[test.step], results[i].prompt);
-          ferry_peers_report (results[i].trouble[0] == '\0', "%s%s", text, results[i].trouble);
-        }
-      g_array_set_size (cases, 0);
-      g_array_append_vals (cases, again->data, again->len);
-    }
-
-  ferry_peers_note ("%-26s %6s %7s %12s", "step", "kills", "trouble", "slowest, ms");
-  for (guint step = 0; step < n_steps; step++)
-    {
-      if (only != NULL && strcmp (steps[step], only) != 0)
-        continue;
-      ferry_peers_note ("%-26s %6u %7u %12.1f", steps[step], n_reached[step], n_bad[step],
-                        (double) slowest[step] / 1000);
-      ferry_peers_report (n_reached[step] > 0, "step %s has a scenario that reaches it", steps[step]);
-    }
-  ferry_peers_note ("%u kills at %u steps", n_kills, n_steps);
+  kill_sweep_run (&(KillSweep){ .looks = looks,
+                                .case_size = sizeof (Case),
+                                .at_once = AT_ONCE,
+                                .timeout = CASE_TIMEOUT,
+                                .nth_max = NTH_MAX,
+                                .tries = TRIES,
+                                .random = &random,
+                                .run = run_case,
+                                .describe = describe,
+                                .rounds = rounds });
   return ferry_peers_finish ();
 }
