@@ -1,69 +1,26 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ferry-store-container-private.h"
+#include "ferry-store-body-private.h"
 
 #include "ferry-error.h"
 
-/* The body: a word with the capacity, then the bytes. Those of the bytearray are bytes {start} to {start + length - 1} of
- * it. Bytes that are noted are noted by words. */
-#define BYTES_HEAD (sizeof (guint64))
+/* Bytes that are noted are noted by words. */
 #define BYTES_WORD (sizeof (guint64))
 #define BYTES_IN_PLACE_MAX (16)        /* words */
 #define BYTES_IN_TRANSACTION_MAX (512) /* words that a transaction notes rather than copy all */
 #define BYTES_SHRINK_MIN (512)         /* bytes; smaller bodies stay */
 #define BYTES_SLACK (24)
 
-#define SIZE(start, length) ((guint64) (start) << 32 | (guint64) (length))
-#define SIZE_START(size) ((guint32) ((size) >> 32))
-#define SIZE_LENGTH(size) ((guint32) (size))
-
-typedef struct
-{
-  guint64 body;
-  guint64 capacity;
-  guint64 start;
-  guint64 length;
-  guint8 *bytes; /* of the body; NULL when there is none */
-} BytesView;
-
 /* Inside a look, or locked by us. FALSE: nonsense. */
 static gboolean
-bytes_view (FerryLook *look, BytesView *view)
+bytes_view (FerryLook *look, FerryBody *view)
 {
-  FerryStore *self = look->store;
-  guint64 size = ferry_store_load (look, &look->object->size);
-
-  view->body = ferry_store_load (look, &look->object->body);
-  view->start = SIZE_START (size);
-  view->length = SIZE_LENGTH (size);
-  view->capacity = 0;
-  view->bytes = NULL;
-  if (ferry_object_kind (look->object) != FERRY_OBJECT_BYTEARRAY)
-    return FALSE;
-  if (view->body == 0)
-    return view->start + view->length == 0;
-  if (view->body % 16 != 0 || !ferry_store_in_heap (self, view->body, BYTES_HEAD))
-    return FALSE;
-  view->capacity = ferry_word_get (ferry_store_at (self, view->body));
-  view->bytes = ferry_store_at (self, view->body + BYTES_HEAD);
-  return view->capacity <= self->data_size && view->capacity % BYTES_WORD == 0
-         && ferry_store_in_heap (self, view->body, BYTES_HEAD + view->capacity)
-         && view->start + view->length <= view->capacity;
+  return ferry_body_view (look, FERRY_OBJECT_BYTEARRAY, 1, view) && view->capacity % BYTES_WORD == 0;
 }
 
 static guint64
 bytes_new_body (FerryStore *self, guint64 wanted, guint64 *capacity, GError **error)
 {
-  guint64 body;
-  gsize usable;
-
-  wanted = (wanted + BYTES_WORD - 1) & ~(guint64) (BYTES_WORD - 1);
-  body = ferry_store_heap_alloc (self, BYTES_HEAD + wanted, error);
-  if (body == 0)
-    return 0;
-  usable = ferry_store_heap_block_size (self, body) & ~(gsize) (BYTES_WORD - 1);
-  *capacity = usable > BYTES_HEAD ? MAX (wanted, usable - BYTES_HEAD) : wanted;
-  ferry_word_set (ferry_store_at (self, body), *capacity);
-  return body;
+  return ferry_body_new (self, 1, BYTES_WORD, wanted, capacity, error);
 }
 
 static gboolean
@@ -106,9 +63,9 @@ ferry_store_bytearray_new (FerryStore *self, gconstpointer data, gsize size, GEr
   if (size == 0 || body != 0)
     {
       if (size > 0 && data != NULL)
-        memcpy ((guint8 *) ferry_store_at (self, body) + BYTES_HEAD, data, size);
+        memcpy ((guint8 *) ferry_store_at (self, body) + FERRY_BODY_HEAD, data, size);
       else if (size > 0)
-        memset ((guint8 *) ferry_store_at (self, body) + BYTES_HEAD, 0, size);
+        memset ((guint8 *) ferry_store_at (self, body) + FERRY_BODY_HEAD, 0, size);
       ref = ferry_store_new_object (self, FERRY_OBJECT_BYTEARRAY, error);
       if (ref == 0 && body != 0)
         ferry_store_heap_free (self, body);
@@ -118,7 +75,7 @@ ferry_store_bytearray_new (FerryStore *self, gconstpointer data, gsize size, GEr
       FerryObject *object = ferry_store_at (self, ref);
 
       ferry_word_set (&object->body, body);
-      ferry_word_set (&object->size, SIZE (0, size));
+      ferry_word_set (&object->size, FERRY_BODY_SIZE (0, size));
     }
   ferry_store_end (self);
   return ref != 0 ? FERRY_CELL (FERRY_CELL_OBJECT, ref) : 0;
@@ -153,12 +110,12 @@ ferry_store_bytearray_length (FerryStore *self, FerryRef bytearray)
       done = ferry_reader_end (&reader, TRUE, NULL, NULL);
     }
   while (done == 0);
-  return done < 0 ? -1 : (gssize) SIZE_LENGTH (size);
+  return done < 0 ? -1 : (gssize) FERRY_BODY_LENGTH (size);
 }
 
 /* Bytes as they were before the transaction of somebody else. */
 static void
-bytes_copy_old (FerryLook *look, const BytesView *view, guint64 from, guint8 *to, gsize size)
+bytes_copy_old (FerryLook *look, const FerryBody *view, guint64 from, guint8 *to, gsize size)
 {
   while (size > 0)
     {
@@ -201,7 +158,7 @@ ferry_store_bytearray_read (FerryStore *self, FerryRef bytearray, gsize offset, 
     return -1;
   do
     {
-      BytesView view;
+      FerryBody view;
       gboolean fine;
 
       if (!ferry_reader_begin (&reader, error))
@@ -224,7 +181,7 @@ ferry_store_bytearray_read (FerryStore *self, FerryRef bytearray, gsize offset, 
 
 /* Puts @size bytes at byte @at of the body, noted. */
 static gboolean
-bytes_put (FerryStore *self, const BytesView *view, guint64 at, const guint8 *data, gsize size, GError **error)
+bytes_put (FerryStore *self, const FerryBody *view, guint64 at, const guint8 *data, gsize size, GError **error)
 {
   while (size > 0)
     {
@@ -245,7 +202,7 @@ bytes_put (FerryStore *self, const BytesView *view, guint64 at, const guint8 *da
 }
 
 static gboolean
-bytes_rebuild (FerryStore *self, FerryObject *object, const BytesView *view, guint64 offset, guint64 n_removed,
+bytes_rebuild (FerryStore *self, FerryObject *object, const FerryBody *view, guint64 offset, guint64 n_removed,
                const guint8 *data, guint64 size, GError **error)
 {
   guint64 length = view->length - n_removed + size;
@@ -260,7 +217,7 @@ bytes_rebuild (FerryStore *self, FerryObject *object, const BytesView *view, gui
       body = bytes_new_body (self, wanted, &capacity, error);
       if (body == 0)
         return FALSE;
-      to = (guint8 *) ferry_store_at (self, body) + BYTES_HEAD;
+      to = (guint8 *) ferry_store_at (self, body) + FERRY_BODY_HEAD;
       if (offset > 0)
         memcpy (to, view->bytes + view->start, offset);
       if (size > 0)
@@ -268,29 +225,12 @@ bytes_rebuild (FerryStore *self, FerryObject *object, const BytesView *view, gui
       if (offset + n_removed < view->length)
         memcpy (to + offset + size, view->bytes + view->start + offset + n_removed, view->length - offset - n_removed);
     }
-  FERRY_STEP ("store-bytearray-body-made");
-  if (!ferry_store_put (self, &object->body, body, error))
-    goto fail;
-  FERRY_STEP ("store-bytearray-body-put");
-  if (!ferry_store_put (self, &object->size, SIZE (0, length), error))
-    goto fail;
-  FERRY_STEP ("store-bytearray-size-put");
-  if (body != 0)
-    ferry_store_note_made (self, body);
-  if (view->body != 0)
-    ferry_store_retire_block (self, view->body);
-  return TRUE;
-
-fail:
-  /* others see the old body, which is noted, until it is put back */
-  if (body != 0)
-    ferry_store_heap_free (self, body);
-  return FALSE;
+  return ferry_body_exchange (self, object, view, body, 0, length, error);
 }
 
 /* 1; 0: it is to be rebuilt; -1: error, what was stored is to be undone. */
 static int
-bytes_edit (FerryStore *self, FerryObject *object, const BytesView *view, guint64 offset, guint64 n_removed,
+bytes_edit (FerryStore *self, FerryObject *object, const FerryBody *view, guint64 offset, guint64 n_removed,
             const guint8 *data, guint64 size, GError **error)
 {
   guint64 most = (self->tx_depth > 0 ? BYTES_IN_TRANSACTION_MAX : BYTES_IN_PLACE_MAX - 1) * BYTES_WORD;
@@ -322,7 +262,7 @@ bytes_edit (FerryStore *self, FerryObject *object, const BytesView *view, guint6
     {
       return 0;
     }
-  if (!ferry_store_put_single (self, &object->size, length > 0 ? SIZE (at - offset, length) : 0, error))
+  if (!ferry_store_put_single (self, &object->size, length > 0 ? FERRY_BODY_SIZE (at - offset, length) : 0, error))
     return -1;
   FERRY_STEP ("store-bytearray-length-put");
   return 1;
@@ -350,7 +290,7 @@ ferry_store_bytearray_splice (FerryStore *self, FerryRef bytearray, gsize offset
 {
   FerryObject *object = ferry_store_lock_object (self, bytearray, FERRY_OBJECT_BYTEARRAY, error);
   FerryLook look = { self, object };
-  BytesView view;
+  FerryBody view;
   guint64 length;
   int done = 0;
 
@@ -393,10 +333,10 @@ gboolean
 ferry_store_bytearray_verify (FerryStore *self, FerryObject *object, GError **error)
 {
   FerryLook look = { self, object };
-  BytesView view;
+  FerryBody view;
 
   if (!bytes_view (&look, &view)
-      || (view.body != 0 && ferry_store_heap_block_size (self, view.body) < BYTES_HEAD + view.capacity))
+      || (view.body != 0 && ferry_store_heap_block_size (self, view.body) < FERRY_BODY_HEAD + view.capacity))
     return ferry_store_set_corrupt (self, "a bytearray has a body that can't be right", error);
   return TRUE;
 }

@@ -1,51 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ferry-store-container-private.h"
+#include "ferry-store-body-private.h"
 
 #include "ferry-error.h"
 
-/* The body: a word with the capacity, then the cells. Elements are cells {start} to {start + length - 1} of it, so that
- * both ends can be appended to and taken from by changing one word, the size. */
-#define LIST_HEAD (sizeof (guint64))
 #define LIST_SLACK (6)       /* cells that a new body has more than an eighth */
 #define LIST_SHRINK_MIN (32) /* smaller bodies stay */
 #define LIST_FEW (64)
 
-#define SIZE(start, length) ((guint64) (start) << 32 | (guint64) (length))
-#define SIZE_START(size) ((guint32) ((size) >> 32))
-#define SIZE_LENGTH(size) ((guint32) (size))
-
-typedef struct
-{
-  guint64 body;
-  guint64 capacity;
-  guint64 start;
-  guint64 length;
-  _Atomic guint64 *cells; /* of the body; NULL when there is none */
-} ListView;
-
 /* Inside a look, or locked by us. FALSE: nonsense. */
 static gboolean
-list_view (FerryLook *look, ListView *view)
+list_view (FerryLook *look, FerryBody *view)
 {
-  FerryStore *self = look->store;
-  guint64 size = ferry_store_load (look, &look->object->size);
-
-  view->body = ferry_store_load (look, &look->object->body);
-  view->start = SIZE_START (size);
-  view->length = SIZE_LENGTH (size);
-  view->capacity = 0;
-  view->cells = NULL;
-  if (ferry_object_kind (look->object) != FERRY_OBJECT_LIST)
-    return FALSE;
-  if (view->body == 0)
-    return view->start + view->length == 0;
-  if (view->body % 16 != 0 || !ferry_store_in_heap (self, view->body, LIST_HEAD))
-    return FALSE;
-  view->capacity = ferry_word_get (ferry_store_at (self, view->body));
-  view->cells = ferry_store_at (self, view->body + LIST_HEAD);
-  return view->capacity <= self->data_size / sizeof (FerryCell)
-         && ferry_store_in_heap (self, view->body, LIST_HEAD + view->capacity * sizeof (FerryCell))
-         && view->start + view->length <= view->capacity;
+  return ferry_body_view (look, FERRY_OBJECT_LIST, sizeof (FerryCell), view);
 }
 
 /* The number of the element that @index names, or @length when none. */
@@ -61,7 +27,7 @@ list_position (gssize index, guint64 length)
 static inline _Atomic guint64 *
 list_word (FerryStore *self, guint64 body, guint64 size, guint64 at)
 {
-  guint64 offset = body + LIST_HEAD + (SIZE_START (size) + at) * sizeof (FerryCell);
+  guint64 offset = body + FERRY_BODY_HEAD + (FERRY_BODY_START (size) + at) * sizeof (FerryCell);
 
   if (G_UNLIKELY (body % 16 != 0 || body > self->data_size || !ferry_store_in_heap (self, offset, sizeof (FerryCell))))
     return NULL;
@@ -71,16 +37,7 @@ list_word (FerryStore *self, guint64 body, guint64 size, guint64 at)
 static guint64
 list_new_body (FerryStore *self, guint64 wanted, guint64 *capacity, GError **error)
 {
-  guint64 body;
-  gsize usable;
-
-  body = ferry_store_heap_alloc (self, LIST_HEAD + wanted * sizeof (FerryCell), error);
-  if (body == 0)
-    return 0;
-  usable = ferry_store_heap_block_size (self, body);
-  *capacity = MAX (wanted, usable > LIST_HEAD ? (usable - LIST_HEAD) / sizeof (FerryCell) : 0);
-  ferry_word_set (ferry_store_at (self, body), *capacity);
-  return body;
+  return ferry_body_new (self, sizeof (FerryCell), 1, wanted, capacity, error);
 }
 
 static gboolean
@@ -91,36 +48,8 @@ list_too_long (FerryStore *self, GError **error)
   return FALSE;
 }
 
-/* Makes @body, which has @length elements from @start on, the body. On failure it is freed. */
 static gboolean
-list_exchange_body (FerryStore *self, FerryObject *object, const ListView *view, guint64 body, guint64 start,
-                    guint64 length, GError **error)
-{
-  FERRY_STEP ("store-list-body-made");
-  if (!ferry_store_put (self, &object->body, body, error))
-    {
-      if (body != 0)
-        ferry_store_heap_free (self, body);
-      return FALSE;
-    }
-  FERRY_STEP ("store-list-body-put");
-  if (!ferry_store_put (self, &object->size, SIZE (start, length), error))
-    {
-      /* others see the old body, which is noted, until it is put back */
-      if (body != 0)
-        ferry_store_heap_free (self, body);
-      return FALSE;
-    }
-  FERRY_STEP ("store-list-size-put");
-  if (body != 0)
-    ferry_store_note_made (self, body);
-  if (view->body != 0)
-    ferry_store_retire_block (self, view->body);
-  return TRUE;
-}
-
-static gboolean
-list_rebuild (FerryStore *self, FerryObject *object, const ListView *view, guint64 at, guint64 n_removed,
+list_rebuild (FerryStore *self, FerryObject *object, const FerryBody *view, guint64 at, guint64 n_removed,
               const FerryCell *cells, guint64 n, GError **error)
 {
   guint64 length = view->length - n_removed + n;
@@ -136,7 +65,7 @@ list_rebuild (FerryStore *self, FerryObject *object, const ListView *view, guint
         return FALSE;
       if (at == 0 && n > n_removed && view->length > 0)
         start = (capacity - length) - (capacity - length) / 4; /* who inserts at the front will do so again */
-      to = (_Atomic guint64 *) ferry_store_at (self, body + LIST_HEAD) + start;
+      to = (_Atomic guint64 *) ferry_store_at (self, body + FERRY_BODY_HEAD) + start;
       if (at > 0)
         memcpy ((gpointer) to, (gpointer) (view->cells + view->start), at * sizeof (FerryCell));
       if (n > 0)
@@ -145,12 +74,12 @@ list_rebuild (FerryStore *self, FerryObject *object, const ListView *view, guint
         memcpy ((gpointer) (to + at + n), (gpointer) (view->cells + view->start + at + n_removed),
                 (view->length - at - n_removed) * sizeof (FerryCell));
     }
-  return list_exchange_body (self, object, view, body, start, length, error);
+  return ferry_body_exchange (self, object, view, body, start, length, error);
 }
 
 /* Changes the locked list in place; what can't be done by few notes is left to list_rebuild(). */
 static int
-list_edit (FerryStore *self, FerryObject *object, const ListView *view, guint64 at, guint64 n_removed,
+list_edit (FerryStore *self, FerryObject *object, const FerryBody *view, guint64 at, guint64 n_removed,
            const FerryCell *cells, guint64 n, GError **error)
 {
   guint64 tail = view->length - at - n_removed;
@@ -216,7 +145,7 @@ list_edit (FerryStore *self, FerryObject *object, const ListView *view, guint64 
   if (n != n_removed)
     {
       guint64 length = view->length - n_removed + n;
-      guint64 size = length > 0 ? SIZE (start, length) : 0;
+      guint64 size = length > 0 ? FERRY_BODY_SIZE (start, length) : 0;
 
       if (!(hidden || moved + n == 0 ? ferry_store_put_single (self, &object->size, size, error)
                                      : ferry_store_put (self, &object->size, size, error)))
@@ -228,7 +157,7 @@ list_edit (FerryStore *self, FerryObject *object, const ListView *view, guint64 
 
 /* Replaces elements of the list that this thread has locked. FALSE: error; what was stored is to be undone. */
 static gboolean
-list_replace (FerryStore *self, FerryObject *object, const ListView *view, guint64 at, guint64 n_removed,
+list_replace (FerryStore *self, FerryObject *object, const FerryBody *view, guint64 at, guint64 n_removed,
               const FerryCell *cells, guint64 n, GError **error)
 {
   FerryCell few[LIST_FEW];
@@ -274,7 +203,7 @@ list_replace (FerryStore *self, FerryObject *object, const ListView *view, guint
 
 /* Locks a list and looks at its body. NULL: error. */
 static FerryObject *
-list_lock (FerryStore *self, FerryRef list, ListView *view, GError **error)
+list_lock (FerryStore *self, FerryRef list, FerryBody *view, GError **error)
 {
   FerryObject *object = ferry_store_lock_object (self, list, FERRY_OBJECT_LIST, error);
   FerryLook look = { self, object };
@@ -326,7 +255,7 @@ ferry_store_list_new (FerryStore *self, const FerryCell *cells, gsize n, GError 
           ferry_store_end (self);
           return 0;
         }
-      memcpy ((guint8 *) ferry_store_at (self, body) + LIST_HEAD, cells, n * sizeof (FerryCell));
+      memcpy ((guint8 *) ferry_store_at (self, body) + FERRY_BODY_HEAD, cells, n * sizeof (FerryCell));
     }
   ref = ferry_store_new_object (self, FERRY_OBJECT_LIST, error);
   if (ref == 0)
@@ -338,7 +267,7 @@ ferry_store_list_new (FerryStore *self, const FerryCell *cells, gsize n, GError 
     }
   object = ferry_store_at (self, ref);
   ferry_word_set (&object->body, body);
-  ferry_word_set (&object->size, SIZE (0, n));
+  ferry_word_set (&object->size, FERRY_BODY_SIZE (0, n));
   ferry_store_end (self);
   return FERRY_CELL (FERRY_CELL_OBJECT, ref);
 }
@@ -372,7 +301,7 @@ ferry_store_list_length (FerryStore *self, FerryRef list)
       done = ferry_reader_end (&reader, TRUE, NULL, NULL);
     }
   while (done == 0);
-  return done < 0 ? -1 : (gssize) SIZE_LENGTH (size);
+  return done < 0 ? -1 : (gssize) FERRY_BODY_LENGTH (size);
 }
 
 /**
@@ -409,8 +338,8 @@ ferry_store_list_get (FerryStore *self, FerryRef list, gssize index, FerryReadin
         return -1;
       fine = ferry_object_kind (object) == FERRY_OBJECT_LIST;
       size = ferry_store_load (&reader.look, &object->size);
-      at = list_position (index, SIZE_LENGTH (size));
-      found = at < SIZE_LENGTH (size);
+      at = list_position (index, FERRY_BODY_LENGTH (size));
+      found = at < FERRY_BODY_LENGTH (size);
       if (G_LIKELY (found))
         {
           _Atomic guint64 *word = list_word (self, ferry_store_load (&reader.look, &object->body), size, at);
@@ -428,9 +357,9 @@ static inline _Atomic guint64 *
 list_locked_word (FerryStore *self, FerryObject *object, gssize index, gboolean *found)
 {
   guint64 size = ferry_word_get (&object->size);
-  guint64 at = list_position (index, SIZE_LENGTH (size));
+  guint64 at = list_position (index, FERRY_BODY_LENGTH (size));
 
-  *found = at < SIZE_LENGTH (size);
+  *found = at < FERRY_BODY_LENGTH (size);
   return *found ? list_word (self, ferry_word_get (&object->body), size, at) : NULL;
 }
 
@@ -473,8 +402,8 @@ ferry_store_list_peek (FerryStore *self, FerryRef list, gssize index, FerryCell 
   if (G_UNLIKELY ((lock & FERRY_LOCK_LOCKED) != 0 || ferry_object_kind (object) != FERRY_OBJECT_LIST))
     return FALSE;
   size = atomic_load_explicit (&object->size, memory_order_acquire);
-  at = list_position (index, SIZE_LENGTH (size));
-  if (G_UNLIKELY (at >= SIZE_LENGTH (size)))
+  at = list_position (index, FERRY_BODY_LENGTH (size));
+  if (G_UNLIKELY (at >= FERRY_BODY_LENGTH (size)))
     return FALSE;
   word = list_word (self, atomic_load_explicit (&object->body, memory_order_acquire), size, at);
   if (G_UNLIKELY (word == NULL))
@@ -614,7 +543,7 @@ ferry_store_list_append (FerryStore *self, FerryRef list, FerryCell value, GErro
 {
   FerryObject *object = ferry_store_lock_object (self, list, FERRY_OBJECT_LIST, error);
   FerryLook look = { self, object };
-  ListView view;
+  FerryBody view;
 
   if (G_UNLIKELY (object == NULL))
     return FALSE;
@@ -627,7 +556,7 @@ ferry_store_list_append (FerryStore *self, FerryRef list, FerryCell value, GErro
     {
       ferry_word_set (view.cells + view.start + view.length, value);
       FERRY_STEP ("store-list-append-cell");
-      atomic_store_explicit (&object->size, SIZE (view.start, view.length + 1), memory_order_release);
+      atomic_store_explicit (&object->size, FERRY_BODY_SIZE (view.start, view.length + 1), memory_order_release);
       FERRY_STEP ("store-list-append-size");
     }
   else if (!list_replace (self, object, &view, view.length, 0, &value, 1, error))
@@ -656,7 +585,7 @@ ferry_store_list_append (FerryStore *self, FerryRef list, FerryCell value, GErro
 int
 ferry_store_list_pop (FerryStore *self, FerryRef list, gssize index, FerryReading *reading, GError **error)
 {
-  ListView view;
+  FerryBody view;
   FerryObject *object = list_lock (self, list, &view, error);
   guint64 at;
 
@@ -704,7 +633,7 @@ gboolean
 ferry_store_list_splice (FerryStore *self, FerryRef list, gsize start, gsize n_removed, const FerryCell *cells, gsize n,
                          GError **error)
 {
-  ListView view;
+  FerryBody view;
   FerryObject *object = list_lock (self, list, &view, error);
 
   if (object == NULL)
@@ -740,7 +669,7 @@ int
 ferry_store_list_assign_strided (FerryStore *self, FerryRef list, gssize start, gssize step, gsize n,
                                  const FerryCell *cells, GError **error)
 {
-  ListView view;
+  FerryBody view;
   FerryObject *object;
   g_autofree FerryCell *removed = NULL;
   _Atomic guint64 *elements;
@@ -801,7 +730,7 @@ ferry_store_list_assign_strided (FerryStore *self, FerryRef list, gssize start, 
         }
       if (fine && length > 0)
         {
-          _Atomic guint64 *to = ferry_store_at (self, body + LIST_HEAD);
+          _Atomic guint64 *to = ferry_store_at (self, body + FERRY_BODY_HEAD);
 
           if (cells != NULL)
             {
@@ -819,7 +748,7 @@ ferry_store_list_assign_strided (FerryStore *self, FerryRef list, gssize start, 
                   ferry_word_set (to + done++, ferry_word_get (elements + i));
             }
         }
-      fine = fine && list_exchange_body (self, object, &view, body, 0, length, error);
+      fine = fine && ferry_body_exchange (self, object, &view, body, 0, length, error);
     }
   if (!fine)
     {
@@ -857,7 +786,7 @@ int
 ferry_store_list_permute (FerryStore *self, FerryRef list, guint64 version, const guint32 *order, gsize n,
                           GError **error)
 {
-  ListView view;
+  FerryBody view;
   FerryObject *object;
   g_autofree guint8 *seen = g_try_malloc0 (n / 8 + 1);
   guint64 body;
@@ -897,10 +826,10 @@ ferry_store_list_permute (FerryStore *self, FerryRef list, guint64 version, cons
       ferry_store_unlock_object (self, object, FALSE);
       return -1;
     }
-  to = ferry_store_at (self, body + LIST_HEAD);
+  to = ferry_store_at (self, body + FERRY_BODY_HEAD);
   for (gsize i = 0; i < n; i++)
     ferry_word_set (to + i, ferry_word_get (view.cells + view.start + order[i]));
-  if (!list_exchange_body (self, object, &view, body, 0, n, error))
+  if (!ferry_body_exchange (self, object, &view, body, 0, n, error))
     {
       ferry_store_abandon_object (self, object);
       return -1;
@@ -914,7 +843,7 @@ ferry_store_list_permute (FerryStore *self, FerryRef list, guint64 version, cons
 gboolean
 ferry_store_list_copy (FerryLook *look, FerryCopyFunc add, gpointer data)
 {
-  ListView view;
+  FerryBody view;
 
   if (!list_view (look, &view))
     return FALSE;
@@ -929,7 +858,7 @@ ferry_store_list_visit (FerryStore *self, FerryObject *object, FerryCellFunc cel
                         gpointer data)
 {
   FerryLook look = { self, object };
-  ListView view;
+  FerryBody view;
 
   if (!list_view (&look, &view))
     return;
@@ -948,11 +877,12 @@ gboolean
 ferry_store_list_verify (FerryStore *self, FerryObject *object, GError **error)
 {
   FerryLook look = { self, object };
-  ListView view;
+  FerryBody view;
 
   if (!list_view (&look, &view))
     return ferry_store_set_corrupt (self, "a list has a body that can't be right", error);
-  if (view.body != 0 && ferry_store_heap_block_size (self, view.body) < LIST_HEAD + view.capacity * sizeof (FerryCell))
+  if (view.body != 0
+      && ferry_store_heap_block_size (self, view.body) < FERRY_BODY_HEAD + view.capacity * sizeof (FerryCell))
     return ferry_store_set_corrupt (self, "a list has more room than its block", error);
   for (guint64 i = 0; i < view.length; i++)
     if (!ferry_store_verify_cell (self, ferry_word_get (view.cells + view.start + i)))
