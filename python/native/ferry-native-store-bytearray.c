@@ -4,8 +4,6 @@
 /* Byte arrays. What looks at one looks at a copy of an instant. */
 
 #define SELF(object) ((FerryNativeProxy *) (object))
-#define FAST(function) ((PyCFunction) (void (*) (void)) (function))
-#define TRIES_MAX (8) /* before others are kept from changing it meanwhile */
 
 static Py_ssize_t
 bytearray_length (PyObject *object)
@@ -240,12 +238,6 @@ bytearray_clear (PyObject *object, PyObject *unused)
 }
 
 static PyObject *
-bytearray_copy (PyObject *object, PyObject *unused)
-{
-  return ferry_native_plain (object, NULL);
-}
-
-static PyObject *
 bytearray_to_bytes (PyObject *object, PyObject *unused)
 {
   PyObject *plain = ferry_native_plain (object, NULL);
@@ -265,7 +257,7 @@ get_plain_arguments (PyObject *args)
     {
       PyObject *item = PyTuple_GET_ITEM (args, i);
 
-      item = ferry_native_is_proxy (item) ? ferry_native_plain (item, NULL) : Py_NewRef (item);
+      item = ferry_native_get_plain (item);
       if (item == NULL)
         Py_CLEAR (result);
       else
@@ -317,7 +309,7 @@ bytearray_call (PyObject *object, const char *name, PyObject *args, PyObject *ke
 #define LOOKING_METHOD(name) METHOD (name, FALSE)
 #define CHANGING_METHOD(name) METHOD (name, TRUE)
 #define ENTRY(name)                                                                                                    \
-  { #name, FAST (bytearray_##name), METH_VARARGS | METH_KEYWORDS,                                                      \
+  { #name, FERRY_NATIVE_FAST (bytearray_##name), METH_VARARGS | METH_KEYWORDS,                                         \
     #name "($self, /, *args, **kwargs)\n--\n\nAs of bytearray." },
 
 /* clang-format off */
@@ -326,29 +318,11 @@ CHANGING (CHANGING_METHOD)
 /* clang-format on */
 
 static PyObject *
-get_plain (PyObject *object)
-{
-  return ferry_native_is_proxy (object) ? ferry_native_plain (object, NULL) : Py_NewRef (object);
-}
-
-static PyObject *
-combine (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *) )
-{
-  PyObject *one = get_plain (left);
-  PyObject *other = get_plain (right);
-  PyObject *result = one != NULL && other != NULL ? operate (one, other) : NULL;
-
-  Py_XDECREF (one);
-  Py_XDECREF (other);
-  return result;
-}
-
-static PyObject *
 bytearray_add (PyObject *left, PyObject *right)
 {
   if (!PyObject_CheckBuffer (left) || !PyObject_CheckBuffer (right))
     Py_RETURN_NOTIMPLEMENTED;
-  return combine (left, right, PySequence_Concat);
+  return ferry_native_operate (ferry_native_get_plain (left), ferry_native_get_plain (right), PySequence_Concat);
 }
 
 static PyObject *
@@ -356,7 +330,7 @@ bytearray_remainder (PyObject *left, PyObject *right)
 {
   if (!Py_IS_TYPE (left, &FerryNativeByteArray_Type))
     Py_RETURN_NOTIMPLEMENTED;
-  return combine (left, right, PyNumber_Remainder);
+  return ferry_native_operate (ferry_native_get_plain (left), ferry_native_get_plain (right), PyNumber_Remainder);
 }
 
 static PyObject *
@@ -399,7 +373,7 @@ static int
 bytearray_contains (PyObject *object, PyObject *item)
 {
   PyObject *plain = ferry_native_plain (object, NULL);
-  PyObject *wanted = get_plain (item);
+  PyObject *wanted = ferry_native_get_plain (item);
   int found = plain != NULL && wanted != NULL ? PySequence_Contains (plain, wanted) : -1;
 
   Py_XDECREF (plain);
@@ -413,22 +387,6 @@ bytearray_compare (PyObject *object, PyObject *other, int op)
   if (!PyObject_CheckBuffer (other))
     Py_RETURN_NOTIMPLEMENTED;
   return ferry_native_proxy_compare (object, other, op);
-}
-
-static PyObject *
-bytearray_repr (PyObject *object)
-{
-  PyObject *plain = ferry_native_plain (object, NULL);
-  PyObject *result = plain != NULL ? PyObject_Repr (plain) : NULL;
-
-  Py_XDECREF (plain);
-  return result;
-}
-
-static PyObject *
-bytearray_str (PyObject *object)
-{
-  return bytearray_repr (object);
 }
 
 static PyObject *
@@ -462,7 +420,7 @@ static PyMethodDef bytearray_methods[] = {
   { "append", bytearray_append, METH_O, "append($self, item, /)\n--\n\nAppend a byte." },
   { "extend", bytearray_extend, METH_O, "extend($self, iterable_of_ints, /)\n--\n\nAppend all bytes, in one step." },
   { "clear", bytearray_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all bytes." },
-  { "copy", bytearray_copy, METH_NOARGS, "copy($self, /)\n--\n\nA bytearray of its own." },
+  { "copy", ferry_native_proxy_copy, METH_NOARGS, "copy($self, /)\n--\n\nA bytearray of its own." },
   { "snapshot", ferry_native_proxy_snapshot, METH_NOARGS, "snapshot($self, /)\n--\n\nA bytearray of its own." },
   { "fromhex", bytearray_fromhex, METH_O | METH_CLASS, "fromhex($type, string, /)\n--\n\nA plain bytearray." },
   /* clang-format off */
@@ -470,7 +428,7 @@ static PyMethodDef bytearray_methods[] = {
   CHANGING (ENTRY)
   /* clang-format on */
   { "__bytes__", bytearray_to_bytes, METH_NOARGS, NULL },
-  { "__copy__", bytearray_copy, METH_NOARGS, NULL },
+  { "__copy__", ferry_native_proxy_copy, METH_NOARGS, NULL },
   { "__deepcopy__", ferry_native_proxy_deepcopy, METH_O, NULL },
   { "__reduce_ex__", ferry_native_proxy_reduce, METH_O, NULL },
   { NULL },
@@ -506,8 +464,8 @@ PyTypeObject FerryNativeByteArray_Type = {
   .tp_basicsize = sizeof (FerryNativeProxy),
   .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
   .tp_dealloc = ferry_native_proxy_dealloc,
-  .tp_repr = bytearray_repr,
-  .tp_str = bytearray_str,
+  .tp_repr = ferry_native_proxy_repr,
+  .tp_str = ferry_native_proxy_repr,
   .tp_hash = PyObject_HashNotImplemented,
   .tp_richcompare = bytearray_compare,
   .tp_as_sequence = &bytearray_as_sequence,

@@ -4,7 +4,6 @@
 /* Dicts, their views and their iterators. */
 
 #define SELF(object) ((FerryNativeProxy *) (object))
-#define FAST(function) ((PyCFunction) (void (*) (void)) (function))
 
 typedef enum
 {
@@ -12,17 +11,6 @@ typedef enum
   VALUES,
   ITEMS,
 } Part;
-
-static PyObject *
-raise_key (PyObject *key)
-{
-  PyObject *arguments = PyTuple_Pack (1, key); /* a tuple would be taken for several arguments */
-
-  if (arguments != NULL)
-    PyErr_SetObject (PyExc_KeyError, arguments);
-  Py_XDECREF (arguments);
-  return NULL;
-}
 
 static Py_ssize_t
 dict_length (PyObject *object)
@@ -76,7 +64,7 @@ dict_subscript (PyObject *object, PyObject *key)
   if (G_LIKELY (found > 0))
     return ferry_native_reading_take (SELF (object)->owner, &reading);
   Py_XDECREF ((PyObject *) reading.user_data);
-  return found == 0 ? raise_key (key) : NULL;
+  return found == 0 ? ferry_native_raise_key (key) : NULL;
 }
 
 static int
@@ -185,7 +173,7 @@ dict_assign_subscript (PyObject *object, PyObject *key, PyObject *value)
       return 0;
     }
   if (done == 0)
-    raise_key (key);
+    ferry_native_raise_key (key);
   return -1;
 }
 
@@ -266,7 +254,7 @@ dict_pop (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
     return ferry_native_reading_take (SELF (object)->owner, &reading);
   if (done < 0)
     return NULL;
-  return n_args > 1 ? Py_NewRef (args[1]) : raise_key (args[0]);
+  return n_args > 1 ? Py_NewRef (args[1]) : ferry_native_raise_key (args[0]);
 }
 
 static PyObject *
@@ -301,24 +289,6 @@ dict_popitem (PyObject *object, PyObject *unused)
   Py_XDECREF (pair[0]);
   Py_XDECREF (pair[1]);
   return NULL;
-}
-
-static PyObject *
-dict_clear (PyObject *object, PyObject *unused)
-{
-  FerryNativeProxy *self = SELF (object);
-  GError *error = NULL;
-  FerryStore *store;
-  gboolean done;
-
-  if (!ferry_native_store_begin (self->owner))
-    return NULL;
-  store = self->owner->live;
-  done = ferry_store_dict_clear (store, self->ref, &error);
-  ferry_store_end (store);
-  if (!done)
-    return ferry_native_raise (&error);
-  Py_RETURN_NONE;
 }
 
 /* ---- several keys ---- */
@@ -417,7 +387,7 @@ dict_update (PyObject *object, PyObject *args, PyObject *keywords)
     return NULL;
   if (other != NULL)
     {
-      PyObject *source = ferry_native_is_proxy (other) ? ferry_native_plain (other, NULL) : Py_NewRef (other);
+      PyObject *source = ferry_native_get_plain (other);
       PyObject *method = PyObject_GetAttrString (plain, "update");
       PyObject *done = source != NULL && method != NULL ? PyObject_CallOneArg (method, source) : NULL;
 
@@ -436,12 +406,6 @@ dict_update (PyObject *object, PyObject *args, PyObject *keywords)
 }
 
 static PyObject *
-dict_copy (PyObject *object, PyObject *unused)
-{
-  return ferry_native_plain (object, NULL);
-}
-
-static PyObject *
 dict_fromkeys (PyObject *type, PyObject *args)
 {
   PyObject *method = PyObject_GetAttrString ((PyObject *) &PyDict_Type, "fromkeys");
@@ -455,20 +419,10 @@ dict_fromkeys (PyObject *type, PyObject *args)
 static PyObject *
 dict_or (PyObject *left, PyObject *right)
 {
-  PyObject *one;
-  PyObject *other;
-  PyObject *result = NULL;
-
   if ((!Py_IS_TYPE (left, &FerryNativeDict_Type) && !PyDict_Check (left))
       || (!Py_IS_TYPE (right, &FerryNativeDict_Type) && !PyDict_Check (right)))
     Py_RETURN_NOTIMPLEMENTED;
-  one = Py_IS_TYPE (left, &FerryNativeDict_Type) ? ferry_native_plain (left, NULL) : Py_NewRef (left);
-  other = Py_IS_TYPE (right, &FerryNativeDict_Type) ? ferry_native_plain (right, NULL) : Py_NewRef (right);
-  if (one != NULL && other != NULL)
-    result = PyNumber_Or (one, other);
-  Py_XDECREF (one);
-  Py_XDECREF (other);
-  return result;
+  return ferry_native_operate (ferry_native_get_plain (left), ferry_native_get_plain (right), PyNumber_Or);
 }
 
 static PyObject *
@@ -487,17 +441,7 @@ dict_inplace_or (PyObject *object, PyObject *other)
 static PyObject *
 dict_repr (PyObject *object)
 {
-  PyObject *plain;
-  PyObject *result;
-  int entered = Py_ReprEnter (object);
-
-  if (entered != 0)
-    return entered > 0 ? PyUnicode_FromString ("{...}") : NULL;
-  plain = ferry_native_plain (object, NULL);
-  result = plain != NULL ? PyObject_Repr (plain) : NULL;
-  Py_XDECREF (plain);
-  Py_ReprLeave (object);
-  return result;
+  return ferry_native_repr_nested (object, ferry_native_get_plain, "{...}");
 }
 
 static PyObject *
@@ -523,8 +467,7 @@ dict_add (PyObject *object, PyObject *args)
 
   if (!PyArg_ParseTuple (args, "OO", &name, &number))
     return NULL;
-  if (!ferry_native_inline_cell (number, &delta)
-      || (ferry_cell_tag (delta) != FERRY_CELL_INT && ferry_cell_tag (delta) != FERRY_CELL_FLOAT))
+  if (!ferry_native_inline_number (number, &delta))
     return Py_NewRef (Py_NotImplemented);
   if (!ferry_native_key_init (&key, self->owner, name))
     return NULL;
@@ -538,16 +481,7 @@ dict_add (PyObject *object, PyObject *args)
     }
   while (done == -2 && ferry_native_key_resolve (&key, self->ref));
   ferry_native_key_clear (&key);
-  if (done > 0)
-    return ferry_native_reading_take (self->owner, &reading);
-  if (done == 0)
-    return raise_key (name);
-  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED))
-    {
-      g_error_free (error);
-      return Py_NewRef (Py_NotImplemented);
-    }
-  return PyErr_Occurred () ? NULL : ferry_native_raise (&error);
+  return done == 0 ? ferry_native_raise_key (name) : ferry_native_sum_take (self->owner, done, &reading, &error);
 }
 
 /* ---- iteration ---- */
@@ -736,10 +670,8 @@ get_plain (PyObject *object)
   PyObject *plain;
   PyObject *view;
 
-  if (ferry_native_is_proxy (object))
-    return ferry_native_plain (object, NULL);
   if (!Py_IS_TYPE (object, &FerryNativeDictView_Type))
-    return Py_NewRef (object);
+    return ferry_native_get_plain (object);
   plain = ferry_native_plain ((PyObject *) self->dict, NULL);
   view = plain != NULL ? PyObject_CallMethod (plain, part_names[self->part], NULL) : NULL;
   Py_XDECREF (plain);
@@ -749,20 +681,10 @@ get_plain (PyObject *object)
 static PyObject *
 view_operate (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *) )
 {
-  PyObject *one;
-  PyObject *other;
-  PyObject *result = NULL;
-
   if ((Py_IS_TYPE (left, &FerryNativeDictView_Type) && ((View *) left)->part == VALUES)
       || (Py_IS_TYPE (right, &FerryNativeDictView_Type) && ((View *) right)->part == VALUES))
     Py_RETURN_NOTIMPLEMENTED;
-  one = get_plain (left);
-  other = get_plain (right);
-  if (one != NULL && other != NULL)
-    result = operate (one, other);
-  Py_XDECREF (one);
-  Py_XDECREF (other);
-  return result;
+  return ferry_native_operate (get_plain (left), get_plain (right), operate);
 }
 
 static PyObject *
@@ -879,17 +801,7 @@ view_reversed (PyObject *object, PyObject *unused)
 static PyObject *
 view_repr (PyObject *object)
 {
-  PyObject *plain;
-  PyObject *result;
-  int entered = Py_ReprEnter (object);
-
-  if (entered != 0)
-    return entered > 0 ? PyUnicode_FromString ("...") : NULL;
-  plain = get_plain (object);
-  result = plain != NULL ? PyObject_Repr (plain) : NULL;
-  Py_XDECREF (plain);
-  Py_ReprLeave (object);
-  return result;
+  return ferry_native_repr_nested (object, get_plain, "...");
 }
 
 static PyObject *
@@ -933,27 +845,27 @@ PyTypeObject FerryNativeDictView_Type = {
 /* ---- type ---- */
 
 static PyMethodDef dict_methods[] = {
-  { "get", FAST (dict_get), METH_FASTCALL,
+  { "get", FERRY_NATIVE_FAST (dict_get), METH_FASTCALL,
     "get($self, key, default=None, /)\n--\n\nThe value of a key, or the default." },
-  { "setdefault", FAST (dict_setdefault), METH_FASTCALL,
+  { "setdefault", FERRY_NATIVE_FAST (dict_setdefault), METH_FASTCALL,
     "setdefault($self, key, default=None, /)\n--\n\nThe value of a key, which is set to the default if it is not "
     "there, in one step." },
-  { "pop", FAST (dict_pop), METH_FASTCALL,
+  { "pop", FERRY_NATIVE_FAST (dict_pop), METH_FASTCALL,
     "pop($self, key, default=..., /)\n--\n\nRemove a key and return its value, or the default." },
   { "popitem", dict_popitem, METH_NOARGS, "popitem($self, /)\n--\n\nRemove and return the item that was added last." },
-  { "clear", dict_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all items." },
-  { "update", FAST (dict_update), METH_VARARGS | METH_KEYWORDS,
+  { "clear", ferry_native_dict_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all items." },
+  { "update", FERRY_NATIVE_FAST (dict_update), METH_VARARGS | METH_KEYWORDS,
     "update($self, other=(), /, **kwargs)\n--\n\nSet all items of a mapping or of pairs, all or none." },
   { "keys", dict_keys, METH_NOARGS, "keys($self, /)\n--\n\nA view of the keys." },
   { "values", dict_values, METH_NOARGS, "values($self, /)\n--\n\nA view of the values." },
   { "items", dict_items, METH_NOARGS, "items($self, /)\n--\n\nA view of the items." },
-  { "copy", dict_copy, METH_NOARGS,
+  { "copy", ferry_native_proxy_copy, METH_NOARGS,
     "copy($self, /)\n--\n\nA dict of the items; values that are containers stay live." },
   { "fromkeys", dict_fromkeys, METH_VARARGS | METH_CLASS,
     "fromkeys($type, iterable, value=None, /)\n--\n\nA plain dict, as dict.fromkeys()." },
   { "snapshot", ferry_native_proxy_snapshot, METH_NOARGS,
     "snapshot($self, /)\n--\n\nA dict of its own, with copies of everything in it." },
-  { "__copy__", dict_copy, METH_NOARGS, NULL },
+  { "__copy__", ferry_native_proxy_copy, METH_NOARGS, NULL },
   { "__deepcopy__", ferry_native_proxy_deepcopy, METH_O, NULL },
   { "__reduce_ex__", ferry_native_proxy_reduce, METH_O, NULL },
   { "__reversed__", dict_reversed, METH_NOARGS, NULL },

@@ -5,7 +5,6 @@
  * and then changes it in a transaction if it still is as it was. */
 
 #define SELF(object) ((FerryNativeProxy *) (object))
-#define TRIES_MAX (8) /* before others are kept from changing it meanwhile */
 
 /* ---- elements ---- */
 
@@ -544,7 +543,7 @@ list_remove (PyObject *object, PyObject *value)
 
   for (guint tries = 0;; tries++)
     {
-      gboolean held = tries >= TRIES_MAX;
+      gboolean held = tries >= FERRY_NATIVE_STORE_TRIES_MAX;
       gboolean done = FALSE;
       gboolean ok = TRUE;
       guint64 version;
@@ -585,7 +584,7 @@ list_remove (PyObject *object, PyObject *value)
         return NULL;
       if (done)
         Py_RETURN_NONE;
-      if (tries > TRIES_MAX)
+      if (tries > FERRY_NATIVE_STORE_TRIES_MAX)
         {
           PyErr_SetString (PyExc_RuntimeError, "the list was changed by comparing its elements");
           return NULL;
@@ -609,7 +608,7 @@ list_reorder (PyObject *object, PyObject *(*make_order) (PyObject *plain, gpoint
 
   for (guint tries = 0;; tries++)
     {
-      gboolean held = tries >= TRIES_MAX;
+      gboolean held = tries >= FERRY_NATIVE_STORE_TRIES_MAX;
       GError *error = NULL;
       guint64 version = 0;
       PyObject *plain;
@@ -649,7 +648,7 @@ list_reorder (PyObject *object, PyObject *(*make_order) (PyObject *plain, gpoint
         return NULL;
       if (done > 0)
         Py_RETURN_NONE;
-      if (tries > TRIES_MAX)
+      if (tries > FERRY_NATIVE_STORE_TRIES_MAX)
         {
           PyErr_SetString (PyExc_ValueError, "list modified during sort");
           return NULL;
@@ -777,12 +776,6 @@ list_count (PyObject *object, PyObject *args)
   return call_plain (object, "count", args);
 }
 
-static PyObject *
-list_copy (PyObject *object, PyObject *unused)
-{
-  return ferry_native_plain (object, NULL);
-}
-
 static int
 list_contains (PyObject *object, PyObject *item)
 {
@@ -882,17 +875,7 @@ list_inplace_repeat (PyObject *object, Py_ssize_t n)
 static PyObject *
 list_repr (PyObject *object)
 {
-  PyObject *plain;
-  PyObject *result;
-  int entered = Py_ReprEnter (object);
-
-  if (entered != 0)
-    return entered > 0 ? PyUnicode_FromString ("[...]") : NULL;
-  plain = ferry_native_plain (object, NULL);
-  result = plain != NULL ? PyObject_Repr (plain) : NULL;
-  Py_XDECREF (plain);
-  Py_ReprLeave (object);
-  return result;
+  return ferry_native_repr_nested (object, ferry_native_get_plain, "[...]");
 }
 
 /* Adds to an element in one step; None: not both are numbers that fit. */
@@ -910,8 +893,7 @@ list_add_to (PyObject *object, PyObject *args)
 
   if (!PyArg_ParseTuple (args, "nO", &index, &number))
     return NULL;
-  if (!ferry_native_inline_cell (number, &delta)
-      || (ferry_cell_tag (delta) != FERRY_CELL_INT && ferry_cell_tag (delta) != FERRY_CELL_FLOAT))
+  if (!ferry_native_inline_number (number, &delta))
     return Py_NewRef (Py_NotImplemented);
   if (!ferry_native_store_begin (self->owner))
     return NULL;
@@ -919,16 +901,8 @@ list_add_to (PyObject *object, PyObject *args)
   ferry_native_reading_init (&reading);
   done = ferry_store_list_add (store, self->ref, index, delta, &reading, &error);
   ferry_store_end (store);
-  if (done > 0)
-    return ferry_native_reading_take (self->owner, &reading);
-  if (done == 0)
-    return raise_index ("list index out of range");
-  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED))
-    {
-      g_error_free (error);
-      return Py_NewRef (Py_NotImplemented);
-    }
-  return ferry_native_raise (&error);
+  return done == 0 ? raise_index ("list index out of range")
+                   : ferry_native_sum_take (self->owner, done, &reading, &error);
 }
 
 /* ---- iteration ---- */
@@ -1033,27 +1007,25 @@ PyTypeObject FerryNativeListIterator_Type = {
   .tp_methods = iterator_methods,
 };
 
-#define FAST(function) ((PyCFunction) (void (*) (void)) (function))
-
 static PyMethodDef list_methods[] = {
   { "append", list_append, METH_O, "append($self, object, /)\n--\n\nAppend an object to the end." },
   { "extend", list_extend, METH_O, "extend($self, iterable, /)\n--\n\nAppend all of an iterable, in one step." },
   { "insert", list_insert, METH_VARARGS, "insert($self, index, object, /)\n--\n\nInsert an object before an index." },
-  { "pop", FAST (list_pop), METH_FASTCALL,
+  { "pop", FERRY_NATIVE_FAST (list_pop), METH_FASTCALL,
     "pop($self, index=-1, /)\n--\n\nRemove and return an element; of two who do it each gets another one." },
   { "remove", list_remove, METH_O, "remove($self, value, /)\n--\n\nRemove the first element that is equal to it." },
   { "clear", list_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all elements." },
   { "index", list_index, METH_VARARGS,
     "index($self, value, start=0, stop=9223372036854775807, /)\n--\n\nThe first index of an equal element." },
   { "count", list_count, METH_VARARGS, "count($self, value, /)\n--\n\nHow many elements are equal to it." },
-  { "sort", FAST (list_sort), METH_VARARGS | METH_KEYWORDS,
+  { "sort", FERRY_NATIVE_FAST (list_sort), METH_VARARGS | METH_KEYWORDS,
     "sort($self, /, *, key=None, reverse=False)\n--\n\nSort in place, in one step; stable." },
   { "reverse", list_reverse, METH_NOARGS, "reverse($self, /)\n--\n\nReverse in place, in one step." },
-  { "copy", list_copy, METH_NOARGS,
+  { "copy", ferry_native_proxy_copy, METH_NOARGS,
     "copy($self, /)\n--\n\nA list of the elements; those that are containers stay live." },
   { "snapshot", ferry_native_proxy_snapshot, METH_NOARGS,
     "snapshot($self, /)\n--\n\nA list of its own, with copies of everything in it." },
-  { "__copy__", list_copy, METH_NOARGS, NULL },
+  { "__copy__", ferry_native_proxy_copy, METH_NOARGS, NULL },
   { "__deepcopy__", ferry_native_proxy_deepcopy, METH_O, NULL },
   { "__reduce_ex__", ferry_native_proxy_reduce, METH_O, NULL },
   { "__reversed__", list_reversed, METH_NOARGS, NULL },

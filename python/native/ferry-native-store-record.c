@@ -507,24 +507,15 @@ store_add_to_field (PyObject *unused, PyObject *args)
   if (!PyArg_ParseTuple (args, "OO!O", &object, &FerryNativeField_Type, &field, &number))
     return NULL;
   handle = ferry_native_record_get_handle (object);
-  if (handle == NULL || Py_TYPE (object) != field->type || !ferry_native_inline_cell (number, &delta)
-      || (ferry_cell_tag (delta) != FERRY_CELL_INT && ferry_cell_tag (delta) != FERRY_CELL_FLOAT))
+  if (handle == NULL || Py_TYPE (object) != field->type || !ferry_native_inline_number (number, &delta))
     return Py_NewRef (Py_NotImplemented);
   if (!ferry_native_store_begin (handle->owner))
     return NULL;
   ferry_native_reading_init (&reading);
   done = ferry_store_record_add (handle->owner->live, handle->ref, field->index, delta, &reading, &error);
   ferry_store_end (handle->owner->live);
-  if (done > 0)
-    return ferry_native_reading_take (handle->owner, &reading);
-  if (done == 0)
-    return raise_attribute (field->original, field->name);
-  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED))
-    {
-      g_error_free (error);
-      return Py_NewRef (Py_NotImplemented);
-    }
-  return ferry_native_raise (&error);
+  return done == 0 ? raise_attribute (field->original, field->name)
+                   : ferry_native_sum_take (handle->owner, done, &reading, &error);
 }
 
 /* ---- generated classes ---- */

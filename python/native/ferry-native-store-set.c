@@ -5,8 +5,6 @@
  * old, and replaces it in one step if it still is as it was. */
 
 #define SELF(object) ((FerryNativeProxy *) (object))
-#define FAST(function) ((PyCFunction) (void (*) (void)) (function))
-#define TRIES_MAX (8) /* before others are kept from changing it meanwhile */
 
 static Py_ssize_t
 set_length (PyObject *object)
@@ -82,7 +80,7 @@ set_operate_lenient (FerryNativeProxy *self, PyObject *element, Operation operat
       PyObject *frozen;
 
       PyErr_Clear ();
-      plain = ferry_native_is_proxy (element) ? ferry_native_plain (element, NULL) : Py_NewRef (element);
+      plain = ferry_native_get_plain (element);
       frozen = plain != NULL ? PyFrozenSet_New (plain) : NULL;
       Py_XDECREF (plain);
       if (frozen == NULL)
@@ -119,18 +117,10 @@ static PyObject *
 set_remove (PyObject *object, PyObject *element)
 {
   int done = set_operate_lenient (SELF (object), element, REMOVE);
-  PyObject *arguments;
 
   if (done > 0)
     Py_RETURN_NONE;
-  if (done == 0)
-    {
-      arguments = PyTuple_Pack (1, element);
-      if (arguments != NULL)
-        PyErr_SetObject (PyExc_KeyError, arguments);
-      Py_XDECREF (arguments);
-    }
-  return NULL;
+  return done == 0 ? ferry_native_raise_key (element) : NULL;
 }
 
 static PyObject *
@@ -156,31 +146,7 @@ set_pop (PyObject *object, PyObject *unused)
   return NULL;
 }
 
-static PyObject *
-set_clear (PyObject *object, PyObject *unused)
-{
-  FerryNativeProxy *self = SELF (object);
-  GError *error = NULL;
-  FerryStore *store;
-  gboolean done;
-
-  if (!ferry_native_store_begin (self->owner))
-    return NULL;
-  store = self->owner->live;
-  done = ferry_store_dict_clear (store, self->ref, &error);
-  ferry_store_end (store);
-  if (!done)
-    return ferry_native_raise (&error);
-  Py_RETURN_NONE;
-}
-
 /* ---- whole sets ---- */
-
-static PyObject *
-get_plain (PyObject *object)
-{
-  return ferry_native_is_proxy (object) ? ferry_native_plain (object, NULL) : Py_NewRef (object);
-}
 
 /* Arguments whose proxies are plain; those that can be used up only once are sets then. */
 static PyObject *
@@ -191,7 +157,7 @@ get_plain_arguments (PyObject *args)
   for (Py_ssize_t i = 0; result != NULL && i < PyTuple_GET_SIZE (args); i++)
     {
       PyObject *object = PyTuple_GET_ITEM (args, i);
-      PyObject *item = PyIter_Check (object) ? PySequence_List (object) : get_plain (object);
+      PyObject *item = PyIter_Check (object) ? PySequence_List (object) : ferry_native_get_plain (object);
 
       if (item == NULL)
         Py_CLEAR (result);
@@ -269,7 +235,7 @@ set_change (PyObject *object, const char *name, PyObject *args)
     return FALSE;
   for (guint tries = 0;; tries++)
     {
-      gboolean held = tries >= TRIES_MAX;
+      gboolean held = tries >= FERRY_NATIVE_STORE_TRIES_MAX;
       guint64 version = 0;
       PyObject *plain;
       PyObject *method = NULL;
@@ -286,7 +252,7 @@ set_change (PyObject *object, const char *name, PyObject *args)
       if (result != NULL)
         done = version == 0 && !held ? 0 : set_replace (self, plain, held ? 0 : version);
       if (version == 0 && done == 0)
-        tries = TRIES_MAX - 1; /* it can't be asked for */
+        tries = FERRY_NATIVE_STORE_TRIES_MAX - 1; /* it can't be asked for */
       Py_XDECREF (plain);
       Py_XDECREF (method);
       Py_XDECREF (result);
@@ -310,7 +276,7 @@ set_update (PyObject *object, PyObject *args)
   all = PySet_New (NULL);
   for (Py_ssize_t i = 0; all != NULL && i < PyTuple_GET_SIZE (args); i++)
     {
-      PyObject *plain = get_plain (PyTuple_GET_ITEM (args, i));
+      PyObject *plain = ferry_native_get_plain (PyTuple_GET_ITEM (args, i));
 
       PyObject *updated = plain != NULL ? PyObject_CallMethod (all, "update", "(O)", plain) : NULL;
 
@@ -364,12 +330,6 @@ LOOKING (issubset)
 LOOKING (issuperset)
 LOOKING (isdisjoint)
 
-static PyObject *
-set_copy (PyObject *object, PyObject *unused)
-{
-  return ferry_native_plain (object, NULL);
-}
-
 /* ---- operators ---- */
 
 static gboolean
@@ -383,26 +343,21 @@ set_combine (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, 
 {
   PyObject *one;
   PyObject *other;
-  PyObject *result = NULL;
 
   if (Py_IS_TYPE (left, &FerryNativeDictView_Type) || Py_IS_TYPE (right, &FerryNativeDictView_Type))
     {
       /* a view of a dict makes sets of itself */
-      one = Py_IS_TYPE (left, &FerryNativeDictView_Type) ? PySet_New (left) : get_plain (left);
-      other = Py_IS_TYPE (right, &FerryNativeDictView_Type) ? PySet_New (right) : get_plain (right);
+      one = Py_IS_TYPE (left, &FerryNativeDictView_Type) ? PySet_New (left) : ferry_native_get_plain (left);
+      other = Py_IS_TYPE (right, &FerryNativeDictView_Type) ? PySet_New (right) : ferry_native_get_plain (right);
     }
   else
     {
       if (!is_any_set (left) || !is_any_set (right))
         Py_RETURN_NOTIMPLEMENTED;
-      one = get_plain (left);
-      other = get_plain (right);
+      one = ferry_native_get_plain (left);
+      other = ferry_native_get_plain (right);
     }
-  if (one != NULL && other != NULL)
-    result = operate (one, other);
-  Py_XDECREF (one);
-  Py_XDECREF (other);
-  return result;
+  return ferry_native_operate (one, other, operate);
 }
 
 static PyObject *
@@ -487,23 +442,13 @@ set_compare (PyObject *object, PyObject *other, int op)
   return ferry_native_proxy_compare (object, other, op);
 }
 
-static PyObject *
-set_repr (PyObject *object)
-{
-  PyObject *plain = ferry_native_plain (object, NULL);
-  PyObject *result = plain != NULL ? PyObject_Repr (plain) : NULL;
-
-  Py_XDECREF (plain);
-  return result;
-}
-
 static PyMethodDef set_methods[] = {
   { "add", set_add, METH_O, "add($self, element, /)\n--\n\nAdd an element." },
   { "discard", set_discard, METH_O, "discard($self, element, /)\n--\n\nRemove an element if it is there." },
   { "remove", set_remove, METH_O, "remove($self, element, /)\n--\n\nRemove an element." },
   { "pop", set_pop, METH_NOARGS,
     "pop($self, /)\n--\n\nRemove and return some element; of two who do it each gets another one." },
-  { "clear", set_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all elements." },
+  { "clear", ferry_native_dict_clear, METH_NOARGS, "clear($self, /)\n--\n\nRemove all elements." },
   { "update", set_update, METH_VARARGS,
     "update($self, /, *others)\n--\n\nAdd all elements of the others, all or none." },
   { "intersection_update", set_intersection_update, METH_VARARGS,
@@ -523,9 +468,9 @@ static PyMethodDef set_methods[] = {
   { "issuperset", set_issuperset, METH_VARARGS,
     "issuperset($self, other, /)\n--\n\nWhether it has all elements of the other." },
   { "isdisjoint", set_isdisjoint, METH_VARARGS, "isdisjoint($self, other, /)\n--\n\nWhether nothing is in both." },
-  { "copy", set_copy, METH_NOARGS, "copy($self, /)\n--\n\nA set of the elements." },
+  { "copy", ferry_native_proxy_copy, METH_NOARGS, "copy($self, /)\n--\n\nA set of the elements." },
   { "snapshot", ferry_native_proxy_snapshot, METH_NOARGS, "snapshot($self, /)\n--\n\nA set of the elements." },
-  { "__copy__", set_copy, METH_NOARGS, NULL },
+  { "__copy__", ferry_native_proxy_copy, METH_NOARGS, NULL },
   { "__deepcopy__", ferry_native_proxy_deepcopy, METH_O, NULL },
   { "__reduce_ex__", ferry_native_proxy_reduce, METH_O, NULL },
   { "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL },
@@ -551,7 +496,7 @@ PyTypeObject FerryNativeSet_Type = {
   .tp_basicsize = sizeof (FerryNativeProxy),
   .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
   .tp_dealloc = ferry_native_proxy_dealloc,
-  .tp_repr = set_repr,
+  .tp_repr = ferry_native_proxy_repr,
   .tp_hash = PyObject_HashNotImplemented,
   .tp_richcompare = set_compare,
   .tp_as_sequence = &set_as_sequence,

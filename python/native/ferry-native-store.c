@@ -4,7 +4,7 @@
 /* A store, and its root mapping. */
 
 #define SELF(object) ((FerryNativeStore *) (object))
-#define FAST(function) ((PyCFunction) (void (*) (void)) (function))
+#define FAST(function) FERRY_NATIVE_FAST (function)
 
 static GQueue stores = G_QUEUE_INIT; /* of all that are open; under the GIL */
 
@@ -274,13 +274,6 @@ key_init (FerryNativeKey *key, FerryNativeStore *self, PyObject *object)
   return FALSE;
 }
 
-static PyObject *
-raise_key (PyObject *key)
-{
-  PyErr_SetObject (PyExc_KeyError, key);
-  return NULL;
-}
-
 static int
 root_find (FerryNativeStore *self, PyObject *object, FerryReading *reading)
 {
@@ -309,7 +302,7 @@ store_subscript (PyObject *object, PyObject *key)
   if (G_LIKELY (found > 0))
     return ferry_native_reading_take (SELF (object), &reading);
   Py_XDECREF ((PyObject *) reading.user_data);
-  return found == 0 ? raise_key (key) : NULL;
+  return found == 0 ? ferry_native_raise_key (key) : NULL;
 }
 
 static int
@@ -390,7 +383,7 @@ store_assign_subscript (PyObject *object, PyObject *key, PyObject *value)
       return 0;
     }
   if (done == 0)
-    raise_key (key);
+    ferry_native_raise_key (key);
   return -1;
 }
 
@@ -432,7 +425,7 @@ store_pop (PyObject *object, PyObject *const *args, Py_ssize_t n_args)
     return ferry_native_reading_take (SELF (object), &reading);
   if (done < 0)
     return NULL;
-  return n_args > 1 ? Py_NewRef (args[1]) : raise_key (args[0]);
+  return n_args > 1 ? Py_NewRef (args[1]) : ferry_native_raise_key (args[0]);
 }
 
 /* Adds to a value in one step; NotImplemented: not both are numbers that fit. */
@@ -450,8 +443,7 @@ store_add (PyObject *object, PyObject *args)
 
   if (!PyArg_ParseTuple (args, "OO", &name, &number))
     return NULL;
-  if (!ferry_native_inline_cell (number, &delta)
-      || (ferry_cell_tag (delta) != FERRY_CELL_INT && ferry_cell_tag (delta) != FERRY_CELL_FLOAT))
+  if (!ferry_native_inline_number (number, &delta))
     return Py_NewRef (Py_NotImplemented);
   if (!key_init (&key, self, name))
     return NULL;
@@ -464,16 +456,7 @@ store_add (PyObject *object, PyObject *args)
   done = ferry_store_root_add (self->live, &key.key, delta, &reading, &error);
   ferry_store_end (self->live);
   ferry_native_key_clear (&key);
-  if (done > 0)
-    return ferry_native_reading_take (self, &reading);
-  if (done == 0)
-    return raise_key (name);
-  if (g_error_matches (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED))
-    {
-      g_error_free (error);
-      return Py_NewRef (Py_NotImplemented);
-    }
-  return ferry_native_raise (&error);
+  return done == 0 ? ferry_native_raise_key (name) : ferry_native_sum_take (self, done, &reading, &error);
 }
 
 /* The keys at an instant. */

@@ -55,6 +55,12 @@ extern PyTypeObject FerryNativeHandle_Type;
 extern PyMethodDef ferry_native_store_functions[];
 extern PyMethodDef ferry_native_record_functions[];
 
+/* So often something is changed as it was looked at, before others are kept from changing it meanwhile. */
+#define FERRY_NATIVE_STORE_TRIES_MAX (8)
+
+/* Of functions with METH_FASTCALL or METH_KEYWORDS. */
+#define FERRY_NATIVE_FAST(function) ((PyCFunction) (void (*) (void)) (function))
+
 #define FERRY_NATIVE_PROXY(object) ((FerryNativeProxy *) (object))
 
 static inline gboolean
@@ -130,6 +136,27 @@ PyObject *ferry_native_shallow_cells (FerryNativeStore *owner, FerryRef ref, gui
 
 /* The plain list, dict, set or bytearray of a proxy, whose elements are live. */
 PyObject *ferry_native_plain (PyObject *proxy, guint64 *version);
+
+/* The plain object of a proxy; what is none as it is. */
+PyObject *ferry_native_get_plain (PyObject *object);
+
+/* A method: the plain object, whose elements are live. */
+PyObject *ferry_native_proxy_copy (PyObject *self, PyObject *unused);
+
+/* Applies @operate to both, which it takes over; NULL: an exception that is set already. */
+PyObject *ferry_native_operate (PyObject *left, PyObject *right, PyObject *(*operate) (PyObject *, PyObject *) );
+
+/* The text of the plain object; @within: what stands for an object that contains itself. */
+PyObject *ferry_native_repr_nested (PyObject *object, PyObject *(*get_plain) (PyObject *), const char *within);
+PyObject *ferry_native_proxy_repr (PyObject *self); /* of those that can't contain themselves */
+
+/* A method of dicts and sets. */
+PyObject *ferry_native_dict_clear (PyObject *object, PyObject *unused);
+
+PyObject *ferry_native_raise_key (PyObject *key); /* always NULL */
+
+/* What adding to a number gave (not 0: it is there): the sum; NotImplemented: not both are numbers that fit. */
+PyObject *ferry_native_sum_take (FerryNativeStore *owner, int done, FerryReading *reading, GError **error);
 
 /* Compares as the plain type does. */
 PyObject *ferry_native_proxy_compare (PyObject *self, PyObject *other, int op);
@@ -254,6 +281,14 @@ ferry_native_inline_cell (PyObject *object, FerryCell *cell)
       return G_LIKELY (ferry_cell_tag (*cell) == FERRY_CELL_FLOAT);
     }
   return ferry_native_inline_cell_slow (object, cell);
+}
+
+/* Whether the value is a number that is inline, and then its cell. */
+static inline gboolean
+ferry_native_inline_number (PyObject *object, FerryCell *cell)
+{
+  return ferry_native_inline_cell (object, cell)
+         && (ferry_cell_tag (*cell) == FERRY_CELL_INT || ferry_cell_tag (*cell) == FERRY_CELL_FLOAT);
 }
 
 /* One value to be stored. */
