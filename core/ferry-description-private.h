@@ -39,6 +39,8 @@ void ferry_description_add (FerryDescription *self, const char *key, const char 
 void ferry_description_add_codec_property (FerryDescription *self, const char *key, const char *value);
 char *ferry_description_to_string (const FerryDescription *self);
 
+gboolean ferry_description_parse_value (const char *owner, GParamSpec *pspec, const char *text, GValue *value,
+                                        GError **error);
 gboolean ferry_description_set_property (GObject *object, const char *key, const char *value, GError **error);
 char *ferry_description_get_property (GObject *object, GParamSpec *pspec);
 

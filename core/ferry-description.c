@@ -903,11 +903,47 @@ set_unknown_property (GObject *object, const char *key, GError **error)
 }
 
 /*
- * ferry_description_set_property: sets a property from text.
+ * ferry_description_parse_value: the value of a property from text, into @value, which is not initialised. @owner: the name of the type
+ * that has the property, for messages.
  *
  * Booleans are yes, no, true, false, on, off, 1, 0; enumerations and flags are written by
  * nick, flags joined with '+'; unsigned 64-bit numbers may have a unit (K, KiB: 1024;
- * KB: 1000; and so on up to E). '_' in the key is read as '-'.
+ * KB: 1000; and so on up to E).
+ *
+ * Errors: FERRY_ERROR_INVALID_ARGUMENT, with the nearest value or the allowed ones.
+ */
+gboolean
+ferry_description_parse_value (const char *owner, GParamSpec *pspec, const char *text, GValue *value, GError **error)
+{
+  g_autofree char *allowed = NULL;
+  g_autofree char *suspect = NULL;
+  const char *what = NULL;
+  const char *nearest = NULL;
+
+  g_return_val_if_fail (G_IS_PARAM_SPEC (pspec), FALSE);
+  g_return_val_if_fail (text != NULL, FALSE);
+
+  g_value_init (value, pspec->value_type);
+  if (parse_value (pspec, text, value, &what, &suspect))
+    {
+      /* TRUE means that the value had to be changed. */
+      if (!g_param_value_validate (pspec, value))
+        return TRUE;
+      what = "out of range";
+    }
+
+  allowed = describe_allowed (pspec);
+  if (suspect != NULL)
+    nearest = nearest_nick (pspec->value_type, suspect);
+  g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "%s: property '%s': \"%s\" is %s; %s%s%s%s is allowed",
+               owner, pspec->name, suspect != NULL ? suspect : text, what, nearest != NULL ? "did you mean '" : "",
+               nearest != NULL ? nearest : "", nearest != NULL ? "'? " : "", allowed);
+  return FALSE;
+}
+
+/*
+ * ferry_description_set_property: sets a property from text, as ferry_description_parse_value() reads it. '_' in the key is read as
+ * '-'.
  *
  * Errors: FERRY_ERROR_INVALID_ARGUMENT, with the nearest name or the allowed values.
  */
@@ -915,12 +951,8 @@ gboolean
 ferry_description_set_property (GObject *object, const char *key, const char *value, GError **error)
 {
   g_autofree char *canonical = NULL;
-  g_autofree char *allowed = NULL;
-  g_autofree char *suspect = NULL;
   g_auto (GValue) parsed = G_VALUE_INIT;
   GParamSpec *pspec;
-  const char *what = NULL;
-  const char *nearest = NULL;
 
   g_return_val_if_fail (G_IS_OBJECT (object), FALSE);
   g_return_val_if_fail (key != NULL, FALSE);
@@ -937,26 +969,10 @@ ferry_description_set_property (GObject *object, const char *key, const char *va
       return FALSE;
     }
 
-  g_value_init (&parsed, pspec->value_type);
-  if (parse_value (pspec, value, &parsed, &what, &suspect))
-    {
-      /* TRUE means that the value had to be changed. */
-      if (!g_param_value_validate (pspec, &parsed))
-        {
-          g_object_set_property (object, pspec->name, &parsed);
-          return TRUE;
-        }
-      what = "out of range";
-    }
-
-  allowed = describe_allowed (pspec);
-  if (suspect != NULL)
-    nearest = nearest_nick (pspec->value_type, suspect);
-  g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT, "%s: property '%s': \"%s\" is %s; %s%s%s%s is allowed",
-               G_OBJECT_TYPE_NAME (object), pspec->name, suspect != NULL ? suspect : value, what,
-               nearest != NULL ? "did you mean '" : "", nearest != NULL ? nearest : "", nearest != NULL ? "'? " : "",
-               allowed);
-  return FALSE;
+  if (!ferry_description_parse_value (G_OBJECT_TYPE_NAME (object), pspec, value, &parsed, error))
+    return FALSE;
+  g_object_set_property (object, pspec->name, &parsed);
+  return TRUE;
 }
 
 /*

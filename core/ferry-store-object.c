@@ -1486,6 +1486,11 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
   FerryPatience patience = { 0 };
   guint64 mine;
 
+  if (self->closed)
+    {
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "%s is closed; open it anew", self->label);
+      return FALSE;
+    }
   if (self->fork_generation != ferry_fork_generation && !refork (self, error))
     return FALSE;
   if (busy_is_mine (self))

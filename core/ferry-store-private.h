@@ -150,6 +150,7 @@ struct _FerryStore
 
   FerrySegmentTransport *transport;
   FerrySegment *segment;
+  char *description; /* that it was opened with */
   char *name;
   char *label; /* "store 'lab'", for messages */
 

@@ -2,8 +2,8 @@
 #include "ferry-store-private.h"
 
 #include "ferry-channel-config-private.h"
-#include "ferry-channel.h"
 #include "ferry-description-private.h"
+#include "ferry-enum-types.h"
 #include "ferry-error.h"
 #include "ferry-registry.h"
 
@@ -30,14 +30,70 @@
 
 G_DEFINE_FINAL_TYPE (FerryStore, ferry_store, G_TYPE_OBJECT)
 
+typedef enum
+{
+  PROP_DESCRIPTION = 1,
+  PROP_NAME,
+  PROP_MAX_BYTES,
+  PROP_CLOSED,
+  N_PROPERTIES,
+} FerryStoreProperty;
+
+static GParamSpec *properties[N_PROPERTIES];
+
+/* What a description may have beside the properties of the transport: as of FerryChannel. */
+typedef enum
+{
+  OPTION_NAME,
+  OPTION_MAX_BYTES,
+  OPTION_OPEN_MODE,
+  OPTION_GROUP,
+  N_OPTIONS,
+} Option;
+
+static GParamSpec *options[N_OPTIONS];
+
 /* Sleepers look by themselves as often, in nanoseconds, when not everybody can be made to pass a fence. */
 #define BLIND_SLEEP_NS (5 * 1000 * 1000)
+
+static void
+ferry_store_get_property (GObject *object, guint property_id, GValue *value, GParamSpec *pspec)
+{
+  FerryStore *self = FERRY_STORE (object);
+
+  switch ((FerryStoreProperty) property_id)
+    {
+    case PROP_DESCRIPTION:
+      g_value_set_string (value, self->description);
+      break;
+    case PROP_NAME:
+      g_value_set_string (value, self->name);
+      break;
+    case PROP_MAX_BYTES:
+      g_value_set_uint64 (value, self->max_bytes);
+      break;
+    case PROP_CLOSED:
+      g_value_set_boolean (value, self->closed);
+      break;
+    case N_PROPERTIES:
+    default:
+      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, property_id, pspec);
+      break;
+    }
+}
+
+static void
+ferry_store_dispose (GObject *object)
+{
+  ferry_store_close (FERRY_STORE (object));
+  G_OBJECT_CLASS (ferry_store_parent_class)->dispose (object);
+}
+
 static void
 ferry_store_finalize (GObject *object)
 {
   FerryStore *self = FERRY_STORE (object);
 
-  ferry_store_close (self);
   g_clear_pointer (&self->held, g_hash_table_unref);
   g_clear_pointer (&self->free_handles, g_array_unref);
   g_clear_pointer (&self->unholds, g_array_unref);
@@ -55,21 +111,75 @@ ferry_store_finalize (GObject *object)
     self->segment->klass->unmap (self->transport, self->base, self->data_size);
   self->base = NULL;
   g_clear_object (&self->transport);
+  g_clear_pointer (&self->description, g_free);
   g_clear_pointer (&self->name, g_free);
   g_clear_pointer (&self->label, g_free);
   G_OBJECT_CLASS (ferry_store_parent_class)->finalize (object);
 }
 
+#define FLAGS (G_PARAM_READABLE | G_PARAM_STATIC_STRINGS | G_PARAM_EXPLICIT_NOTIFY)
+
 static void
 ferry_store_class_init (FerryStoreClass *klass)
 {
-  G_OBJECT_CLASS (klass)->finalize = ferry_store_finalize;
+  GObjectClass *object_class = G_OBJECT_CLASS (klass);
+
+  object_class->get_property = ferry_store_get_property;
+  object_class->dispose = ferry_store_dispose;
+  object_class->finalize = ferry_store_finalize;
+
+  /**
+   * FerryStore:description:
+   *
+   * What [func@Store.open] was given.
+   *
+   * Since: 1.0
+   */
+  properties[PROP_DESCRIPTION] = g_param_spec_string ("description", NULL, NULL, NULL, FLAGS);
+
+  /**
+   * FerryStore:name: (getter get_name)
+   *
+   * The store's name; %NULL: anonymous.
+   *
+   * Since: 1.0
+   */
+  properties[PROP_NAME] = g_param_spec_string ("name", NULL, NULL, NULL, FLAGS);
+
+  /**
+   * FerryStore:max-bytes: (getter get_max_bytes)
+   *
+   * The bound of its memory that the store was created with, in bytes.
+   *
+   * Since: 1.0
+   */
+  properties[PROP_MAX_BYTES] = g_param_spec_uint64 ("max-bytes", NULL, NULL, 0, G_MAXUINT64, 0, FLAGS);
+
+  /**
+   * FerryStore:closed:
+   *
+   * Whether this process has left the store. It changes once, and is notified by the thread that closes it.
+   *
+   * Since: 1.0
+   */
+  properties[PROP_CLOSED] = g_param_spec_boolean ("closed", NULL, NULL, TRUE, FLAGS);
+
+  g_object_class_install_properties (object_class, N_PROPERTIES, properties);
+
+  options[OPTION_NAME] = g_param_spec_string ("name", NULL, NULL, NULL, G_PARAM_READWRITE);
+  options[OPTION_MAX_BYTES] = g_param_spec_uint64 ("max-bytes", NULL, NULL, 0, G_MAXUINT64, 0, G_PARAM_READWRITE);
+  options[OPTION_OPEN_MODE] = g_param_spec_enum ("open-mode", NULL, NULL, FERRY_TYPE_OPEN_MODE,
+                                                 FERRY_OPEN_MODE_CREATE_OR_JOIN, G_PARAM_READWRITE);
+  options[OPTION_GROUP] = g_param_spec_int64 ("group", NULL, NULL, -1, FERRY_MAX_GROUP, -1, G_PARAM_READWRITE);
+  for (guint i = 0; i < N_OPTIONS; i++)
+    g_param_spec_ref_sink (options[i]);
 }
 
 static void
 ferry_store_init (FerryStore *self)
 {
   self->closed = TRUE;
+  self->label = g_strdup ("a store that was not opened");
   self->held = g_hash_table_new_full (NULL, NULL, NULL, g_free);
   self->free_handles = g_array_new (FALSE, FALSE, sizeof (guint));
   self->unholds = g_array_new (FALSE, FALSE, sizeof (FerryRef));
@@ -234,29 +344,34 @@ enter (FerryStore *self, GError **error)
 static gboolean
 apply (FerryChannelConfig *config, FerryTransport *transport, const FerryDescriptionProperty *property, GError **error)
 {
-  /* Channel properties that a store has too are parsed by a channel that is never opened. */
-  static const char *const known[] = { "name", "max-bytes", "open-mode", "group" };
-  g_autoptr (FerryChannel) parser = NULL;
+  g_auto (GValue) value = G_VALUE_INIT;
+  guint option = 0;
 
-  for (guint i = 0; i < G_N_ELEMENTS (known); i++)
-    if (g_str_equal (property->key, known[i]))
-      {
-        parser = ferry_channel_new (NULL, NULL, FERRY_ROLE_SENDER);
-        if (!ferry_description_set_property (G_OBJECT (parser), property->key, property->value, error))
-          return FALSE;
-        if (i == 0)
-          {
-            g_free (config->name);
-            g_object_get (parser, "name", &config->name, NULL);
-          }
-        else if (i == 1)
-          g_object_get (parser, "max-bytes", &config->max_bytes, NULL);
-        else if (i == 2)
-          g_object_get (parser, "open-mode", &config->open_mode, NULL);
-        else
-          g_object_get (parser, "group", &config->group, NULL);
-        return TRUE;
-      }
+  while (option < N_OPTIONS && !g_str_equal (property->key, options[option]->name))
+    option++;
+  if (option < N_OPTIONS
+      && !ferry_description_parse_value (g_type_name (FERRY_TYPE_STORE), options[option], property->value, &value,
+                                         error))
+    return FALSE;
+  switch ((Option) option)
+    {
+    case OPTION_NAME:
+      g_free (config->name);
+      config->name = g_value_dup_string (&value);
+      return TRUE;
+    case OPTION_MAX_BYTES:
+      config->max_bytes = g_value_get_uint64 (&value);
+      return TRUE;
+    case OPTION_OPEN_MODE:
+      config->open_mode = g_value_get_enum (&value);
+      return TRUE;
+    case OPTION_GROUP:
+      config->group = g_value_get_int64 (&value);
+      return TRUE;
+    case N_OPTIONS:
+    default:
+      break;
+    }
   if (g_object_class_find_property (G_OBJECT_GET_CLASS (transport), property->key) != NULL)
     return ferry_description_set_property (G_OBJECT (transport), property->key, property->value, error);
   g_set_error (error, FERRY_ERROR, FERRY_ERROR_PARSE,
@@ -300,6 +415,7 @@ ferry_store_open (const char *description, GCancellable *cancellable, GError **e
   parsed = ferry_description_parse (description, error);
   if (parsed == NULL)
     return NULL;
+  self = g_object_new (FERRY_TYPE_STORE, NULL);
   transport = ferry_registry_create_transport (
       ferry_registry_get_default (), strcmp (parsed->transport, "auto") != 0 ? parsed->transport : NULL, error);
   if (transport == NULL)
@@ -322,10 +438,11 @@ ferry_store_open (const char *description, GCancellable *cancellable, GError **e
   if (!ferry_transport_open (transport, config, cancellable, error))
     return NULL;
 
-  self = g_object_new (FERRY_TYPE_STORE, NULL);
   self->transport = g_object_ref (FERRY_SEGMENT_TRANSPORT (transport));
   self->segment = ferry_segment_transport_get_segment (self->transport);
+  self->description = g_strdup (description);
   self->name = g_strdup (config->name);
+  g_free (self->label);
   self->label = self->name != NULL ? g_strdup_printf ("store '%s'", self->name) : g_strdup ("anonymous store");
   if (asked != 0 && asked != self->segment->max_bytes)
     {
@@ -365,10 +482,11 @@ ferry_store_close (FerryStore *self)
   ferry_waiter_wake_self (self->segment);
   ferry_transport_close (FERRY_TRANSPORT (self->transport), NULL);
   self->segment->store = NULL;
+  g_object_notify_by_pspec (G_OBJECT (self), properties[PROP_CLOSED]);
 }
 
 /**
- * ferry_store_get_name:
+ * ferry_store_get_name: (get-property name)
  * @self: a store
  *
  * Tells the name of the store.
@@ -385,7 +503,7 @@ ferry_store_get_name (FerryStore *self)
 }
 
 /**
- * ferry_store_get_max_bytes:
+ * ferry_store_get_max_bytes: (get-property max-bytes)
  * @self: a store
  *
  * Tells the bound that the store was created with.
@@ -414,7 +532,10 @@ void
 ferry_store_get_identity (FerryStore *self, guint8 identity[16])
 {
   g_return_if_fail (FERRY_IS_STORE (self));
-  memcpy (identity, self->segment->identity, sizeof self->segment->identity);
+  if (self->segment != NULL)
+    memcpy (identity, self->segment->identity, sizeof self->segment->identity);
+  else
+    memset (identity, 0, sizeof self->segment->identity);
 }
 
 /**
@@ -431,7 +552,7 @@ FerryRef
 ferry_store_get_root (FerryStore *self)
 {
   g_return_val_if_fail (FERRY_IS_STORE (self), 0);
-  return atomic_load_explicit (&self->header->root, memory_order_acquire);
+  return self->header != NULL ? atomic_load_explicit (&self->header->root, memory_order_acquire) : 0;
 }
 
 /* ---- changes ---- */
@@ -453,6 +574,8 @@ ferry_store_watch (FerryStore *self)
   guint64 sum = 0;
 
   g_return_val_if_fail (FERRY_IS_STORE (self), 0);
+  if (self->header == NULL)
+    return 0;
   for (guint id = 0; id < ferry_segment_n_records (self->segment); id++)
     if (ferry_store_slot_ready (self, id))
       sum += atomic_load_explicit (&self->slots[id].changes, memory_order_acquire);

@@ -173,6 +173,36 @@ def test_arrays(stores: tuple[ferry.Store, Ferry.Store]) -> None:
     assert again.get_element_double([0, 0]) == 9
 
 
+def test_properties(stores: tuple[ferry.Store, Ferry.Store]) -> None:
+    """What a binding sees of a store beside its methods."""
+    store, other = stores
+    assert {one.name for one in Ferry.Store.list_properties()} == {"description", "name", "max-bytes", "closed"}
+    assert other.props.name == other.get_name() == store.name
+    assert other.props.max_bytes == other.get_max_bytes() == store.max_bytes
+    assert other.props.description == f"memfd name={store.name} open-mode=join"
+    assert other.props.closed is False
+    with pytest.raises(TypeError):
+        other.props.name = "another"
+    seen: list[bool] = []
+    other.connect("notify::closed", lambda one, _: seen.append(one.props.closed))
+    other.close()
+    other.close()
+    assert seen == [True]
+    assert other.props.name == store.name
+
+
+def test_never_opened() -> None:
+    """Bindings can make one without opening it; it is closed."""
+    other = Ferry.Store()
+    assert other.props.closed is True
+    assert other.props.name is None
+    assert other.watch() == 0
+    for call in (lambda: other.get("x"), lambda: other.begin_transaction(0, None), other.collect, other.get_fd):
+        with pytest.raises(GLib.Error) as caught:
+            call()
+        assert caught.value.matches(Ferry.error_quark(), Ferry.Error.CLOSED)
+
+
 def test_source(stores: tuple[ferry.Store, Ferry.Store]) -> None:
     """A main loop learns of what Python changes."""
     store, other = stores

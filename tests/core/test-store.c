@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ferry-test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_BYTES (67108864)
+
+static FerryStore *
+open_text (const char *description)
+{
+  g_autoptr (GError) error = NULL;
+  FerryStore *store = ferry_store_open (description, NULL, &error);
+
+  ferry_assert_no_error (error);
+  return store;
+}
+
+static void
+count_cb (GObject *object, GParamSpec *pspec, gpointer data)
+{
+  gboolean closed;
+
+  g_object_get (object, "closed", &closed, NULL);
+  ck_assert (closed);
+  ck_assert_str_eq (pspec->name, "closed");
+  ++*(guint *) data;
+}
+
+START_TEST (test_properties)
+{
+  g_autofree char *wanted = g_strdup_printf ("store-%d", (int) getpid ());
+  g_autofree char *text = g_strdup_printf ("memfd name=%s max-bytes=64MiB", wanted);
+  g_autofree char *name = NULL;
+  g_autofree char *description = NULL;
+  guint64 max_bytes = 0;
+  gboolean closed = TRUE;
+  guint n_notified = 0;
+  FerryStore *store = open_text (text);
+
+  g_object_get (store, "name", &name, "description", &description, "max-bytes", &max_bytes, "closed", &closed, NULL);
+  ck_assert_str_eq (name, wanted);
+  ck_assert_str_eq (name, ferry_store_get_name (store));
+  ck_assert_str_eq (description, text);
+  ck_assert_uint_eq (max_bytes, MAX_BYTES);
+  ck_assert_uint_eq (max_bytes, ferry_store_get_max_bytes (store));
+  ck_assert (!closed);
+
+  g_signal_connect (store, "notify", G_CALLBACK (count_cb), &n_notified);
+  ferry_store_close (store);
+  ck_assert_uint_eq (n_notified, 1);
+  ferry_store_close (store); /* nothing changes */
+  ck_assert_uint_eq (n_notified, 1);
+  g_clear_pointer (&name, g_free);
+  g_object_get (store, "name", &name, NULL);
+  ck_assert_str_eq (name, wanted);
+  ferry_assert_last_unref (store);
+}
+END_TEST
+
+START_TEST (test_properties_of_anonymous)
+{
+  g_autoptr (FerryStore) store = open_text ("memfd");
+  g_autofree char *name = NULL;
+  guint64 max_bytes;
+
+  g_object_get (store, "name", &name, "max-bytes", &max_bytes, NULL);
+  ck_assert_ptr_null (name);
+  ck_assert_uint_gt (max_bytes, 0);
+}
+END_TEST
+
+START_TEST (test_dispose)
+{
+  FerryStore *store = open_text ("memfd max-bytes=64MiB");
+  guint n_notified = 0;
+
+  g_signal_connect (store, "notify::closed", G_CALLBACK (count_cb), &n_notified);
+  g_object_run_dispose (G_OBJECT (store));
+  g_object_run_dispose (G_OBJECT (store));
+  ck_assert_uint_eq (n_notified, 1);
+  ferry_assert_last_unref (store);
+}
+END_TEST
+
+/* What can be set is told by the pspecs: nothing. */
+START_TEST (test_read_only)
+{
+  g_autoptr (GTypeClass) klass = g_type_class_ref (FERRY_TYPE_STORE);
+  guint n;
+  g_autofree GParamSpec **pspecs = g_object_class_list_properties (G_OBJECT_CLASS (klass), &n);
+
+  ck_assert_uint_eq (n, 4);
+  for (guint i = 0; i < n; i++)
+    ck_assert_msg ((pspecs[i]->flags & (G_PARAM_READABLE | G_PARAM_WRITABLE)) == G_PARAM_READABLE, "%s can be set",
+                   pspecs[i]->name);
+}
+END_TEST
+
+static void
+assert_closed (gboolean ok, GError **error)
+{
+  ck_assert (!ok);
+  ferry_assert_error (*error, FERRY_ERROR, FERRY_ERROR_CLOSED);
+  g_clear_error (error);
+}
+
+static void
+assert_never_opened (FerryStore *store)
+{
+  g_autoptr (GError) error = NULL;
+  guint8 identity[16];
+  guint64 seen = 0;
+
+  ck_assert_ptr_null (ferry_store_get_name (store));
+  ck_assert_uint_eq (ferry_store_get_max_bytes (store), 0);
+  ck_assert_uint_eq (ferry_store_get_bytes_used (store), 0);
+  ck_assert_uint_eq (ferry_store_get_bytes_committed (store), 0);
+  ck_assert_uint_eq (ferry_store_watch (store), 0);
+  ck_assert (!ferry_store_check (store, &seen));
+  ck_assert (!ferry_store_in_transaction (store));
+  ck_assert_uint_eq (ferry_store_trim (store), 0);
+  ferry_store_get_identity (store, identity);
+  assert_closed (ferry_store_begin_transaction (store, 0, NULL, &error), &error);
+  assert_closed (ferry_store_collect (store, &error), &error);
+  assert_closed (ferry_store_verify (store, &error), &error);
+  assert_closed (ferry_store_wait_change (store, &seen, 0, NULL, &error), &error);
+  assert_closed (ferry_store_get_fd (store, &error) >= 0, &error);
+  assert_closed (ferry_store_get (store, "", &error) != NULL, &error);
+  assert_closed (ferry_store_set (store, "x", g_variant_new_int64 (1), &error), &error);
+  assert_closed (ferry_store_get_length (store, "", &error) >= 0, &error);
+  ck_assert (!ferry_store_commit (store, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT);
+  ferry_store_close (store);
+}
+
+/* Bindings can make one: it is closed for ever, also in a fork child. */
+START_TEST (test_never_opened)
+{
+  FerryStore *store = g_object_new (FERRY_TYPE_STORE, NULL);
+  int status;
+  pid_t pid;
+
+  assert_never_opened (store);
+  pid = fork ();
+  ck_assert_int_ge (pid, 0);
+  if (pid == 0)
+    {
+      assert_never_opened (store);
+      g_object_unref (store);
+      _exit (0);
+    }
+  ck_assert_int_eq (waitpid (pid, &status, 0), pid);
+  ck_assert (WIFEXITED (status) && WEXITSTATUS (status) == 0);
+  ferry_assert_last_unref (store);
+}
+END_TEST
+
+START_TEST (test_descriptions)
+{
+  static const struct
+  {
+    const char *text;
+    int code;
+    const char *part;
+  } bad[] = {
+    { "memfd max-bytes=much", FERRY_ERROR_INVALID_ARGUMENT, "FerryStore: property 'max-bytes': \"much\"" },
+    { "memfd max-bytes=16YB", FERRY_ERROR_INVALID_ARGUMENT, "64k, 16MiB, 10GB" },
+    { "memfd open-mode=joyn", FERRY_ERROR_INVALID_ARGUMENT, "did you mean 'join'?" },
+    { "memfd group=-2", FERRY_ERROR_INVALID_ARGUMENT, "out of range" },
+    { "memfd group=wheel", FERRY_ERROR_INVALID_ARGUMENT, "not a whole number" },
+    { "memfd name=a/b", FERRY_ERROR_INVALID_ARGUMENT, "a/b" },
+    { "memfd capacity=3", FERRY_ERROR_PARSE, "a store has no property 'capacity'" },
+    { "memfd nam=a", FERRY_ERROR_PARSE, "name, max-bytes, open-mode, group" },
+    { "memfd name=a name=b", FERRY_ERROR_PARSE, "a second time" },
+    { "memfd open-mode=join name=ferry-nobody-has-it", FERRY_ERROR_NOT_FOUND, "ferry-nobody-has-it" },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (bad); i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (FerryStore) store = ferry_store_open (bad[i].text, NULL, &error);
+
+      ck_assert_msg (store == NULL, "%s was opened", bad[i].text);
+      ferry_assert_error (error, FERRY_ERROR, bad[i].code);
+      ferry_assert_contains (error->message, bad[i].part);
+    }
+}
+END_TEST
+
+/* As properties of a channel are written: with units, by nick, with '_'. */
+START_TEST (test_descriptions_read)
+{
+  g_autofree char *text
+      = g_strdup_printf ("memfd name='a store %d' max_bytes=0.0625GiB open-mode=CREATE group=-1", (int) getpid ());
+  g_autofree char *name = g_strdup_printf ("a store %d", (int) getpid ());
+  g_autoptr (FerryStore) store = open_text (text);
+  g_autoptr (GError) error = NULL;
+
+  ck_assert_str_eq (ferry_store_get_name (store), name);
+  ck_assert_uint_eq (ferry_store_get_max_bytes (store), MAX_BYTES);
+  ck_assert_ptr_null (ferry_store_open (text, NULL, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_EXISTS);
+}
+END_TEST
+
+static void
+add_tests (Suite *suite)
+{
+  ferry_test_add_case (suite, "properties", 10,
+                       (const TTest *const[]){ test_properties, test_properties_of_anonymous, test_dispose,
+                                               test_read_only, test_never_opened, NULL });
+  ferry_test_add_case (suite, "descriptions", 10,
+                       (const TTest *const[]){ test_descriptions, test_descriptions_read, NULL });
+}
+
+int
+main (void)
+{
+  return ferry_test_run ("store", add_tests);
+}
