@@ -256,6 +256,7 @@ typedef struct
   guint64 gate;
   gboolean old;
   guint tries;
+  gsize lacking; /* bytes that this process had no memory for, so that the look failed */
 } FerryLook;
 
 /* A lock word that no object has. */

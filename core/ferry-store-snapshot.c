@@ -50,6 +50,19 @@ ferry_reader_begin_locked (FerryReader *reader, GError **error)
   return TRUE;
 }
 
+/* Why what was looked at could not be copied. Always FALSE. */
+static gboolean
+set_not_copied (const FerryLook *look, const char *what, GError **error)
+{
+  if (look->lacking == 0)
+    return ferry_store_set_corrupt (look->store, what, error);
+  g_set_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE,
+               "%s: this process has no memory for a copy of a value of %" G_GSIZE_FORMAT
+               " bytes; free some, or raise its limit (ulimit -v, the cgroup's memory.max)",
+               look->store->label, look->lacking);
+  return FALSE;
+}
+
 int
 ferry_reader_end_slowly (FerryReader *reader, gboolean fine, FerryReading *first, FerryReading *second, GError **error)
 {
@@ -63,7 +76,7 @@ ferry_reader_end_slowly (FerryReader *reader, gboolean fine, FerryReading *first
   if (reader->locked)
     {
       if (!fine)
-        ferry_store_set_corrupt (self, "an object has a body or a value that can't be right", error);
+        set_not_copied (&reader->look, "an object has a body or a value that can't be right", error);
       else if (first != NULL && !ferry_store_hold_reading (self, first, error))
         fine = FALSE;
       else if (second != NULL && !ferry_store_hold_reading (self, second, error))
@@ -81,9 +94,10 @@ ferry_reader_end_slowly (FerryReader *reader, gboolean fine, FerryReading *first
     {
       if (fine)
         return 1;
-      ferry_store_set_corrupt (self, "an object has a body or a value that can't be right", error);
+      set_not_copied (&reader->look, "an object has a body or a value that can't be right", error);
       return -1;
     }
+  reader->look.lacking = 0; /* what it was that there was too little memory for may have been nothing */
   reader->tries++;
   return 0;
 }
@@ -101,7 +115,7 @@ ferry_store_read_locked (FerryStore *self, FerryObject *object, FerryCell cell, 
       return TRUE;
     }
   if (!ferry_store_copy_cell (&look, cell, reading))
-    return ferry_store_set_corrupt (self, "an object has a value that can't be right", error);
+    return set_not_copied (&look, "an object has a value that can't be right", error);
   return ferry_store_hold_reading (self, reading, error);
 }
 

@@ -270,7 +270,16 @@ reserve_reading (FerryReading *reading, gsize size)
   return reading->memory != NULL;
 }
 
-/* FALSE: nonsense, or no memory. To be believed if the look is good. */
+/* Whether the characters of a str can be taken out of it. */
+static gboolean
+has_whole_characters (const FerryLeaf *head)
+{
+  guint width = head->flags & FERRY_LEAF_WIDTH_MASK;
+
+  return head->kind != FERRY_LEAF_STR || ((width == 1 || width == 2 || width == 4) && head->size % width == 0);
+}
+
+/* FALSE: nonsense, or no memory, as @look->lacking tells. To be believed if the look is good. */
 gboolean
 ferry_store_copy_cell (FerryLook *look, FerryCell cell, FerryReading *reading)
 {
@@ -304,18 +313,24 @@ ferry_store_copy_cell (FerryLook *look, FerryCell cell, FerryReading *reading)
         }
       if (reading->place != NULL && (head.kind == FERRY_LEAF_STR || head.kind == FERRY_LEAF_BYTES) && head.n_refs == 0)
         {
-          gpointer place = reading->place (reading, &head, head.size);
+          gpointer place = has_whole_characters (&head) ? reading->place (reading, &head, head.size) : NULL;
 
           if (place == NULL || !reserve_reading (reading, sizeof head))
-            return FALSE;
+            {
+              look->lacking = has_whole_characters (&head) ? head.size : 0;
+              return FALSE;
+            }
           memcpy (reading->leaf, &head, sizeof head);
           ferry_copy_memory (place, data, head.size);
           reading->placed = TRUE;
           return TRUE;
         }
     }
-  if (!reserve_reading (reading, sizeof head + refs_size + head.size))
-    return FALSE;
+  if (G_UNLIKELY (!reserve_reading (reading, sizeof head + refs_size + head.size)))
+    {
+      look->lacking = sizeof head + refs_size + head.size;
+      return FALSE;
+    }
   memcpy (reading->leaf, &head, sizeof head);
   memcpy (reading->leaf->data, data - refs_size, refs_size + head.size);
   return TRUE;

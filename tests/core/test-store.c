@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-test.h"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -204,6 +205,72 @@ START_TEST (test_descriptions_read)
 }
 END_TEST
 
+#define LARGE (48 * 1024 * 1024)
+
+/* From now on this process gets no memory of that size. */
+static void
+limit_memory (void)
+{
+  g_autofree char *text = NULL;
+  struct rlimit limit;
+  guint64 pages;
+
+  ck_assert (g_file_get_contents ("/proc/self/statm", &text, NULL, NULL));
+  pages = g_ascii_strtoull (text, NULL, 10);
+  ck_assert_int_eq (getrlimit (RLIMIT_AS, &limit), 0);
+  limit.rlim_cur = pages * (guint64) sysconf (_SC_PAGESIZE) + LARGE / 2;
+  ck_assert_int_eq (setrlimit (RLIMIT_AS, &limit), 0);
+}
+
+static void
+assert_lacking (FerryStore *store, const char *path)
+{
+  g_autoptr (GError) error = NULL;
+
+  ck_assert_ptr_null (ferry_store_get (store, path, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_NO_SPACE);
+  ferry_assert_contains (error->message, "no memory for a copy of");
+}
+
+/* That this process has no memory for a copy is no fault of the store. */
+START_TEST (test_no_memory_for_a_copy)
+{
+  g_autoptr (FerryStore) store = open_text ("memfd max-bytes=1GiB");
+  g_autoptr (GError) error = NULL;
+  g_autofree guint8 *bytes = g_malloc0 (LARGE);
+  const char *const paths[] = { "x", "list[0]", "dict.x", "record[0][1]" };
+
+  for (guint i = 0; i < G_N_ELEMENTS (paths); i++)
+    {
+      GVariant *value = g_variant_new_from_data (G_VARIANT_TYPE_BYTESTRING, bytes, LARGE, TRUE, NULL, NULL);
+
+      if (i == 1)
+        value = g_variant_new_array (G_VARIANT_TYPE_BYTESTRING, &value, 1);
+      else if (i == 2)
+        value = g_variant_new_parsed ("{'x': <%@ay>}", value);
+      else if (i == 3)
+        value = g_variant_new_parsed ("[<(1, %@ay)>]", value);
+      ck_assert (ferry_store_set (store, (const char *const[]){ "x", "list", "dict", "record" }[i], value, &error));
+      ferry_assert_no_error (error);
+    }
+  ck_assert (ferry_store_set (store, "small", g_variant_new_int64 (5), &error));
+  limit_memory ();
+  for (guint i = 0; i < G_N_ELEMENTS (paths); i++)
+    assert_lacking (store, paths[i]);
+  assert_lacking (store, "list");
+
+  /* the store is as good as before */
+  {
+    g_autoptr (GVariant) small = ferry_store_get (store, "small", &error);
+
+    ferry_assert_no_error (error);
+    ck_assert_int_eq (g_variant_get_int64 (small), 5);
+  }
+  ck_assert (ferry_store_remove (store, "list", &error));
+  ck_assert (ferry_store_verify (store, &error));
+}
+END_TEST
+
 static void
 add_tests (Suite *suite)
 {
@@ -212,6 +279,11 @@ add_tests (Suite *suite)
                                                test_read_only, test_never_opened, NULL });
   ferry_test_add_case (suite, "descriptions", 10,
                        (const TTest *const[]){ test_descriptions, test_descriptions_read, NULL });
+  /* they need all address space themselves */
+#ifndef __SANITIZE_ADDRESS__
+  if (!ferry_test_is_valgrind ())
+    ferry_test_add_case (suite, "memory", 30, (const TTest *const[]){ test_no_memory_for_a_copy, NULL });
+#endif
 }
 
 int
