@@ -31,6 +31,15 @@ typedef guint64 FerryCell;
  */
 typedef guint64 FerryRef;
 
+/**
+ * FERRY_REF_LOST: (skip)
+ *
+ * For bindings: what to call an object that ferry_store_is_lost(), so that what uses it fails with %FERRY_ERROR_CLOSED.
+ *
+ * Since: 1.0
+ */
+#define FERRY_REF_LOST ((FerryRef) 0)
+
 #define FERRY_CELL_SHIFT (48)
 #define FERRY_CELL_PREFIX (G_GUINT64_CONSTANT (0xfff8))
 #define FERRY_CELL_PAYLOAD_MASK ((G_GUINT64_CONSTANT (1) << FERRY_CELL_SHIFT) - 1)
@@ -279,6 +288,9 @@ gboolean ferry_store_hold (FerryStore *self, FerryRef ref, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 void ferry_store_unhold (FerryStore *self, FerryRef ref);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_rejoin (FerryStore *self, GArray **lost, GError **error);
 
 FERRY_AVAILABLE_IN_1_0
 gboolean ferry_store_is_lost (FerryStore *self, FerryRef ref);

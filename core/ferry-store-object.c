@@ -76,6 +76,19 @@ ferry_store_set_corrupt (FerryStore *self, const char *what, GError **error)
   return FALSE;
 }
 
+gboolean
+ferry_store_set_no_object (FerryStore *self, FerryRef ref, const char *what, GError **error)
+{
+  if (ref != FERRY_REF_LOST)
+    return ferry_store_set_corrupt (self, what, error);
+  g_set_error (
+      error, FERRY_ERROR, FERRY_ERROR_CLOSED,
+      "%s: the object is gone: the parent of this process gave it up before the first use of the store here; get it "
+      "from the store anew, or keep it in the parent until the child has used the store",
+      self->label);
+  return FALSE;
+}
+
 /* ---- waiting for others ---- */
 
 typedef struct
@@ -227,6 +240,29 @@ ferry_store_try_begin (FerryStore *self)
   return try_begin (self, FALSE);
 }
 
+/* In a fork child: what its parent had under way, and was to give back, is the parent's. */
+static void
+forget_unfinished (FerryStore *self)
+{
+  GArray *const arrays[]
+      = { self->tx_savepoints, self->tx_retired, self->tx_blocks,         self->tx_added,      self->tx_made,
+          self->tx_dropped,    self->retired,    self->tx_dropped_blocks, self->retired_blocks };
+
+  for (guint i = 0; i < G_N_ELEMENTS (arrays); i++)
+    g_array_set_size (arrays[i], 0);
+  /* What is to be given back has not been taken here: it is not counted a second time. */
+  for (guint i = 0; i < self->unholds->len; i++)
+    {
+      FerryRef ref = g_array_index (self->unholds, FerryRef, i);
+      FerryHeld *held = g_hash_table_lookup (self->held, GSIZE_TO_POINTER (ref));
+
+      if (held != NULL && --held->count == 0)
+        g_hash_table_remove (self->held, GSIZE_TO_POINTER (ref));
+    }
+  g_array_set_size (self->unholds, 0);
+  atomic_store_explicit (&self->n_unholds, 0, memory_order_relaxed);
+}
+
 /* In a fork child, at its first use: a participant of its own. */
 static gboolean
 refork (FerryStore *self, GError **error)
@@ -244,14 +280,18 @@ refork (FerryStore *self, GError **error)
       self->tx_gate = 0;
       self->tx_depth = 0;
       atomic_store_explicit (&self->n_at_gate, 0, memory_order_relaxed);
+      forget_unfinished (self);
       if (self->segment->klass->forked != NULL)
         self->segment->klass->forked (self->transport);
+      /* As in a process that opens it: repairs nobody as long as it can't repair what is in the store. */
+      self->segment->store = NULL;
       ok = ferry_segment_refork (self->segment, error) && ferry_store_enter_slot (self, error);
       if (ok)
-        {
-          self->fork_generation = ferry_fork_generation;
-          ok = hold_again (self, error);
-        }
+        self->fork_generation = ferry_fork_generation;
+      self->segment->store = self;
+      ok = ok && hold_again (self, error);
+      if (ok)
+        ferry_segment_repair_dead (self->segment, G_USEC_PER_SEC);
     }
   g_mutex_unlock (&mutex);
   return ok;
@@ -618,7 +658,7 @@ ferry_store_lock_object (FerryStore *self, FerryRef ref, FerryObjectKind kind, G
   object = ferry_store_object (self, ref);
   if (G_UNLIKELY (object == NULL))
     {
-      ferry_store_set_corrupt (self, "a reference leads to no object", error);
+      ferry_store_set_no_object (self, ref, "a reference leads to no object", error);
       ferry_store_end (self);
       return NULL;
     }
@@ -1116,8 +1156,9 @@ ferry_store_hold_alive (FerryStore *self, FerryRef ref, GError **error)
 {
   FerryHeld *held = g_hash_table_lookup (self->held, GSIZE_TO_POINTER (ref));
   FerryObject *object;
+  guint handle;
 
-  if (held != NULL)
+  if (G_LIKELY (held != NULL && !held->lost))
     {
       held->count++;
       return 1;
@@ -1125,16 +1166,21 @@ ferry_store_hold_alive (FerryStore *self, FerryRef ref, GError **error)
   object = ferry_store_heap_is_object (self, ref) ? ferry_store_object (self, ref) : NULL;
   if (object == NULL || !count_up_if_alive (object))
     return 0;
-  held = g_new0 (FerryHeld, 1);
-  held->count = 1;
-  held->generation = atomic_load_explicit (&object->generation, memory_order_relaxed);
-  if (!new_handle (self, ref, &held->handle, error))
+  if (!new_handle (self, ref, &handle, error))
     {
-      g_free (held);
       ferry_store_release_cell (self, FERRY_CELL (FERRY_CELL_OBJECT, ref));
       return -1;
     }
-  g_hash_table_insert (self->held, GSIZE_TO_POINTER (ref), held);
+  if (held == NULL)
+    {
+      held = g_new0 (FerryHeld, 1);
+      g_hash_table_insert (self->held, GSIZE_TO_POINTER (ref), held);
+    }
+  /* else another one has the place of an object that was lost */
+  held->lost = FALSE;
+  held->count++;
+  held->handle = handle;
+  held->generation = atomic_load_explicit (&object->generation, memory_order_relaxed);
   return 1;
 }
 
@@ -1160,7 +1206,7 @@ ferry_store_hold (FerryStore *self, FerryRef ref, GError **error)
   result = ferry_store_hold_alive (self, ref, error);
   ferry_store_end (self);
   if (result == 0)
-    ferry_store_set_corrupt (self, "a reference leads to an object that is gone", error);
+    ferry_store_set_no_object (self, ref, "a reference leads to an object that is gone", error);
   return result > 0;
 }
 
@@ -1227,7 +1273,8 @@ ferry_store_unhold (FerryStore *self, FerryRef ref)
   g_mutex_unlock (&self->unhold_mutex);
 }
 
-/* In a fork child: what its parent held is held by the child, too, if it is there still. */
+/* In a fork child: what its parent held is held by the child, too, if it is there still. Waits for no transaction: the
+ * parent may be in one, and wait for us. */
 static gboolean
 hold_again (FerryStore *self, GError **error)
 {
@@ -1236,28 +1283,70 @@ hold_again (FerryStore *self, GError **error)
   gpointer value;
   gboolean ok = TRUE;
 
-  if (!ferry_store_begin (self, error))
+  if (!ferry_store_begin_holding (self, error))
     return FALSE;
   g_array_set_size (self->free_handles, 0);
   self->n_handles = 0;
   g_hash_table_iter_init (&iter, self->held);
-  while (ok && g_hash_table_iter_next (&iter, &key, &value))
+  while (g_hash_table_iter_next (&iter, &key, &value))
     {
       FerryHeld *held = value;
       FerryRef ref = GPOINTER_TO_SIZE (key);
       FerryObject *object = ferry_store_object (self, ref);
 
       held->lost = object == NULL || !count_up_if_alive (object);
-      if (!held->lost && atomic_load_explicit (&object->generation, memory_order_relaxed) != held->generation)
-        {
-          ferry_store_release_cell (self, FERRY_CELL (FERRY_CELL_OBJECT, ref));
-          held->lost = TRUE;
-        }
-      if (!held->lost)
-        ok = new_handle (self, ref, &held->handle, error);
+      if (held->lost)
+        continue;
+      if (atomic_load_explicit (&object->generation, memory_order_relaxed) == held->generation)
+        ok = ok && new_handle (self, ref, &held->handle, error);
+      else
+        held->lost = TRUE;
+      held->lost = held->lost || !ok;
+      if (held->lost)
+        ferry_store_release_cell (self, FERRY_CELL (FERRY_CELL_OBJECT, ref));
     }
   ferry_store_end (self);
   return ok;
+}
+
+/**
+ * ferry_store_rejoin: (skip)
+ * @self: a store
+ * @lost: (out) (optional) (element-type FerryRef) (transfer full): what ferry_store_is_lost() says %TRUE of, once for each
+ * @error: return location for an error
+ *
+ * In a fork child: becomes a participant of its own, if it is none yet, as the first stretch of work does, too. Waits for no
+ * transaction.
+ *
+ * Errors: %FERRY_ERROR_CLOSED, %FERRY_ERROR_NO_SPACE, and whatever joining may fail with.
+ *
+ * Returns: %TRUE on success
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_rejoin (FerryStore *self, GArray **lost, GError **error)
+{
+  GHashTableIter iter;
+  gpointer key;
+  gpointer value;
+
+  if (!ferry_store_begin_holding (self, error))
+    return FALSE;
+  if (lost != NULL)
+    {
+      *lost = g_array_new (FALSE, FALSE, sizeof (FerryRef));
+      g_hash_table_iter_init (&iter, self->held);
+      while (g_hash_table_iter_next (&iter, &key, &value))
+        {
+          FerryRef ref = GPOINTER_TO_SIZE (key);
+
+          if (((FerryHeld *) value)->lost)
+            g_array_append_val (*lost, ref);
+        }
+    }
+  ferry_store_end (self);
+  return TRUE;
 }
 
 /**

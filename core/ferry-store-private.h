@@ -244,6 +244,9 @@ ferry_object_kind (FerryObject *object)
 /* Sets FERRY_ERROR_CORRUPT; always FALSE. */
 gboolean ferry_store_set_corrupt (FerryStore *self, const char *what, GError **error);
 
+/* Where there is no object: FERRY_ERROR_CORRUPT with @what, or of FERRY_REF_LOST that it is gone; always FALSE. */
+gboolean ferry_store_set_no_object (FerryStore *self, FerryRef ref, const char *what, GError **error);
+
 /* ---- reading an object, ferry-store-object.c ---- */
 
 /* A look at an object. Optimistic: what was read counts only when ferry_store_read_end() says TRUE; until then nothing of it

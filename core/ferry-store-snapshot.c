@@ -11,7 +11,7 @@ ferry_store_expect_object (FerryStore *self, FerryRef ref, GError **error)
   FerryObject *object = ferry_store_object (self, ref);
 
   if (G_UNLIKELY (object == NULL))
-    ferry_store_set_corrupt (self, "a reference leads out of the heap", error);
+    ferry_store_set_no_object (self, ref, "a reference leads out of the heap", error);
   return object;
 }
 

@@ -15,7 +15,7 @@ bytearray_length (PyObject *object)
     return -1;
   length = ferry_store_bytearray_length (store, SELF (object)->ref);
   if (length < 0)
-    ferry_native_raise_code (FERRY_ERROR_CORRUPT, "a bytearray of a store has no length");
+    return ferry_native_raise_length (SELF (object), "bytearray");
   return length;
 }
 

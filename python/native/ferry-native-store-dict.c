@@ -22,7 +22,7 @@ dict_length (PyObject *object)
     return -1;
   length = ferry_store_dict_length (store, SELF (object)->ref);
   if (G_UNLIKELY (length < 0))
-    ferry_native_raise_code (FERRY_ERROR_CORRUPT, "a dict of a store has no length");
+    return ferry_native_raise_length (SELF (object), "dict");
   return length;
 }
 
@@ -32,16 +32,13 @@ dict_length (PyObject *object)
 static inline int
 dict_find (FerryNativeProxy *self, PyObject *key, FerryReading *reading)
 {
-  FerryStore *store = self->owner->live;
+  FerryStore *store = ferry_native_store_get (self->owner);
   GError *error = NULL;
   FerryNativeKey wanted;
   int found;
 
   if (G_UNLIKELY (store == NULL))
-    {
-      ferry_native_store_raise_closed (self->owner);
-      return -1;
-    }
+    return -1;
   if (G_UNLIKELY (!ferry_native_key_init (&wanted, self->owner, key)))
     return -1;
   found = ferry_store_dict_get (store, self->ref, &wanted.key, reading, &error);

@@ -25,21 +25,21 @@ list_length (PyObject *object)
     return -1;
   length = ferry_store_list_length (store, SELF (object)->ref);
   if (G_UNLIKELY (length < 0))
-    ferry_native_raise_code (FERRY_ERROR_CORRUPT, "a list of a store has no length");
+    return ferry_native_raise_length (SELF (object), "list");
   return length;
 }
 
 static inline PyObject *
 list_get (FerryNativeProxy *self, Py_ssize_t index)
 {
-  FerryStore *store = self->owner->live;
+  FerryStore *store = ferry_native_store_get (self->owner);
   GError *error = NULL;
   FerryReading reading;
   FerryCell cell;
   int found;
 
   if (G_UNLIKELY (store == NULL))
-    return ferry_native_store_raise_closed (self->owner);
+    return NULL;
   if (G_LIKELY (ferry_store_list_peek (store, self->ref, index, &cell)))
     return ferry_native_inline_object (self->owner, cell);
   ferry_native_reading_init (&reading);

@@ -433,6 +433,8 @@ get_node (FerryNativePlan *self, PyObject *object, gsize *number)
       PyObject *plain;
       gboolean found;
 
+      if (!ferry_native_check_there (owner, &ref))
+        return FALSE;
       if (owner == self->owner
           || (owner->live != NULL && memcmp (owner->identity, self->owner->identity, sizeof owner->identity) == 0))
         {
@@ -1389,17 +1391,14 @@ fill_node (FerryNativePlan *self, PlanNode *node, GError **error)
 FerryCell *
 ferry_native_plan_make (FerryNativePlan *self)
 {
-  FerryStore *store = self->owner->live;
+  FerryStore *store = ferry_native_store_get (self->owner);
   FerryCell *roots = (FerryCell *) (gpointer) self->roots->data;
   g_autoptr (GError) error = NULL;
   gsize n = self->nodes->len;
   gboolean ok = TRUE;
 
   if (G_UNLIKELY (store == NULL))
-    {
-      ferry_native_store_raise_closed (self->owner);
-      return NULL;
-    }
+    return NULL;
   for (gsize i = n; ok && i > 0; i--)
     if (NODE (self, i - 1)->is_early && !NODE (self, i - 1)->is_live && !NODE (self, i - 1)->is_held)
       ok = make_node (self, NODE (self, i - 1), &error);

@@ -14,6 +14,38 @@ ferry_native_raise_key (PyObject *key)
   return NULL;
 }
 
+gboolean
+ferry_native_check_there (FerryNativeStore *owner, const FerryRef *ref)
+{
+  GError *error = NULL;
+
+  if (ferry_native_store_get (owner) == NULL)
+    return FALSE;
+  if (G_LIKELY (*ref != FERRY_REF_LOST))
+    return TRUE;
+  if (ferry_store_hold (owner->live, *ref, &error)) /* it never does, and says why */
+    return TRUE;
+  ferry_native_raise (&error);
+  return FALSE;
+}
+
+Py_ssize_t
+ferry_native_raise_length (FerryNativeProxy *self, const char *kind)
+{
+  g_autofree char *what = g_strdup_printf ("a %s of a store has no length", kind);
+  GError *error = NULL;
+
+  /* says what there is of it */
+  if (!ferry_store_hold (self->owner->live, self->ref, &error))
+    ferry_native_raise (&error);
+  else
+    {
+      ferry_store_unhold (self->owner->live, self->ref);
+      ferry_native_raise_code (FERRY_ERROR_CORRUPT, what);
+    }
+  return -1;
+}
+
 PyObject *
 ferry_native_get_plain (PyObject *object)
 {

@@ -64,7 +64,7 @@ static void
 handle_dealloc (PyObject *object)
 {
   Handle *self = (Handle *) object;
-  FerryStore *store = self->proxy.owner->live;
+  FerryStore *store = ferry_native_store_get_to_unhold (self->proxy.owner);
 
   if (store != NULL)
     {
@@ -121,9 +121,9 @@ field_read (Field *self, PyObject *object)
 
   if (G_UNLIKELY (handle == NULL))
     return raise_attribute (self->original, self->name);
-  store = handle->owner->live;
+  store = ferry_native_store_get (handle->owner);
   if (G_UNLIKELY (store == NULL))
-    return ferry_native_store_raise_closed (handle->owner);
+    return NULL;
   if (G_LIKELY (ferry_store_record_peek (store, handle->ref, self->index, &cell)))
     return ferry_native_inline_object (handle->owner, cell);
   ferry_native_reading_init (&reading);

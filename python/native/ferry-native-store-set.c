@@ -16,7 +16,7 @@ set_length (PyObject *object)
     return -1;
   length = ferry_store_dict_length (store, SELF (object)->ref);
   if (length < 0)
-    ferry_native_raise_code (FERRY_ERROR_CORRUPT, "a set of a store has no length");
+    return ferry_native_raise_length (SELF (object), "set");
   return length;
 }
 

@@ -40,6 +40,17 @@ raise_corrupt (FerryNativeStore *owner, const char *what)
   return ferry_native_raise_code (FERRY_ERROR_CORRUPT, message);
 }
 
+static gboolean
+hold (FerryNativeStore *owner, FerryRef ref)
+{
+  GError *error = NULL;
+
+  if (G_LIKELY (ferry_store_hold (owner->live, ref, &error)))
+    return TRUE;
+  ferry_native_raise (&error);
+  return FALSE;
+}
+
 /* ---- str and bytes ---- */
 
 static PyObject *
@@ -210,10 +221,10 @@ read_reference (LeafReader *reader, guint64 index)
   ref = reader->refs[index];
   if (reader->deep != NULL)
     return deep_object (reader->deep, ref);
-  if (reader->owner->live == NULL)
-    return ferry_native_store_raise_closed (reader->owner);
-  if (!ferry_store_hold (reader->owner->live, ref, NULL))
-    return raise_corrupt (reader->owner, "an object that is referred to is gone");
+  if (ferry_native_store_get (reader->owner) == NULL)
+    return NULL;
+  if (!hold (reader->owner, ref))
+    return NULL;
   return ferry_native_object_for (reader->owner, ref);
 }
 
@@ -509,14 +520,15 @@ void
 ferry_native_proxy_dealloc (PyObject *object)
 {
   FerryNativeProxy *self = FERRY_NATIVE_PROXY (object);
+  FerryStore *store = ferry_native_store_get_to_unhold (self->owner);
 
   if (self->weakrefs != NULL)
     PyObject_ClearWeakRefs (object);
-  if (G_LIKELY (self->owner->live != NULL))
+  if (G_LIKELY (store != NULL))
     {
-      if (ferry_store_get_binding (self->owner->live, self->ref) == self)
-        ferry_store_set_binding (self->owner->live, self->ref, NULL);
-      ferry_store_unhold (self->owner->live, self->ref);
+      if (ferry_store_get_binding (store, self->ref) == self)
+        ferry_store_set_binding (store, self->ref, NULL);
+      ferry_store_unhold (store, self->ref);
     }
   Py_DECREF ((PyObject *) self->owner);
   PyObject_Free (self);
@@ -596,6 +608,9 @@ ferry_native_find_live (PyObject *object, FerryNativeStore **owner, FerryRef *re
   if (proxy == NULL)
     return FALSE;
   *owner = proxy->owner;
+  /* its first use in a fork child may find that it is gone; if there is none, who goes on fails in the same way */
+  if (G_UNLIKELY ((*owner)->is_forked) && ferry_native_store_get_slow (*owner) == NULL)
+    PyErr_Clear ();
   *ref = proxy->ref;
   return TRUE;
 }
@@ -611,10 +626,10 @@ read_snapshot_cell (FerryNativeStore *owner, Deep *deep, const FerrySnapshot *sn
     case FERRY_CELL_OBJECT:
       if (deep != NULL)
         return deep_object (deep, ferry_cell_payload (cell));
-      if (owner->live == NULL)
-        return ferry_native_store_raise_closed (owner);
-      if (!ferry_store_hold (owner->live, ferry_cell_payload (cell), NULL))
-        return raise_corrupt (owner, "an object that is referred to is gone");
+      if (ferry_native_store_get (owner) == NULL)
+        return NULL;
+      if (!hold (owner, ferry_cell_payload (cell)))
+        return NULL;
       return ferry_native_object_for (owner, ferry_cell_payload (cell));
 
     case FERRY_CELL_LEAF:
@@ -729,9 +744,11 @@ ferry_native_plain (PyObject *object, guint64 *version)
   PyObject *cells;
   PyObject *result;
 
+  if (!ferry_native_check_there (self->owner, &self->ref))
+    return NULL;
   if (type == &FerryNativeByteArray_Type)
     {
-      if (version != NULL && self->owner->live != NULL)
+      if (version != NULL)
         *version = ferry_store_object_version (self->owner->live, self->ref);
       return read_bytearray (self->owner, self->ref);
     }
@@ -752,10 +769,10 @@ deep_object (Deep *deep, FerryRef ref)
 
   if (object != NULL)
     return Py_NewRef (object);
-  if (owner->live == NULL)
-    return ferry_native_store_raise_closed (owner);
-  if (!ferry_store_hold (owner->live, ref, NULL))
-    return raise_corrupt (owner, "an object that is referred to is gone");
+  if (ferry_native_store_get (owner) == NULL)
+    return NULL;
+  if (!hold (owner, ref))
+    return NULL;
   g_array_append_val (deep->held, ref);
   switch (ferry_store_object_kind (owner->live, ref))
     {
@@ -919,6 +936,8 @@ ferry_native_deep_snapshot (FerryNativeStore *owner, FerryRef ref)
 PyObject *
 ferry_native_proxy_snapshot (PyObject *self, PyObject *unused)
 {
+  if (ferry_native_store_get (FERRY_NATIVE_PROXY (self)->owner) == NULL)
+    return NULL;
   return ferry_native_deep_snapshot (FERRY_NATIVE_PROXY (self)->owner, FERRY_NATIVE_PROXY (self)->ref);
 }
 

@@ -34,14 +34,52 @@ ferry_native_store_call (const char *name, const char *format, ...)
   return result;
 }
 
-PyObject *
-ferry_native_store_raise_closed (FerryNativeStore *self)
+static void
+raise_closed (FerryNativeStore *self)
 {
   const char *name = self->store != NULL ? ferry_store_get_name (self->store) : NULL;
   g_autofree char *message
       = g_strdup_printf ("store '%s' is closed in this process; open it anew", name != NULL ? name : "(anonymous)");
 
-  return ferry_native_raise_code (FERRY_ERROR_CLOSED, message);
+  ferry_native_raise_code (FERRY_ERROR_CLOSED, message);
+}
+
+FerryStore *
+ferry_native_store_get_slow (FerryNativeStore *self)
+{
+  g_autoptr (GArray) lost = NULL;
+  g_autoptr (GError) error = NULL;
+
+  if (!self->is_forked)
+    {
+      raise_closed (self);
+      return NULL;
+    }
+  if (!ferry_store_rejoin (self->store, &lost, &error))
+    {
+      ferry_native_raise (&error);
+      return NULL;
+    }
+  self->is_forked = FALSE;
+  self->live = self->store;
+  /* What stands for objects that are gone must not be taken for what is there now. */
+  for (guint i = 0; i < lost->len; i++)
+    {
+      FerryRef ref = g_array_index (lost, FerryRef, i);
+      PyObject *object = ferry_store_get_binding (self->store, ref);
+      FerryNativeProxy *proxy = NULL;
+
+      if (object != NULL && (ferry_native_is_proxy (object) || Py_IS_TYPE (object, &FerryNativeArray_Type)))
+        proxy = FERRY_NATIVE_PROXY (object);
+      else if (object != NULL)
+        proxy = ferry_native_record_get_handle (object);
+      if (proxy == NULL)
+        continue;
+      proxy->ref = FERRY_REF_LOST;
+      ferry_store_set_binding (self->store, ref, NULL);
+      ferry_store_unhold (self->store, ref);
+    }
+  return self->live;
 }
 
 /* ---- stretches of work, transactions ---- */
@@ -138,7 +176,7 @@ gboolean
 ferry_native_store_end_transaction (FerryNativeStore *self, gboolean commit)
 {
   g_autoptr (GError) error = NULL;
-  FerryStore *store = self->live;
+  FerryStore *store = ferry_native_store_get_to_unhold (self);
   PyObject *type;
   PyObject *value;
   PyObject *traceback;
@@ -216,9 +254,10 @@ store_close (PyObject *object, PyObject *unused)
 {
   FerryNativeStore *self = SELF (object);
 
-  if (self->live != NULL)
+  if (ferry_native_store_get_to_unhold (self) != NULL)
     {
       self->live = NULL;
+      self->is_forked = FALSE;
       g_queue_unlink (&stores, &self->link);
       if (self->n_inside > 0)
         self->is_closing = TRUE;
@@ -259,7 +298,13 @@ void
 ferry_native_stores_forked (void)
 {
   for (GList *link = stores.head; link != NULL; link = link->next)
-    SELF (link->data)->n_inside = 0;
+    {
+      FerryNativeStore *self = SELF (link->data);
+
+      self->n_inside = 0;
+      self->live = NULL;
+      self->is_forked = TRUE;
+    }
 }
 
 /* ---- the root mapping ---- */
@@ -704,7 +749,7 @@ store_get_identity (PyObject *object, void *closure)
 static PyObject *
 store_get_closed (PyObject *object, void *closure)
 {
-  return PyBool_FromLong (SELF (object)->live == NULL);
+  return PyBool_FromLong (ferry_native_store_get_to_unhold (SELF (object)) == NULL);
 }
 
 static PyObject *
@@ -770,6 +815,8 @@ reduce (PyObject *object, FerryNativeStore *owner, FerryRef ref)
 PyObject *
 ferry_native_proxy_reduce (PyObject *self, PyObject *protocol)
 {
+  if (!ferry_native_check_there (FERRY_NATIVE_PROXY (self)->owner, &FERRY_NATIVE_PROXY (self)->ref))
+    return NULL;
   return reduce (self, FERRY_NATIVE_PROXY (self)->owner, FERRY_NATIVE_PROXY (self)->ref);
 }
 
@@ -777,7 +824,7 @@ static gboolean
 find_live (PyObject *object, FerryNativeStore **owner, FerryRef *ref)
 {
   if (ferry_native_find_live (object, owner, ref))
-    return TRUE;
+    return ferry_native_check_there (*owner, ref);
   PyErr_Format (PyExc_TypeError, "a %.200s is no live object of a store", Py_TYPE (object)->tp_name);
   return FALSE;
 }

@@ -19,10 +19,11 @@ typedef struct _FerryNativeStore FerryNativeStore;
 
 struct _FerryNativeStore
 {
-  PyObject_HEAD FerryStore *live; /* NULL: closed, here or in the process that forked this one */
+  PyObject_HEAD FerryStore *live; /* NULL: closed, or not yet used in this fork child */
   FerryStore *store;              /* the same; good as long as this exists */
   guint n_inside;                 /* calls that have given up the GIL */
   gboolean is_closing;
+  gboolean is_forked; /* open in the parent, and not yet used here */
   gboolean is_detached;
   gboolean pickle;
   PyObject *description; /* str: how other processes open it */
@@ -74,15 +75,21 @@ ferry_native_is_proxy (PyObject *object)
 
 /* ---- open stores ---- */
 
-PyObject *ferry_native_store_raise_closed (FerryNativeStore *self);
+/* In a fork child, before its first use of the store, and when it is closed. */
+FerryStore *ferry_native_store_get_slow (FerryNativeStore *self);
 
-/* The store, or NULL with an exception. */
+/* The store, or NULL with an exception. In a fork child the first call joins, and may change the references of proxies. */
 static inline FerryStore *
 ferry_native_store_get (FerryNativeStore *self)
 {
-  if (G_UNLIKELY (self->live == NULL))
-    ferry_native_store_raise_closed (self);
-  return self->live;
+  return G_LIKELY (self->live != NULL) ? self->live : ferry_native_store_get_slow (self);
+}
+
+/* For giving back what is held, which can be done before the first use, too; NULL: closed. */
+static inline FerryStore *
+ferry_native_store_get_to_unhold (FerryNativeStore *self)
+{
+  return G_LIKELY (self->live != NULL) ? self->live : self->is_forked ? self->store : NULL;
 }
 
 gboolean ferry_native_store_begin_slow (FerryNativeStore *self);
@@ -154,6 +161,12 @@ PyObject *ferry_native_proxy_repr (PyObject *self); /* of those that can't conta
 PyObject *ferry_native_dict_clear (PyObject *object, PyObject *unused);
 
 PyObject *ferry_native_raise_key (PyObject *key); /* always NULL */
+
+/* Whether the object of a store can be referred to; FALSE with an exception. Looks at @ref after the first use in a fork child. */
+gboolean ferry_native_check_there (FerryNativeStore *owner, const FerryRef *ref);
+
+/* Why the container of a kind has no length; always -1. */
+Py_ssize_t ferry_native_raise_length (FerryNativeProxy *self, const char *kind);
 
 /* What adding to a number gave (not 0: it is there): the sum; NotImplemented: not both are numbers that fit. */
 PyObject *ferry_native_sum_take (FerryNativeStore *owner, int done, FerryReading *reading, GError **error);

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import threading
 import time
+import traceback
 
 import ferry
 import pytest
@@ -358,6 +361,187 @@ def test_a_fork_child_uses_what_was_read(store):
     assert items == [0, 1, 2, 3]
     assert (array == 3).all()
     assert counter.n == 3
+
+
+def in_fork(function):
+    """Run a function in a fork child; it goes on when that has ended, or after the child said so."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            function()
+            status = 0
+        finally:
+            if status:
+                traceback.print_exc()
+            os._exit(status)
+    return pid
+
+
+def end_of(pid):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "it hung"
+
+
+def test_a_fork_child_whose_objects_are_gone(store):
+    """What the parent gave up before the child's first use of the store is gone there, and says so."""
+    store["items"], store["settings"], store["set"] = [1], {"a": 1}, {1}
+    store["bytes"], store["counter"], store["array"] = bytearray(b"abc"), Counter(), numpy.arange(3)
+    store["kept"] = ["kept"]
+    names = ["items", "settings", "set", "bytes", "counter", "array"]
+    objects = {name: store[name] for name in names}
+    kept = store["kept"]
+    go_read, go_write = os.pipe()
+
+    def child():
+        os.read(go_read, 1)
+        # others are where they were: these are none of them
+        uses = {
+            "items": [
+                lambda o: o[0], len, list, repr, lambda o: o.append(1), lambda o: o.__setitem__(0, 5), lambda o: o + [1],
+                lambda o: o.snapshot(), pickle.dumps, lambda o: store.__setitem__("again", o), lambda o: o == [1], sorted,
+            ],
+            "settings": [lambda o: o["a"], len, dict, lambda o: o.__setitem__("a", 2), lambda o: o.pop("a"), lambda o: "a" in o],
+            "set": [len, lambda o: 1 in o, lambda o: o.add(2), lambda o: o | {2}],
+            "bytes": [len, bytes, lambda o: o[0], lambda o: o.append(1)],
+            "counter": [lambda o: o.n, lambda o: setattr(o, "n", 5), lambda o: o.increment()],
+        }
+        for name, some in uses.items():
+            for i, use in enumerate(some):
+                with contextlib.suppress(ferry.ClosedError):
+                    pytest.fail(f"use {i} of {name} gave {use(objects[name])!r}")
+        assert kept == ["kept"]
+        kept.append("child")
+        # what is there now is all right
+        again = store["others"]
+        assert [list(one) for one in again] == [[i] for i in range(50)]
+        assert store["items"] == ["new"]
+        objects.clear()
+        assert [list(one) for one in again] == [[i] for i in range(50)]
+
+    pid = in_fork(child)
+    objects.clear()
+    for name in names:
+        del store[name]
+    store.collect()
+    # in their places
+    store["others"] = [[i] for i in range(50)]
+    store["items"] = ["new"]
+    os.write(go_write, b"x")
+    assert end_of(pid) == 0
+    os.close(go_read)
+    os.close(go_write)
+    assert store["kept"] == ["kept", "child"]
+    assert [list(one) for one in store["others"]] == [[i] for i in range(50)]
+
+
+def test_a_fork_child_gives_up_what_it_never_held(store):
+    """What a child drops before its first use of the store stays with the parent."""
+    store["items"] = [["inner"]]
+    items = store["items"]
+    inner = [items[0]]
+    for drop_all in (False, True):
+        held = {"items": items, "inner": inner[0]}
+
+        def child(held=held, drop_all=drop_all):
+            nonlocal items
+            held.clear()
+            inner.clear()
+            if drop_all:
+                items = None
+            gc.collect()
+            store["child"] = 1
+            store.collect()
+
+        assert end_of(in_fork(child)) == 0
+    del store["items"], items[0]
+    store.collect()
+    store["others"] = [[i] for i in range(50)]
+    assert items == [] and inner[0] == ["inner"]
+
+
+@pytest.mark.parametrize("ending", ["commit", "roll back"])
+def test_a_fork_child_within_a_transaction_of_its_parent(store, ending):
+    """The child is in none: it reads what was before, waits to write, and takes over nothing of the parent's."""
+    store["items"], store["n"] = [["old"], 1], 0
+    items = store["items"]
+    read_end, write_end = os.pipe()
+
+    def child():
+        assert not store.in_transaction
+        assert items[1] == 1 and list(items[0]) == ["old"]
+        assert store["n"] == 0
+        with pytest.raises(ValueError, match="in no transaction"):
+            store.commit()
+        os.write(write_end, b"x")
+        with store.transaction():  # waits for the end of it
+            store["n"] += 1
+            items[1] += 10
+            items.append(["child's"])
+
+    with pytest.raises(KeyError) if ending == "roll back" else contextlib.nullcontext():
+        with store.transaction():
+            items[0] = ["new"]
+            items[1] = 2
+            store["n"] = 5
+            pid = in_fork(child)
+            assert select.select([read_end], [], [], 5)[0], "it waits where it should read"
+            if ending == "roll back":
+                raise KeyError
+    assert end_of(pid) == 0
+    os.close(read_end)
+    os.close(write_end)
+    if ending == "commit":
+        assert items == [["new"], 12, ["child's"]] and store["n"] == 6
+    else:
+        assert items == [["old"], 11, ["child's"]] and store["n"] == 1
+    store.collect()
+    store.verify()
+
+
+def test_a_fork_child_whose_parent_dies_within_a_transaction(store):
+    """The child finds the transaction of the dead one, and undoes it."""
+    store["items"] = [1]
+    items = store["items"]
+
+    def parent():
+        def child():
+            while os.getppid() == first:
+                time.sleep(0.001)
+            items.append(items[0])
+            store["done"] = True
+
+        first = os.getpid()
+        with store.transaction():
+            items[0] = 2
+            in_fork(child)
+            os.kill(first, signal.SIGKILL)
+
+    assert end_of(in_fork(parent)) == -signal.SIGKILL
+    assert store.wait("done", bool, timeout=30)
+    assert items == [1, 1]
+
+
+def test_a_fork_child_closes_what_it_never_used(store):
+    store["items"] = [1]
+    items = store["items"]
+
+    def child():
+        assert not store.closed
+        store.close()
+        assert store.closed
+        with pytest.raises(ferry.ClosedError):
+            items.append(1)
+
+    assert end_of(in_fork(child)) == 0
+    assert items == [1]
 
 
 def test_the_mapping(store):
