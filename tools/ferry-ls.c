@@ -220,11 +220,12 @@ make_channel_cells (Entry *entry)
     }
   else if (entry->mode == FERRY_MODE_STORE)
     {
-      /* Nothing is sent; who has it open counts as a sender. Its heap is known to participants only. */
+      /* Nothing is sent; who has it open counts as a sender. What its heap has taken from the system is counted as payload is. */
       g_autofree char *participants = g_strdup_printf ("%u", statistics->senders);
+      g_autofree char *memory = tool_format_bytes (statistics->bytes_committed);
 
       g_strv_builder_add (builder, get_nick (FERRY_TYPE_MODE, entry->mode));
-      g_strv_builder_add_many (builder, participants, "-", "-", "-", "-", "-", NULL);
+      g_strv_builder_add_many (builder, participants, "-", "-", memory, "-", "-", NULL);
     }
   else
     {
@@ -361,6 +362,8 @@ static void
 add_store (JsonBuilder *builder, FerryStatistics *statistics)
 {
   add_int (builder, "participants-alive", statistics->senders);
+  add_int (builder, "bytes-committed", statistics->bytes_committed);
+  add_int (builder, "bytes-committed-peak", statistics->bytes_committed_peak);
   add_int (builder, "max-bytes", statistics->max_bytes);
   add_int (builder, "repairs", statistics->repairs);
 }
@@ -500,9 +503,9 @@ main (int argc, char **argv)
                "  ferry-ls --json | jq .channels\n"
                "\n"
                "DEPTH is messages in flight and the most there may be, MEMORY what backs payload\n"
-               "now, MESSAGES and BYTES what was sent since the channel was made. A store has none of\n"
-               "that; its participants count as senders, and ferry-store tells more. Looking disturbs\n"
-               "nobody. Exit status: 0, 1 when something could not be looked at, 2 wrong usage.\n");
+               "now, MESSAGES and BYTES what was sent since the channel was made. Of a store MEMORY is\n"
+               "what its heap has; its participants count as senders, and ferry-store tells more. Looking\n"
+               "disturbs nobody. Exit status: 0, 1 when something could not be looked at, 2 wrong usage.\n");
   g_option_context_add_main_entries (context, entries, NULL);
 
   if (!g_option_context_parse (context, &argc, &argv, &error))

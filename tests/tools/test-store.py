@@ -144,6 +144,9 @@ class StoreTest(ToolTestCase):
         name = self.make_name()
         keeper = self.keep(transport, name, "a", "1")
         store = self.list_channels()[transport, name]
+        committed = store["bytes-committed"]
+        self.assertGreater(committed, 0)
+        self.assertLess(committed, 1 << 20)
         self.assertEqual((store["mode"], store["alive"], store["participants-alive"]), ("store", True, 1))
         for figure in ("senders", "receivers", "in-flight", "capacity", "messages-sent"):
             self.assertNotIn(figure, store)
@@ -151,7 +154,13 @@ class StoreTest(ToolTestCase):
         self.assertEqual(errors, "")
         line = output.splitlines()[1].split()
         self.assertEqual(line[:6], [name, transport, "store", "1", "-", "-"])
+        self.assertRegex(" ".join(line[6:-2]), r"^[0-9.]+ KiB$")
         self.assertEqual(line[-2:], ["-", "-"])
+        self.store(name, "set", "b", f'"{"x" * 3_000_000}"')
+        store = self.list_channels()[transport, name]
+        self.assertGreaterEqual(store["bytes-committed"], committed + 3_000_000)
+        self.assertLessEqual(store["bytes-committed"], store["bytes-committed-peak"])
+        self.assertLess(store["bytes-committed-peak"], store["max-bytes"])
         _, output, _ = self.run_tool("ferry-ls", "-p", name)
         self.assertIn(f"process {keeper.pid}", output)
         self.end(keeper)
