@@ -254,7 +254,7 @@ class SharedMemoryReceiver(_End):
         """
         if timeout is None and (block is None or (isinstance(block, numbers.Real) and not isinstance(block, bool))):
             return self._queue.get(True, block)
-        return self._queue.get(block, timeout)
+        return self._queue.get(bool(block), timeout)
 
     def get_nowait(self) -> Any:
         """Get the next message if there is one, as ``get(block=False)``.
@@ -281,6 +281,8 @@ class SharedMemoryReceiver(_End):
 def _other_end(ours: Queue) -> Queue:
     """Return the same queue as another object, so that each end can be closed alone."""
     descriptors = ours._descriptors()
+    if descriptors is None:
+        raise ValueError("a queue with a name has no descriptors: its other end is opened by the name")
     other = Queue.__new__(Queue)
     other._init(ours._settings, create=False, control_fd=os.dup(descriptors[0]), data_fd=os.dup(descriptors[1]))
     return other

@@ -119,14 +119,12 @@ _NO_INSTANCES = (
 # ---- instances ----
 
 
-@functools.lru_cache(maxsize=1024)
-def _has_fields(cls: Any) -> bool:
+def _look_for_fields(cls: Any) -> bool:
     """Whether instances of a class are shared by their attributes."""
     return bool(cls.__flags__ & _HEAP_TYPE) and not issubclass(cls, _NO_INSTANCES)
 
 
-@functools.lru_cache(maxsize=1024)
-def _slots_of(cls: Any) -> dict[str, Any]:
+def _look_for_slots(cls: Any) -> dict[str, Any]:
     """Return the slots of a class by their names as instances know them, with the descriptors."""
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -134,6 +132,11 @@ def _slots_of(cls: Any) -> dict[str, Any]:
             if type(value) is types.MemberDescriptorType and name not in ("__dict__", "__weakref__"):
                 found[name] = value
     return found
+
+
+# Not as decorators: a class is no Hashable to type checkers, for the classes of its instances may be none.
+_has_fields: Callable[[Any], bool] = functools.lru_cache(maxsize=1024)(_look_for_fields)
+_slots_of: Callable[[Any], dict[str, Any]] = functools.lru_cache(maxsize=1024)(_look_for_slots)
 
 
 def _fields_of(instance: Any) -> dict[str, Any]:
