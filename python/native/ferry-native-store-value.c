@@ -1094,9 +1094,15 @@ ferry_native_key_resolve (FerryNativeKey *self, FerryRef ref)
   for (gsize i = 0; i < snapshot->n; i += ferry_store_object_kind (store, ref) == FERRY_OBJECT_SET ? 1 : 2)
     {
       FerryCell cell = snapshot->cells[i];
-      PyObject *other = read_snapshot_cell (self->owner, NULL, snapshot, cell);
+      gsize offset = ferry_cell_payload (cell);
+      PyObject *other;
       int equal;
 
+      /* What is equal has the same hash; only that is worth reading. */
+      if (ferry_cell_tag (cell) == FERRY_CELL_LEAF && offset + sizeof (FerryLeaf) <= snapshot->memory_size
+          && ((const FerryLeaf *) (gconstpointer) (snapshot->memory + offset))->hash != self->key.hash)
+        continue;
+      other = read_snapshot_cell (self->owner, NULL, snapshot, cell);
       if (other == NULL)
         {
           /* Of a class that this process does not have, for example: it is not equal to what it has. */
