@@ -262,6 +262,13 @@ typedef enum
   FERRY_PUBLISH_DETACHED, /* was given back before */
 } FerryPublishResult;
 
+/* How far the ring had got when a receiver looked at its pace last. */
+typedef struct
+{
+  _Atomic gint64 time; /* ns */
+  _Atomic guint64 position;
+} FerryPace;
+
 /* One participant's private view. */
 typedef struct
 {
@@ -340,8 +347,10 @@ typedef struct
   _Atomic guint64 own_tail;    /* senders: positions below this are known to be claimed */
   _Atomic guint64 own_head;    /* work queue: positions below this are known to be resolved */
   _Atomic guint64 cached_tail; /* receivers: positions below this are known to be claimed */
-  _Atomic guint64 cursor;      /* broadcast receivers: the truth of which the record has a copy */
-  GMutex cursor_mutex;         /* threads of one broadcast receiver take turns */
+  _Atomic gboolean too_close;  /* receivers: senders shall get ahead before the next message is taken */
+  FerryPace pace;
+  _Atomic guint64 cursor; /* broadcast receivers: the truth of which the record has a copy */
+  GMutex cursor_mutex;    /* threads of one broadcast receiver take turns */
 
   /* sleeping */
   GMutex sleep_mutex;
