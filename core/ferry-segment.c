@@ -53,7 +53,7 @@ static void copy_all_private (FerrySegment *self);
 
 /* Calls a function for the ends that are prepared in fork children; the youngest first: they are the most likely to be what
  * the child is made for. */
-static void
+static guint
 for_prepared (void (*func) (FerrySegment *self))
 {
   guint n = 0;
@@ -67,6 +67,7 @@ for_prepared (void (*func) (FerrySegment *self))
       func (self);
       n++;
     }
+  return n;
 }
 
 static void
@@ -105,6 +106,7 @@ close_fd (int *fd)
 }
 
 static void forget_private_chunks (FerrySegment *self);
+static void look_at_own_process (void);
 
 /* The child is nobody yet: the descriptions that prove its parent alive are not the child's to keep. */
 static void
@@ -122,7 +124,9 @@ atfork_child (void)
       close_fd (&self->epoll_fd);
       forget_private_chunks (self);
     }
-  for_prepared (ferry_segment_prepare);
+  /* A first call would wait for it. */
+  if (for_prepared (ferry_segment_prepare) > 0)
+    look_at_own_process ();
   atfork_parent ();
 }
 
@@ -811,23 +815,28 @@ namespace_number (const char *path)
   return stat (path, &st) == 0 ? (guint64) st.st_ino : 0;
 }
 
+static FerryProcess own_process; /* under process_mutex, of the process with this fork generation */
+static guint own_process_generation = G_MAXUINT;
+
+/* The caller has process_mutex. */
+static void
+look_at_own_process (void)
+{
+  own_process.pid = getpid ();
+  if (process_look (own_process.pid, &own_process.start) != PROCESS_RUNS)
+    own_process.start = 0;
+  own_process.namespace = namespace_number ("/proc/self/ns/pid") | namespace_number ("/proc/self/ns/time") << 32;
+  own_process_generation = ferry_fork_generation;
+}
+
 static const FerryProcess *
 process_self (void)
 {
-  static FerryProcess self;
-  static guint generation = G_MAXUINT;
-
   pthread_mutex_lock (&process_mutex);
-  if (generation != ferry_fork_generation)
-    {
-      self.pid = getpid ();
-      if (process_look (self.pid, &self.start) != PROCESS_RUNS)
-        self.start = 0;
-      self.namespace = namespace_number ("/proc/self/ns/pid") | namespace_number ("/proc/self/ns/time") << 32;
-      generation = ferry_fork_generation;
-    }
+  if (own_process_generation != ferry_fork_generation)
+    look_at_own_process ();
   pthread_mutex_unlock (&process_mutex);
-  return &self;
+  return &own_process;
 }
 
 /* Whether nobody has the liveness lock of a used record: a system call, where looking at the process takes five. */
