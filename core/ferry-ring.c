@@ -452,11 +452,13 @@ ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
 
   if (position + DISTANCE >= known && position % TAIL_REFRESH == 0)
     {
+      guint64 before = known;
+
       known = atomic_load_explicit (self->tail, memory_order_relaxed);
       atomic_store_explicit (&self->cached_tail, known, memory_order_relaxed);
-      /* A single message may be a question that waits for its answer. */
-      if (position + DISTANCE >= known && known > position + 1 && self->capacity >= DISTANCE_CAPACITY
-          && ferry_waiter_may_spin (self))
+      /* A single message may be a question that waits for its answer, and what grows no more is the end of a burst. */
+      if (position + DISTANCE >= known && known > position + 1 && known - before >= TAIL_REFRESH / 2
+          && self->capacity >= DISTANCE_CAPACITY && ferry_waiter_may_spin (self))
         atomic_store_explicit (&self->too_close, TRUE, memory_order_relaxed);
     }
   if (position + PREFETCH_DISTANCE >= known)
