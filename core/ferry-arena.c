@@ -641,8 +641,8 @@ ferry_arena_set_free (FerrySegment *self, guint32 block, guint64 w)
 {
   FerryBlock *descriptor = ferry_arena_block (self, block);
 
-  if (G_UNLIKELY (atomic_load_explicit (&self->couriers, memory_order_acquire) != NULL)
-      && FERRY_BLOCK_CLASS (block) == 0 && self->me != NULL && !ferry_arena_unbind (self, block, &w))
+  if (G_UNLIKELY (atomic_load_explicit (&self->couriers, memory_order_acquire) != NULL) && self->me != NULL
+      && !ferry_arena_unbind (self, block, &w))
     return;
   atomic_store_explicit (&descriptor->idle_since, g_get_monotonic_time (), memory_order_relaxed);
   if (!atomic_compare_exchange_strong_explicit (&descriptor->word, &w,

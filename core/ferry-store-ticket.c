@@ -13,9 +13,11 @@
 #include "ferry-transport-private.h"
 
 /* Keys of the dict of tickets: positive integers are those that travel in pickles; bytes are channels, with their numbers as values;
- * a negative integer is {channel:30, index of the block:16}, all inverted. */
+ * a negative integer is {channel:25, class of the block:5, its index:16}, all inverted. */
 #define INDEX_BITS (16)
-#define CHANNEL_MAX ((1u << 30) - 1)
+#define PLACE_BITS (21)
+#define PLACE_MASK ((1u << PLACE_BITS) - 1)
+#define CHANNEL_MAX ((1u << 25) - 1)
 /* Longer names of transports are none. */
 #define TRANSPORT_MAX (64)
 #define NAME_MAX_BYTES (200)
@@ -25,6 +27,7 @@
 #define SLICE_US (50 * 1000)
 
 G_STATIC_ASSERT (FERRY_MAX_BLOCKS <= 1 << INDEX_BITS);
+G_STATIC_ASSERT (FERRY_N_CLASSES <= 1 << (PLACE_BITS - INDEX_BITS));
 G_STATIC_ASSERT (FERRY_STORE_REFERENCE_SIZE > FERRY_MAX_INLINE);
 G_STATIC_ASSERT (FERRY_STORE_REFERENCE_SIZE <= 1 << FERRY_MIN_BLOCK_SHIFT);
 
@@ -58,7 +61,7 @@ struct _FerryCourier
   GWeakRef store;
   guint32 channel;
   GMutex mutex;
-  GArray *late; /* of guint: blocks that were freed while the store was not to be had */
+  GArray *late; /* of guint32: blocks that were freed while the store was not to be had */
 };
 
 /* ---- messages ---- */
@@ -117,6 +120,17 @@ message_read (Message *self, const guint8 *data, gsize size, GError **error)
   return TRUE;
 }
 
+static gboolean
+set_in_transaction (FerryStore *store, GError **error)
+{
+  g_set_error (
+      error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
+      "%s: no object of it can be sent within a transaction, for a message can't be rolled back; send it after "
+      "the commit",
+      store->label);
+  return FALSE;
+}
+
 /**
  * ferry_store_reference_encode: (skip)
  * @self: a reference
@@ -126,7 +140,8 @@ message_read (Message *self, const guint8 *data, gsize size, GError **error)
  *
  * Makes a message of codec `store`. The caller keeps the reference until the message is sent.
  *
- * Errors: %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT, %FERRY_ERROR_CODEC (of another size).
+ * Errors: %FERRY_ERROR_CLOSED, %FERRY_ERROR_INVALID_ARGUMENT (within a transaction), %FERRY_ERROR_CORRUPT, %FERRY_ERROR_CODEC (of another
+ * size).
  *
  * Returns: %TRUE on success
  *
@@ -151,6 +166,8 @@ ferry_store_reference_encode (FerryStoreReference *self, guint8 *data, gsize siz
                    "%s is closed in this process; open it anew, and send what is found in it", store->label);
       return FALSE;
     }
+  if (ferry_store_in_transaction (store))
+    return set_in_transaction (store, error);
   object = ferry_store_object (store, ref);
   if (object == NULL)
     return ferry_store_set_corrupt (store, "a reference leads nowhere", error);
@@ -221,10 +238,22 @@ channel_key (FerrySegment *segment, FerryKey *key)
   return bytes;
 }
 
-static FerryKey
-ticket_key (guint32 channel, guint index)
+static guint
+place_of_block (guint32 block)
 {
-  gint64 number = -1 - (gint64) ((guint64) channel << INDEX_BITS | index);
+  return FERRY_BLOCK_CLASS (block) << INDEX_BITS | FERRY_BLOCK_INDEX (block);
+}
+
+static guint32
+block_of_place (guint place)
+{
+  return FERRY_BLOCK_REF (place >> INDEX_BITS, place & ((1u << INDEX_BITS) - 1));
+}
+
+static FerryKey
+ticket_key (guint32 channel, guint32 block)
+{
+  gint64 number = -1 - (gint64) ((guint64) channel << PLACE_BITS | place_of_block (block));
   FerryKey key = { FERRY_CELL (FERRY_CELL_INT, number), ferry_key_hash_int (number) };
 
   return key;
@@ -301,7 +330,7 @@ get_courier (FerryStore *store, FerrySegment *segment, gboolean create, GError *
   g_weak_ref_init (&self->store, store);
   self->channel = channel;
   g_mutex_init (&self->mutex);
-  self->late = g_array_new (FALSE, FALSE, sizeof (guint));
+  self->late = g_array_new (FALSE, FALSE, sizeof (guint32));
   do
     self->next = first;
   /* release: whoever finds it finds what is in it */
@@ -386,13 +415,7 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
       return FALSE;
     }
   if (ferry_store_in_transaction (store))
-    {
-      g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
-                   "%s: no object of it can be sent within a transaction, for a message can't be rolled back; send it "
-                   "after the commit",
-                   store->label);
-      return FALSE;
-    }
+    return set_in_transaction (store, error);
   FERRY_STEP ("ticket-begin");
   if (!begin_within (store, timeout, cancellable, error))
     return FALSE;
@@ -422,7 +445,7 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
       FerryCell cell = ferry_store_new_reference (store, message.head.object);
 
       FERRY_STEP ("ticket-counted");
-      key = ticket_key (courier->channel, FERRY_BLOCK_INDEX (block));
+      key = ticket_key (courier->channel, block);
       /* In place of one that is left of an earlier message in the block, if any. */
       ok = ferry_store_dict_set (store, get_tickets (store), &key, 0, cell, FALSE, NULL, error) >= 0;
       if (!ok)
@@ -438,9 +461,9 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
 
 /* Inside a stretch of work. */
 static void
-remove_ticket (FerryStore *store, guint32 channel, guint index)
+remove_ticket (FerryStore *store, guint32 channel, guint32 block)
 {
-  FerryKey key = ticket_key (channel, index);
+  FerryKey key = ticket_key (channel, block);
 
   FERRY_STEP ("ticket-unbind");
   ferry_store_dict_remove (store, get_tickets (store), &key, NULL, NULL);
@@ -458,25 +481,23 @@ remove_late (FerryCourier *self, FerryStore *store, FerrySegment *segment)
   if (self->late->len > 0)
     {
       late = self->late;
-      self->late = g_array_new (FALSE, FALSE, sizeof (guint));
+      self->late = g_array_new (FALSE, FALSE, sizeof (guint32));
     }
   g_mutex_unlock (&self->mutex);
   for (guint i = 0; late != NULL && i < late->len; i++)
     {
-      guint index = g_array_index (late, guint, i);
+      guint32 block = g_array_index (late, guint32, i);
 
-      if (!ferry_arena_claim_free_block (segment, FERRY_BLOCK_REF (0, index)))
+      if (!ferry_arena_claim_free_block (segment, block))
         continue;
-      remove_ticket (store, self->channel, index);
-      ferry_arena_free_claimed_block (segment, FERRY_BLOCK_REF (0, index));
+      remove_ticket (store, self->channel, block);
+      ferry_arena_free_claimed_block (segment, block);
     }
 }
 
 void
 ferry_store_ticket_unbind (FerrySegment *segment, guint32 block)
 {
-  guint index = FERRY_BLOCK_INDEX (block);
-
   for (FerryCourier *self = atomic_load_explicit (&segment->couriers, memory_order_acquire); self != NULL;
        self = self->next)
     {
@@ -486,14 +507,14 @@ ferry_store_ticket_unbind (FerrySegment *segment, guint32 block)
         continue;
       if (ferry_store_try_begin (store))
         {
-          remove_ticket (store, self->channel, index);
+          remove_ticket (store, self->channel, block);
           remove_late (self, store, segment);
           ferry_store_end (store);
         }
       else
         {
           g_mutex_lock (&self->mutex);
-          g_array_append_val (self->late, index);
+          g_array_append_val (self->late, block);
           g_mutex_unlock (&self->mutex);
         }
     }
@@ -502,9 +523,6 @@ ferry_store_ticket_unbind (FerrySegment *segment, guint32 block)
 void
 ferry_store_tickets_leave (FerrySegment *segment, gboolean is_last)
 {
-  guint n_blocks
-      = MIN (atomic_load_explicit (&segment->class_used[0], memory_order_acquire), segment->classes[0].n_blocks);
-
   for (FerryCourier *self = atomic_load_explicit (&segment->couriers, memory_order_acquire); self != NULL;
        self = self->next)
     {
@@ -513,8 +531,14 @@ ferry_store_tickets_leave (FerrySegment *segment, gboolean is_last)
       if (store == NULL || store->closed || !ferry_store_begin_within (store, LEAVE_PATIENCE_US, NULL))
         continue;
       remove_late (self, store, segment);
-      for (guint i = 0; is_last && i < n_blocks; i++)
-        remove_ticket (store, self->channel, i);
+      for (guint c = 0; is_last && c < FERRY_N_CLASSES; c++)
+        {
+          guint n = MIN (atomic_load_explicit (&segment->class_used[c], memory_order_acquire),
+                         segment->classes[c].n_blocks);
+
+          for (guint i = 0; i < n; i++)
+            remove_ticket (store, self->channel, FERRY_BLOCK_REF (c, i));
+        }
       if (is_last)
         {
           FerryKey key;
@@ -553,16 +577,11 @@ take_ticket (FerryStore *store, FerryBuffer *buffer, const Message *message, GEr
                    store->label);
       return 0;
     }
-  if (FERRY_BLOCK_CLASS ((guint32) buffer->token) != 0)
-    {
-      malformed (error, "the message lies in a block of another size than codec 'store' asks for");
-      return 0;
-    }
   FERRY_STEP ("ticket-look");
   courier = get_courier (store, segment, FALSE, &local);
   if (courier != NULL)
     {
-      key = ticket_key (courier->channel, FERRY_BLOCK_INDEX ((guint32) buffer->token));
+      key = ticket_key (courier->channel, (guint32) buffer->token);
       found = ferry_store_dict_get (store, get_tickets (store), &key, &reading, &local);
     }
   FERRY_STEP ("ticket-held");
@@ -811,17 +830,16 @@ ferry_store_tickets_survey (FerryStore *self)
 /* Whether the message of a ticket is gone. Nobody makes tickets meanwhile, and who did had the block before; so a block that is
  * free now became so after its message had been there. */
 static gboolean
-is_stale (const Surveyed *surveyed, guint index)
+is_stale (const Surveyed *surveyed, guint32 block)
 {
   guint64 word;
 
   if (surveyed->is_gone)
     return TRUE;
-  if (surveyed->segment == NULL || surveyed->segment->control == NULL
-      || index >= surveyed->segment->classes[0].n_blocks)
+  if (surveyed->segment == NULL || surveyed->segment->control == NULL || FERRY_BLOCK_CLASS (block) >= FERRY_N_CLASSES
+      || FERRY_BLOCK_INDEX (block) >= surveyed->segment->classes[FERRY_BLOCK_CLASS (block)].n_blocks)
     return FALSE;
-  word = atomic_load_explicit (&ferry_arena_block (surveyed->segment, FERRY_BLOCK_REF (0, index))->word,
-                               memory_order_acquire);
+  word = atomic_load_explicit (&ferry_arena_block (surveyed->segment, block)->word, memory_order_acquire);
   return ferry_word_state (word) == FERRY_BLOCK_FREE || ferry_word_state (word) == FERRY_BLOCK_TRIMMING;
 }
 
@@ -848,9 +866,9 @@ ferry_store_tickets_sweep (FerryStore *self, GPtrArray *survey, GError **error)
 
       if (number >= 0)
         continue;
-      surveyed = g_hash_table_lookup (by_channel, GUINT_TO_POINTER ((guint) (place >> INDEX_BITS)));
+      surveyed = g_hash_table_lookup (by_channel, GUINT_TO_POINTER ((guint) (place >> PLACE_BITS)));
       /* others began to travel since the survey */
-      if (surveyed != NULL && is_stale (surveyed, (guint) (place & ((1 << INDEX_BITS) - 1))))
+      if (surveyed != NULL && is_stale (surveyed, block_of_place ((guint) (place & PLACE_MASK))))
         g_array_append_val (stale, number);
     }
   ferry_store_snapshot_clear (self, &snapshot);
