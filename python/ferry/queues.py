@@ -364,7 +364,13 @@ class JoinableQueue(Queue):
         if name is not None:
             raise ValueError("a JoinableQueue has no name: what is undone is counted in memory that is passed on")
         super().__init__(
-            maxsize, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle,
+            maxsize,
+            ctx=ctx,
+            name=name,
+            transport=transport,
+            codec=codec,
+            max_bytes=max_bytes,
+            pickle=pickle,
             store=store,
         )
 
@@ -411,8 +417,16 @@ class SimpleQueue(Queue):
         pickle: bool = True,
         store: Store | None = None,
     ) -> None:
-        super().__init__(0, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle,
-            store=store)
+        super().__init__(
+            0,
+            ctx=ctx,
+            name=name,
+            transport=transport,
+            codec=codec,
+            max_bytes=max_bytes,
+            pickle=pickle,
+            store=store,
+        )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         super()._init({**settings, "unlimited": False}, **arguments)
