@@ -7,6 +7,7 @@
 #include "ferry-error.h"
 #include "ferry-registry.h"
 #include "ferry-store-path-private.h"
+#include "ferry-store-variant-private.h"
 
 #include <math.h>
 
@@ -1772,6 +1773,7 @@ typedef struct
   const char *path;
   GArray *steps; /* of FerryPathStep */
   gboolean at_root;
+  gboolean is_relative; /* to an object, not to the root */
   Value value;
   FerryReading readings[2]; /* the current one has what @value is in, and holds what that refers to */
   guint current;
@@ -1807,13 +1809,17 @@ lookup_clear (Lookup *self)
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Lookup, lookup_clear)
 
+/* @base: an object that the caller holds, from which the path starts; 0: the root. */
 static gboolean
-lookup_init (Lookup *self, FerryStore *store, const char *path, GError **error)
+lookup_init (Lookup *self, FerryStore *store, FerryRef base, const char *path, GError **error)
 {
   memset (self, 0, sizeof *self);
   self->store = store;
   self->path = path;
-  self->at_root = TRUE;
+  self->at_root = base == 0;
+  self->is_relative = base != 0;
+  if (base != 0)
+    value_init (&self->value, FERRY_CELL (FERRY_CELL_OBJECT, base), NULL);
   if (store->closed || store->fork_generation != ferry_fork_generation)
     {
       /* says that it is closed, or joins anew */
@@ -1821,7 +1827,7 @@ lookup_init (Lookup *self, FerryStore *store, const char *path, GError **error)
         return FALSE;
       ferry_store_end (store);
     }
-  self->steps = ferry_store_path_parse (store->label, path, error);
+  self->steps = ferry_store_path_parse (store->label, path, base != 0, error);
   return self->steps != NULL;
 }
 
@@ -1836,7 +1842,7 @@ static char *
 lookup_describe (const Lookup *self, guint n)
 {
   if (n == 0)
-    return g_strdup ("the root");
+    return g_strdup (self->is_relative ? "the object" : "the root");
   return g_strdup_printf ("'%.*s'", (int) MIN (lookup_step_at (self, n - 1)->end, G_MAXINT / 2), self->path);
 }
 
@@ -2135,21 +2141,22 @@ lookup_walk (Lookup *self, guint n, GError **error)
 
 /* All of the path; the value is then in @self. */
 static gboolean
-lookup_all (Lookup *self, FerryStore *store, const char *path, GError **error)
+lookup_all (Lookup *self, FerryStore *store, FerryRef base, const char *path, GError **error)
 {
-  return lookup_init (self, store, path, error) && lookup_walk (self, self->steps->len, error);
+  return lookup_init (self, store, base, path, error) && lookup_walk (self, self->steps->len, error);
 }
 
 /* All but the last step, of which there must be one. */
 static const FerryPathStep *
-lookup_parent (Lookup *self, FerryStore *store, const char *path, GError **error)
+lookup_parent (Lookup *self, FerryStore *store, FerryRef base, const char *path, GError **error)
 {
-  if (!lookup_init (self, store, path, error))
+  if (!lookup_init (self, store, base, path, error))
     return NULL;
   if (self->steps->len == 0)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
-                   "%s: the root can't be changed as a whole; name a value in it", store->label);
+                   "%s: %s can't be changed as a whole; name a value in it", store->label,
+                   base != 0 ? "an object" : "the root");
       return NULL;
     }
   return lookup_walk (self, self->steps->len - 1, error) ? lookup_step_at (self, self->steps->len - 1) : NULL;
@@ -2364,49 +2371,15 @@ lookup_put (Lookup *self, const FerryPathStep *last, FerryCell cell, GError **er
 
 /* ---- the interface ---- */
 
-/**
- * ferry_store_get:
- * @self: a store
- * @path: where the value is
- * @error: return location for an error
- *
- * Reads a value with all that is in it.
- *
- * A *path* begins with a name of the root; `.name` is a key of a dict that is a str, or an attribute of an object; `[3]`
- * is an element of a list or tuple (negative: from the end), or a key of a dict that is an integer; `["a key with . in it"]` any str;
- * other keys stand in brackets in the text format of GVariant, such as `[1.5]`, `[true]`, `[(1, "x")]`. `[+]` is the place
- * behind the last element of a list, for ferry_store_set(). Examples: `cfg.servers[2].port`, `["my cfg"].limits["a.b"]`.
- * The empty path is the root itself.
- *
- * What values become: None is nothing, `mv`; bool, float, str are `b`, `d`, `s`; int is `x`, from 2^63 to 2^64-1 `t`, others
- * are `("int", ay)`, two's complement, little-endian; complex is `(dd)`; bytes and bytearray `ay`; a tuple a tuple of what its items are, or
- * `av` where that would be long; list, set and frozenset `av`; a dict `a{sv}` if all keys are str, else `a(vv)`; an object a dict of its
- * attributes; an ndarray `(saxaxay)`: format, shape, strides, elements ([method@Store.get_tensor] copies nothing). A str with zeros or lone surrogates is `("str", ay)`, a member
- * of an enumeration `(sv)`: its class, its name or value. Other immutable values are what codec `python` makes of them without an interpreter.
- *
- * Each list, dict and object is read at one instant; a value that contains several of them only in a transaction
- * ([method@Store.begin_transaction]).
- *
- * Errors: %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_PARSE (of the path), %FERRY_ERROR_UNSUPPORTED (values that contain themselves, more
- * than 128 levels, values that GVariant can't express), %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT.
- *
- * Returns: (transfer full): the value; not floating
- *
- * Since: 1.0
- */
 GVariant *
-ferry_store_get (FerryStore *self, const char *path, GError **error)
+ferry_store_get_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (Lookup) lookup = { 0 };
   g_autoptr (GPtrArray) items = NULL;
   FerrySnapshot names = { 0 };
   GVariant *made;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!lookup_all (&lookup, self, path, error))
+  if (!lookup_all (&lookup, self, base, path, error))
     return NULL;
   if (!lookup.at_root)
     return value_to_variant (self, &lookup.value, error);
@@ -2454,6 +2427,45 @@ ferry_store_get (FerryStore *self, const char *path, GError **error)
 }
 
 /**
+ * ferry_store_get:
+ * @self: a store
+ * @path: where the value is
+ * @error: return location for an error
+ *
+ * Reads a value with all that is in it.
+ *
+ * A *path* begins with a name of the root; `.name` is a key of a dict that is a str, or an attribute of an object; `[3]`
+ * is an element of a list or tuple (negative: from the end), or a key of a dict that is an integer; `["a key with . in it"]` any str;
+ * other keys stand in brackets in the text format of GVariant, such as `[1.5]`, `[true]`, `[(1, "x")]`. `[+]` is the place
+ * behind the last element of a list, for ferry_store_set(). Examples: `cfg.servers[2].port`, `["my cfg"].limits["a.b"]`.
+ * The empty path is the root itself.
+ *
+ * What values become: None is nothing, `mv`; bool, float, str are `b`, `d`, `s`; int is `x`, from 2^63 to 2^64-1 `t`, others
+ * are `("int", ay)`, two's complement, little-endian; complex is `(dd)`; bytes and bytearray `ay`; a tuple a tuple of what its items are, or
+ * `av` where that would be long; list, set and frozenset `av`; a dict `a{sv}` if all keys are str, else `a(vv)`; an object a dict of its
+ * attributes; an ndarray `(saxaxay)`: format, shape, strides, elements ([method@Store.get_tensor] copies nothing). A str with zeros or lone surrogates is `("str", ay)`, a member
+ * of an enumeration `(sv)`: its class, its name or value. Other immutable values are what codec `python` makes of them without an interpreter.
+ *
+ * Each list, dict and object is read at one instant; a value that contains several of them only in a transaction
+ * ([method@Store.begin_transaction]).
+ *
+ * Errors: %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_PARSE (of the path), %FERRY_ERROR_UNSUPPORTED (values that contain themselves, more
+ * than 128 levels, values that GVariant can't express), %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT.
+ *
+ * Returns: (transfer full): the value; not floating
+ *
+ * Since: 1.0
+ */
+GVariant *
+ferry_store_get (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_get_at (self, 0, path, error);
+}
+
+/**
  * ferry_store_contains:
  * @self: a store
  * @path: see ferry_store_get()
@@ -2477,7 +2489,7 @@ ferry_store_contains (FerryStore *self, const char *path, GError **error)
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
 
-  if (lookup_all (&lookup, self, path, &local))
+  if (lookup_all (&lookup, self, 0, path, &local))
     return TRUE;
   if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
     g_propagate_error (error, g_steal_pointer (&local));
@@ -2501,33 +2513,14 @@ dup_item_text (const Value *value, gsize i)
   return is_text ? g_string_free (text, FALSE) : (g_string_free (text, TRUE), NULL);
 }
 
-/**
- * ferry_store_get_type_name:
- * @self: a store
- * @path: see ferry_store_get()
- * @error: return location for an error
- *
- * What a value is, by the name that Python has for it: `NoneType`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`,
- * `tuple`, `list`, `dict`, `set`, `frozenset`, `ndarray`, or the qualified name of its class.
- *
- * Errors: as of ferry_store_get().
- *
- * Returns: (transfer full): the name of its type
- *
- * Since: 1.0
- */
 char *
-ferry_store_get_type_name (FerryStore *self, const char *path, GError **error)
+ferry_store_get_type_name_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (Lookup) lookup = { 0 };
   const char *name;
   char *class_name = NULL;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!lookup_all (&lookup, self, path, error))
+  if (!lookup_all (&lookup, self, base, path, error))
     return NULL;
   if (lookup.at_root)
     return g_strdup ("dict");
@@ -2574,6 +2567,30 @@ ferry_store_get_type_name (FerryStore *self, const char *path, GError **error)
 }
 
 /**
+ * ferry_store_get_type_name:
+ * @self: a store
+ * @path: see ferry_store_get()
+ * @error: return location for an error
+ *
+ * What a value is, by the name that Python has for it: `NoneType`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`,
+ * `tuple`, `list`, `dict`, `set`, `frozenset`, `ndarray`, or the qualified name of its class.
+ *
+ * Errors: as of ferry_store_get().
+ *
+ * Returns: (transfer full): the name of its type
+ *
+ * Since: 1.0
+ */
+char *
+ferry_store_get_type_name (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_get_type_name_at (self, 0, path, error);
+}
+
+/**
  * ferry_store_get_object_id:
  * @self: a store
  * @path: see ferry_store_get()
@@ -2596,11 +2613,45 @@ ferry_store_get_object_id (FerryStore *self, const char *path, GError **error)
   g_return_val_if_fail (path != NULL, 0);
   g_return_val_if_fail (error == NULL || *error == NULL, 0);
 
-  if (!lookup_all (&lookup, self, path, error))
+  if (!lookup_all (&lookup, self, 0, path, error))
     return 0;
   if (lookup.at_root)
     return ferry_store_get_root (self);
   return value_tag (&lookup.value) == FERRY_CELL_OBJECT ? ferry_cell_payload (lookup.value.cell) : 0;
+}
+
+/* The object, held for the caller; 0: error. */
+FerryRef
+ferry_store_find_object_at (FerryStore *self, FerryRef base, const char *path, GError **error)
+{
+  g_auto (Lookup) lookup = { 0 };
+  FerryRef ref;
+
+  if (!lookup_all (&lookup, self, base, path, error))
+    return 0;
+  if (lookup.at_root || value_tag (&lookup.value) != FERRY_CELL_OBJECT)
+    {
+      g_autofree char *type = lookup.at_root ? g_strdup ("the root") : describe_type (self, &lookup.value);
+
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
+                   "%s: '%s' is %s; only a list, dict, set, object, bytearray or ndarray can be referred to",
+                   self->label, path, type);
+      return 0;
+    }
+  ref = ferry_cell_payload (lookup.value.cell);
+  return ferry_store_hold (self, ref, error) ? ref : 0;
+}
+
+/* @ref: an object that the caller holds. */
+gboolean
+ferry_store_put_object_at (FerryStore *self, FerryRef base, const char *path, FerryRef ref, GError **error)
+{
+  g_auto (Lookup) lookup = { 0 };
+  const FerryPathStep *last = lookup_parent (&lookup, self, base, path, error);
+
+  if (last == NULL || !ferry_store_begin (self, error))
+    return FALSE;
+  return lookup_put (&lookup, last, ferry_store_new_reference (self, ref), error);
 }
 
 /* The attributes of a record that are set, by name; NULL: error. */
@@ -2658,23 +2709,8 @@ list_attributes (FerryStore *self, FerryRef ref, GError **error)
   return ok ? g_steal_pointer (&names) : NULL;
 }
 
-/**
- * ferry_store_get_length:
- * @self: a store
- * @path: see ferry_store_get()
- * @error: return location for an error
- *
- * How many elements a value has: characters of a str, bytes of a bytes or bytearray, elements along the first dimension of an ndarray,
- * attributes of an object.
- *
- * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value has no length).
- *
- * Returns: the length; -1 on error
- *
- * Since: 1.0
- */
 gint64
-ferry_store_get_length (FerryStore *self, const char *path, GError **error)
+ferry_store_get_length_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (Lookup) lookup = { 0 };
   g_autofree char *where = NULL;
@@ -2683,11 +2719,7 @@ ferry_store_get_length (FerryStore *self, const char *path, GError **error)
   guint width;
   gsize n;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), -1);
-  g_return_val_if_fail (path != NULL, -1);
-  g_return_val_if_fail (error == NULL || *error == NULL, -1);
-
-  if (!lookup_all (&lookup, self, path, error))
+  if (!lookup_all (&lookup, self, base, path, error))
     return -1;
   if (lookup.at_root)
     return ferry_store_dict_length (self, ferry_store_get_root (self));
@@ -2776,6 +2808,30 @@ ferry_store_get_length (FerryStore *self, const char *path, GError **error)
   return -1;
 }
 
+/**
+ * ferry_store_get_length:
+ * @self: a store
+ * @path: see ferry_store_get()
+ * @error: return location for an error
+ *
+ * How many elements a value has: characters of a str, bytes of a bytes or bytearray, elements along the first dimension of an ndarray,
+ * attributes of an object.
+ *
+ * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value has no length).
+ *
+ * Returns: the length; -1 on error
+ *
+ * Since: 1.0
+ */
+gint64
+ferry_store_get_length (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), -1);
+  g_return_val_if_fail (path != NULL, -1);
+  g_return_val_if_fail (error == NULL || *error == NULL, -1);
+  return ferry_store_get_length_at (self, 0, path, error);
+}
+
 static void
 add_child (GPtrArray *children, const char *path, GVariant *key)
 {
@@ -2816,23 +2872,8 @@ add_key_children (FerryStore *self, GPtrArray *children, const char *path, Ferry
   return ok;
 }
 
-/**
- * ferry_store_list_children:
- * @self: a store
- * @path: see ferry_store_get(); empty: the root
- * @error: return location for an error
- *
- * The paths of what is in a list, dict, set, tuple or object, at one instant; nothing for other values. Keys that only Python can
- * read are left out.
- *
- * Errors: as of ferry_store_get().
- *
- * Returns: (transfer full) (array zero-terminated=1): paths, each with @path at its beginning
- *
- * Since: 1.0
- */
 char **
-ferry_store_list_children (FerryStore *self, const char *path, GError **error)
+ferry_store_list_children_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (Lookup) lookup = { 0 };
   g_autoptr (GPtrArray) children = g_ptr_array_new_with_free_func (g_free);
@@ -2840,11 +2881,7 @@ ferry_store_list_children (FerryStore *self, const char *path, GError **error)
   gboolean ok = TRUE;
   gsize n;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!lookup_all (&lookup, self, path, error))
+  if (!lookup_all (&lookup, self, base, path, error))
     return NULL;
   if (lookup.at_root)
     {
@@ -2906,6 +2943,30 @@ ferry_store_list_children (FerryStore *self, const char *path, GError **error)
   return (char **) g_ptr_array_free (g_steal_pointer (&children), FALSE);
 }
 
+/**
+ * ferry_store_list_children:
+ * @self: a store
+ * @path: see ferry_store_get(); empty: the root
+ * @error: return location for an error
+ *
+ * The paths of what is in a list, dict, set, tuple or object, at one instant; nothing for other values. Keys that only Python can
+ * read are left out.
+ *
+ * Errors: as of ferry_store_get().
+ *
+ * Returns: (transfer full) (array zero-terminated=1): paths, each with @path at its beginning
+ *
+ * Since: 1.0
+ */
+char **
+ferry_store_list_children (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_list_children_at (self, 0, path, error);
+}
+
 typedef struct
 {
   FerryStore *store;
@@ -2922,25 +2983,8 @@ held_array_free (gpointer data)
   g_free (self);
 }
 
-/**
- * ferry_store_get_tensor:
- * @self: a store
- * @path: where an ndarray is
- * @error: return location for an error
- *
- * An array where it lies: nothing is copied, and what is written to the elements is what others read. They are the users' to
- * synchronise. The array stays there as long as the tensor does, also when it is removed from the store or the store is
- * closed.
- *
- * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value is no ndarray), %FERRY_ERROR_CORRUPT,
- * %FERRY_ERROR_INVALID_ARGUMENT (its elements are of no kind that [struct@Tensor] knows).
- *
- * Returns: (transfer full): a tensor on the memory of the store
- *
- * Since: 1.0
- */
 FerryTensor *
-ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
+ferry_store_get_tensor_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (Lookup) lookup = { 0 };
   Array array = { 0 };
@@ -2948,11 +2992,7 @@ ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
   FerryTensor *tensor;
   FerryRef ref;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!lookup_all (&lookup, self, path, error))
+  if (!lookup_all (&lookup, self, base, path, error))
     return NULL;
   ref = ferry_cell_payload (lookup.value.cell);
   if (lookup.at_root || value_tag (&lookup.value) != FERRY_CELL_OBJECT
@@ -2982,6 +3022,52 @@ ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
 }
 
 /**
+ * ferry_store_get_tensor:
+ * @self: a store
+ * @path: where an ndarray is
+ * @error: return location for an error
+ *
+ * An array where it lies: nothing is copied, and what is written to the elements is what others read. They are the users' to
+ * synchronise. The array stays there as long as the tensor does, also when it is removed from the store or the store is
+ * closed.
+ *
+ * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value is no ndarray), %FERRY_ERROR_CORRUPT,
+ * %FERRY_ERROR_INVALID_ARGUMENT (its elements are of no kind that [struct@Tensor] knows).
+ *
+ * Returns: (transfer full): a tensor on the memory of the store
+ *
+ * Since: 1.0
+ */
+FerryTensor *
+ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_get_tensor_at (self, 0, path, error);
+}
+
+gboolean
+ferry_store_set_at (FerryStore *self, FerryRef base, const char *path, GVariant *value, GError **error)
+{
+  g_auto (Lookup) lookup = { 0 };
+  g_autoptr (GVariant) sunk = NULL;
+  const FerryPathStep *last;
+  FerryCell cell;
+
+  sunk = g_variant_ref_sink (value);
+  last = lookup_parent (&lookup, self, base, path, error);
+  if (last == NULL || !ferry_store_begin (self, error))
+    return FALSE;
+  if (!make_cell (self, sunk, &cell, 0, error))
+    {
+      ferry_store_end (self);
+      return FALSE;
+    }
+  return lookup_put (&lookup, last, cell, error);
+}
+
+/**
  * ferry_store_set:
  * @self: a store
  * @path: where the value is to be; see ferry_store_get()
@@ -3006,26 +3092,11 @@ ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
 gboolean
 ferry_store_set (FerryStore *self, const char *path, GVariant *value, GError **error)
 {
-  g_auto (Lookup) lookup = { 0 };
-  g_autoptr (GVariant) sunk = NULL;
-  const FerryPathStep *last;
-  FerryCell cell;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (value != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  sunk = g_variant_ref_sink (value);
-  last = lookup_parent (&lookup, self, path, error);
-  if (last == NULL || !ferry_store_begin (self, error))
-    return FALSE;
-  if (!make_cell (self, sunk, &cell, 0, error))
-    {
-      ferry_store_end (self);
-      return FALSE;
-    }
-  return lookup_put (&lookup, last, cell, error);
+  return ferry_store_set_at (self, 0, path, value, error);
 }
 
 /* The leaf that says what an array is. */
@@ -3061,23 +3132,8 @@ make_description (FerryStore *self, FerryTensor *tensor, const gint64 *strides, 
   return cell;
 }
 
-/**
- * ferry_store_set_tensor:
- * @self: a store
- * @path: where the array is to be; see ferry_store_get()
- * @tensor: an array
- * @error: return location for an error
- *
- * Sets a copy of an array, an ndarray in Python, as ferry_store_set() sets other values. Arrays in Fortran order stay so.
- *
- * Errors: as of ferry_store_set().
- *
- * Returns: %TRUE on success
- *
- * Since: 1.0
- */
 gboolean
-ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor, GError **error)
+ferry_store_set_tensor_at (FerryStore *self, FerryRef base, const char *path, FerryTensor *tensor, GError **error)
 {
   g_auto (Lookup) lookup = { 0 };
   const FerryPathStep *last;
@@ -3091,11 +3147,6 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
   FerryCell description;
   FerryCell cell = 0;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
-  g_return_val_if_fail (path != NULL, FALSE);
-  g_return_val_if_fail (tensor != NULL, FALSE);
-  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
   size = ferry_tensor_get_size_bytes (tensor);
   shape = ferry_tensor_get_shape (tensor, &n);
   given = ferry_tensor_get_strides (tensor, NULL);
@@ -3104,7 +3155,7 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
   for (guint i = n; i-- > 0; stride *= MAX (shape[i], 1))
     strides[i] = by_columns ? given[i] : stride;
 
-  last = lookup_parent (&lookup, self, path, error);
+  last = lookup_parent (&lookup, self, base, path, error);
   if (last == NULL || !ferry_store_begin (self, error))
     return FALSE;
   description = make_description (self, tensor, strides, error);
@@ -3142,6 +3193,45 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
 }
 
 /**
+ * ferry_store_set_tensor:
+ * @self: a store
+ * @path: where the array is to be; see ferry_store_get()
+ * @tensor: an array
+ * @error: return location for an error
+ *
+ * Sets a copy of an array, an ndarray in Python, as ferry_store_set() sets other values. Arrays in Fortran order stay so.
+ *
+ * Errors: as of ferry_store_set().
+ *
+ * Returns: %TRUE on success
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
+  g_return_val_if_fail (path != NULL, FALSE);
+  g_return_val_if_fail (tensor != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+  return ferry_store_set_tensor_at (self, 0, path, tensor, error);
+}
+
+gboolean
+ferry_store_remove_at (FerryStore *self, FerryRef base, const char *path, GError **error)
+{
+  g_auto (Lookup) lookup = { 0 };
+  const FerryPathStep *last;
+  int found;
+
+  last = lookup_parent (&lookup, self, base, path, error);
+  if (last == NULL)
+    return FALSE;
+  found = lookup_change (&lookup, last, CHANGE_REMOVE, FERRY_CELL_EMPTY, NULL, error);
+  return found == 0 ? lookup_not_there (&lookup, lookup.steps->len - 1, error) : found > 0;
+}
+
+/**
  * ferry_store_remove:
  * @self: a store
  * @path: see ferry_store_get()
@@ -3159,29 +3249,20 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
 gboolean
 ferry_store_remove (FerryStore *self, const char *path, GError **error)
 {
-  g_auto (Lookup) lookup = { 0 };
-  const FerryPathStep *last;
-  int found;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  last = lookup_parent (&lookup, self, path, error);
-  if (last == NULL)
-    return FALSE;
-  found = lookup_change (&lookup, last, CHANGE_REMOVE, FERRY_CELL_EMPTY, NULL, error);
-  return found == 0 ? lookup_not_there (&lookup, lookup.steps->len - 1, error) : found > 0;
+  return ferry_store_remove_at (self, 0, path, error);
 }
 
 /* Takes @delta over, a number. Inside a stretch of work, which it ends. */
 static gboolean
-add_number (FerryStore *self, const char *path, FerryCell delta, gint64 *sum_int, double *sum_double, gboolean *is_int,
+add_number (FerryStore *self, FerryRef base, const char *path, FerryCell delta, gint64 *sum_int, double *sum_double, gboolean *is_int,
             GError **error)
 {
   g_auto (Lookup) lookup = { 0 };
   FerryReading reading = FERRY_READING_INIT;
-  const FerryPathStep *last = lookup_parent (&lookup, self, path, error);
+  const FerryPathStep *last = lookup_parent (&lookup, self, base, path, error);
   int found = -1;
 
   if (last != NULL)
@@ -3201,6 +3282,29 @@ add_number (FerryStore *self, const char *path, FerryCell delta, gint64 *sum_int
     }
   ferry_reading_clear (&reading);
   return found == 0 ? lookup_not_there (&lookup, lookup.steps->len - 1, error) : found > 0;
+}
+
+gboolean
+ferry_store_add_int_at (FerryStore *self, FerryRef base, const char *path, gint64 delta, gint64 *sum, GError **error)
+{
+  gint64 sum_int = 0;
+  double sum_double = 0;
+  gboolean is_int;
+  FerryCell cell;
+
+  if (!ferry_store_begin (self, error))
+    return FALSE;
+  cell = ferry_store_new_int (self, delta, error);
+  if (cell == 0)
+    {
+      ferry_store_end (self);
+      return FALSE;
+    }
+  if (!add_number (self, base, path, cell, &sum_int, &sum_double, &is_int, error))
+    return FALSE;
+  if (sum != NULL)
+    *sum = sum_int;
+  return TRUE;
 }
 
 /**
@@ -3223,32 +3327,14 @@ add_number (FerryStore *self, const char *path, FerryCell delta, gint64 *sum_int
 gboolean
 ferry_store_add_int (FerryStore *self, const char *path, gint64 delta, gint64 *sum, GError **error)
 {
-  gint64 sum_int = 0;
-  double sum_double = 0;
-  gboolean is_int;
-  FerryCell cell;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  if (!ferry_store_begin (self, error))
-    return FALSE;
-  cell = ferry_store_new_int (self, delta, error);
-  if (cell == 0)
-    {
-      ferry_store_end (self);
-      return FALSE;
-    }
-  if (!add_number (self, path, cell, &sum_int, &sum_double, &is_int, error))
-    return FALSE;
-  if (sum != NULL)
-    *sum = sum_int;
-  return TRUE;
+  return ferry_store_add_int_at (self, 0, path, delta, sum, error);
 }
 
 static gboolean
-add_double (FerryStore *self, const char *path, double delta, gint64 *sum_int, double *sum_double, gboolean *is_int,
+add_double (FerryStore *self, FerryRef base, const char *path, double delta, gint64 *sum_int, double *sum_double, gboolean *is_int,
             GError **error)
 {
   g_autoptr (GError) local = NULL;
@@ -3263,7 +3349,21 @@ add_double (FerryStore *self, const char *path, double delta, gint64 *sum_int, d
       g_propagate_error (error, g_steal_pointer (&local));
       return FALSE;
     }
-  return add_number (self, path, cell, sum_int, sum_double, is_int, error);
+  return add_number (self, base, path, cell, sum_int, sum_double, is_int, error);
+}
+
+gboolean
+ferry_store_add_double_at (FerryStore *self, FerryRef base, const char *path, double delta, double *sum, GError **error)
+{
+  gint64 sum_int = 0;
+  double sum_double = 0;
+  gboolean is_int;
+
+  if (!add_double (self, base, path, delta, &sum_int, &sum_double, &is_int, error))
+    return FALSE;
+  if (sum != NULL)
+    *sum = sum_double;
+  return TRUE;
 }
 
 /**
@@ -3285,19 +3385,10 @@ add_double (FerryStore *self, const char *path, double delta, gint64 *sum_int, d
 gboolean
 ferry_store_add_double (FerryStore *self, const char *path, double delta, double *sum, GError **error)
 {
-  gint64 sum_int = 0;
-  double sum_double = 0;
-  gboolean is_int;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  if (!add_double (self, path, delta, &sum_int, &sum_double, &is_int, error))
-    return FALSE;
-  if (sum != NULL)
-    *sum = sum_double;
-  return TRUE;
+  return ferry_store_add_double_at (self, 0, path, delta, sum, error);
 }
 
 /**
@@ -3344,12 +3435,12 @@ ferry_store_add (FerryStore *self, const char *path, GVariant *delta, GError **e
           ferry_store_end (self);
           return NULL;
         }
-      if (!add_number (self, path, cell, &sum_int, &sum_double, &is_int, error))
+      if (!add_number (self, 0, path, cell, &sum_int, &sum_double, &is_int, error))
         return NULL;
     }
   else if (inner != NULL && g_variant_is_of_type (inner, G_VARIANT_TYPE_DOUBLE))
     {
-      if (!add_double (self, path, g_variant_get_double (inner), &sum_int, &sum_double, &is_int, error))
+      if (!add_double (self, 0, path, g_variant_get_double (inner), &sum_int, &sum_double, &is_int, error))
         return NULL;
     }
   else

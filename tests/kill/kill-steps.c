@@ -78,7 +78,9 @@ list_steps (void)
   const char *const *list = ferry_step_list (&n);
 
   for (guint i = 0; i < n; i++)
-    if (!g_str_has_prefix (list[i], "store-") && find_step (list[i]) == G_MAXUINT) /* those: kill-store.c */
+    /* those: kill-store.c, kill-ticket.c */
+    if (!g_str_has_prefix (list[i], "store-") && !g_str_has_prefix (list[i], "ticket-")
+        && find_step (list[i]) == G_MAXUINT)
       {
         g_assert (n_steps < STEPS_MAX);
         steps[n_steps++] = list[i];
