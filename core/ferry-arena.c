@@ -5,6 +5,7 @@
 #include "ferry-segment-private.h"
 
 #include "ferry-error.h"
+#include "ferry-store-ticket-private.h"
 
 #include <unistd.h>
 
@@ -620,11 +621,29 @@ ferry_arena_own (FerrySegment *self, guint32 block, guint64 generation)
                                                      memory_order_acq_rel, memory_order_relaxed);
 }
 
+/* Objects of stores that travelled in the message may go. The block becomes ours before, whatever it was: nobody else may put
+ * another message there meanwhile. If we die in between, it is a block of ours that no slot names. */
+static gboolean
+ferry_arena_unbind (FerrySegment *self, guint32 block, guint64 *w)
+{
+  guint64 ours = ferry_word (ferry_word_lap (*w), self->id, FERRY_BLOCK_OWNED);
+
+  if (!atomic_compare_exchange_strong_explicit (&ferry_arena_block (self, block)->word, w, ours, memory_order_seq_cst,
+                                                memory_order_relaxed))
+    return FALSE;
+  *w = ours;
+  ferry_store_ticket_unbind (self, block);
+  return TRUE;
+}
+
 static void
 ferry_arena_set_free (FerrySegment *self, guint32 block, guint64 w)
 {
   FerryBlock *descriptor = ferry_arena_block (self, block);
 
+  if (G_UNLIKELY (atomic_load_explicit (&self->couriers, memory_order_acquire) != NULL) && self->me != NULL
+      && !ferry_arena_unbind (self, block, &w))
+    return;
   atomic_store_explicit (&descriptor->idle_since, g_get_monotonic_time (), memory_order_relaxed);
   if (!atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
                                                 ferry_word (ferry_word_lap (w), 0, FERRY_BLOCK_FREE),
@@ -645,6 +664,33 @@ ferry_arena_free (FerrySegment *self, guint32 block)
   FERRY_STEP ("free-before");
   if (ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_owner (w) == self->id)
     ferry_arena_set_free (self, block, w);
+}
+
+/* Private: takes a block that nobody uses, without its memory. FALSE: somebody uses it. Ends with
+ * ferry_arena_free_claimed_block(). */
+gboolean
+ferry_arena_claim_free_block (FerrySegment *self, guint32 block)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
+
+  return ferry_word_state (w) == FERRY_BLOCK_FREE
+         && atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                                     ferry_word (ferry_word_lap (w) + 1, self->id, FERRY_BLOCK_OWNED),
+                                                     memory_order_seq_cst, memory_order_relaxed);
+}
+
+void
+ferry_arena_free_claimed_block (FerrySegment *self, guint32 block)
+{
+  FerryBlock *descriptor = ferry_arena_block (self, block);
+  guint64 w = atomic_load_explicit (&descriptor->word, memory_order_acquire);
+
+  if (ferry_word_state (w) == FERRY_BLOCK_OWNED && ferry_word_owner (w) == self->id
+      && atomic_compare_exchange_strong_explicit (&descriptor->word, &w,
+                                                  ferry_word (ferry_word_lap (w), 0, FERRY_BLOCK_FREE),
+                                                  memory_order_seq_cst, memory_order_relaxed))
+    ferry_arena_set_bit (self, FERRY_BLOCK_CLASS (block), FERRY_BLOCK_INDEX (block));
 }
 
 /* Private: frees a block whose word is @w, whoever owned it: repair. */

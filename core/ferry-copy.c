@@ -37,7 +37,7 @@
  * is overwritten. The C library does so as well, but from three quarters of the last cache's size on, which is far too late
  * where many processors, or other machines, share that cache.
  */
-#define STREAM_MIN (64 * MIB)
+#define STREAM_MIN (16 * MIB)
 /*
  * Between these the copy goes from the second-level cache to the second-level cache, and what limits it is the way to the
  * first one and back. A loop of plain 16-byte moves is 2 % faster there than the string instruction that C libraries take, 5 %
@@ -360,7 +360,7 @@ get_n_threads (void)
  *
  * Small copies are `memcpy()`. Copies of 4 MiB and more are shared with up to three helper threads of the process, and no
  * more than it may use processors; they are started by the first such copy and end after two idle seconds. `FERRY_COPY_THREADS`
- * sets another number of threads, 1 for none but the caller. Copies of 64 MiB and more are written past the caches.
+ * sets another number of threads, 1 for none but the caller. Copies of 16 MiB and more are written past the caches.
  *
  * When it returns all bytes are written, in the order of a plain store: a release store of the caller publishes them.
  * It may be called from several threads; while one shares a copy, the others copy alone. It never fails.

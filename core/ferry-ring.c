@@ -17,6 +17,13 @@
 #define HEAD_INTERVAL (8)
 /* A spinner looks at the slot itself every so many looks. */
 #define SLOT_LOOK_INTERVAL (16)
+/* The ends of a stream keep so many messages between them ... */
+#define DISTANCE (64)
+/* ... if the ring has room for several times as many, and they follow each other faster than this, in ns. */
+#define DISTANCE_CAPACITY (4 * DISTANCE)
+#define STREAM_PACE_NS (150)
+/* Pauses, of some 50 ns, between two looks at the clock. */
+#define CLOCK_PAUSES (8)
 /* The second cache line of a slot, in bytes from its start. */
 #define CACHE_LINE (64)
 
@@ -243,6 +250,37 @@ ferry_ring_note_peak (FerrySegment *self, guint64 t)
     ;
 }
 
+/* A stream is fastest with some dozens of messages between its ends. A receiver at the heels of its sender asks for
+ * cache lines while the sender works on them or their neighbours. Then both wait for lines and are equally slow, so that
+ * it stays like that: 64 bytes took a fifth longer a message than with 32 messages or more between the two. So a receiver
+ * that finds itself that close, and its messages close together, lets the sender get ahead before it takes the next one. It
+ * costs no throughput, for it is the slower one that sets the pace, and of latency what these messages take: 3 us. */
+static void
+ferry_ring_keep_distance (FerrySegment *self)
+{
+  guint64 position = self->mode == FERRY_MODE_BROADCAST ? atomic_load_explicit (&self->cursor, memory_order_relaxed)
+                                                        : atomic_load_explicit (&self->own_head, memory_order_relaxed);
+  gint64 now = ferry_waiter_now ();
+  gint64 since = now - atomic_load_explicit (&self->pace.time, memory_order_relaxed);
+  guint64 n = position - atomic_load_explicit (&self->pace.position, memory_order_relaxed);
+  gint64 until = now;
+
+  atomic_store_explicit (&self->too_close, FALSE, memory_order_relaxed);
+  /* Threads of one endpoint share these numbers: whatever comes of them is bounded. */
+  if (n > 0 && n < G_MAXUINT32 && since > 0 && since < (gint64) n * STREAM_PACE_NS)
+    until += DISTANCE * since / (gint64) n;
+  while (now < until)
+    {
+      for (guint i = 0; i < CLOCK_PAUSES; i++)
+        ferry_waiter_relax ();
+      now = ferry_waiter_now ();
+    }
+  atomic_store_explicit (&self->pace.time, now, memory_order_relaxed);
+  atomic_store_explicit (&self->pace.position, position, memory_order_relaxed);
+  atomic_store_explicit (&self->cached_tail, atomic_load_explicit (self->tail, memory_order_relaxed),
+                         memory_order_relaxed);
+}
+
 /* Private: the slot that the next ferry_ring_send() writes, if nobody else sends; to ask for its cache line. */
 gconstpointer
 ferry_ring_next_slot (FerrySegment *self)
@@ -412,15 +450,19 @@ ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
 {
   guint64 known = atomic_load_explicit (&self->cached_tail, memory_order_relaxed);
 
-  if (position + PREFETCH_DISTANCE >= known)
+  if (position + DISTANCE >= known && position % TAIL_REFRESH == 0)
     {
-      if (position % TAIL_REFRESH != 0)
-        return;
+      guint64 before = known;
+
       known = atomic_load_explicit (self->tail, memory_order_relaxed);
       atomic_store_explicit (&self->cached_tail, known, memory_order_relaxed);
-      if (position + PREFETCH_DISTANCE >= known)
-        return;
+      /* A single message may be a question that waits for its answer, and what grows no more is the end of a burst. */
+      if (position + DISTANCE >= known && known > position + 1 && known - before >= TAIL_REFRESH / 2
+          && self->capacity >= DISTANCE_CAPACITY && ferry_waiter_may_spin (self))
+        atomic_store_explicit (&self->too_close, TRUE, memory_order_relaxed);
     }
+  if (position + PREFETCH_DISTANCE >= known)
+    return;
   FerrySlot *ahead = ferry_segment_slot (self, position + PREFETCH_DISTANCE);
   /* In broadcast too, though it is only read: a line that two caches share is dearer to take for the sender. */
   ferry_prefetch_for_writing (ahead);
@@ -574,6 +616,8 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
       if (pending == 0)
         {
           atomic_store_explicit (&self->own_head, h + 1, memory_order_release);
+          if ((h + 1) % HEAD_INTERVAL == HEAD_INTERVAL / 2)
+            ferry_prefetch_for_writing (self->head);
           if (!own || (h + 1) % HEAD_INTERVAL == 0)
             atomic_store_explicit (self->head, h + 1, memory_order_release);
         }
@@ -689,6 +733,8 @@ ferry_ring_take (FerrySegment *self, FerryMessage *message, guint8 *payload, gui
 {
   FerryRingResult result;
 
+  if (G_UNLIKELY (atomic_load_explicit (&self->too_close, memory_order_relaxed)))
+    ferry_ring_keep_distance (self);
   if (self->mode == FERRY_MODE_WORK_QUEUE)
     return ferry_ring_take_work (self, message, payload);
 

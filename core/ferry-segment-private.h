@@ -262,12 +262,22 @@ typedef enum
   FERRY_PUBLISH_DETACHED, /* was given back before */
 } FerryPublishResult;
 
+/* How far the ring had got when a receiver looked at its pace last. */
+typedef struct
+{
+  _Atomic gint64 time; /* ns */
+  _Atomic guint64 position;
+} FerryPace;
+
 /* One participant's private view. */
 typedef struct
 {
-  FerrySegmentTransport *transport; /* unowned: it owns us */
-  struct _FerryStore *store;        /* unowned: of a store that has mapped its memory */
+  FerrySegmentTransport *transport;          /* unowned: it owns us */
+  GWeakRef holder;                           /* the same, for those who find us in the list of all segments */
+  struct _FerryStore *store;                 /* unowned: of a store that has mapped its memory */
+  _Atomic (struct _FerryCourier *) couriers; /* stores whose objects travel here, see ferry-store-ticket.c */
   FerrySegmentTransportClass *klass;
+  char *name;  /* NULL: it has none */
   char *label; /* "channel 'frames'", for messages */
 
   guint8 *control;
@@ -340,8 +350,10 @@ typedef struct
   _Atomic guint64 own_tail;    /* senders: positions below this are known to be claimed */
   _Atomic guint64 own_head;    /* work queue: positions below this are known to be resolved */
   _Atomic guint64 cached_tail; /* receivers: positions below this are known to be claimed */
-  _Atomic guint64 cursor;      /* broadcast receivers: the truth of which the record has a copy */
-  GMutex cursor_mutex;         /* threads of one broadcast receiver take turns */
+  _Atomic gboolean too_close;  /* receivers: senders shall get ahead before the next message is taken */
+  FerryPace pace;
+  _Atomic guint64 cursor; /* broadcast receivers: the truth of which the record has a copy */
+  GMutex cursor_mutex;    /* threads of one broadcast receiver take turns */
 
   /* sleeping */
   GMutex sleep_mutex;
@@ -509,6 +521,8 @@ void ferry_arena_recount (FerrySegment *self);
 void ferry_arena_force_free (FerrySegment *self, guint32 block, guint64 word);
 void ferry_arena_free_if_unheld (FerrySegment *self, guint32 block);
 void ferry_arena_finish_trim (FerrySegment *self, guint32 block, guint64 word);
+gboolean ferry_arena_claim_free_block (FerrySegment *self, guint32 block);
+void ferry_arena_free_claimed_block (FerrySegment *self, guint32 block);
 
 static inline FerryBlock *
 ferry_arena_block (FerrySegment *self, guint32 block)
@@ -528,6 +542,7 @@ typedef enum
 typedef gboolean (*FerryReadyFunc) (FerrySegment *self, gpointer data);
 
 FerrySegment *ferry_segment_transport_get_segment (FerrySegmentTransport *self);
+FerrySegmentTransport *ferry_segment_transport_find (const guint8 identity[16]);
 void ferry_store_repair_participant (struct _FerryStore *self, guint dead);
 
 gboolean ferry_segment_transport_maps_by_descriptor (FerrySegmentTransport *self);

@@ -6,6 +6,7 @@
 #include "ferry-copy-private.h"
 #include "ferry-copy.h"
 #include "ferry-error.h"
+#include "ferry-store-ticket-private.h"
 #include "ferry-segment-private.h"
 
 #include <errno.h>
@@ -355,6 +356,7 @@ ferry_segment_transport_begin (FerrySegmentTransport *self, const FerryChannelCo
   FerrySegmentTransportPrivate *priv = PRIVATE (self);
 
   ferry_segment_init (&priv->segment, self);
+  priv->segment.name = g_strdup (config->name);
   if (config->name != NULL)
     priv->segment.label
         = g_strdup_printf ("%s '%s'", config->mode == FERRY_MODE_STORE ? "store" : "channel", config->name);
@@ -1315,6 +1317,12 @@ do_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire
   ferry_segment_transport_copy (segment, to, data, size);
   message.generation = ferry_arena_generation (segment, message.block);
   FERRY_STEP ("send-copied");
+  if (G_UNLIKELY (wire_name == FERRY_STORE_WIRE_NAME_PACKED)
+      && !ferry_store_ticket_bind (segment, message.block, data, size, timeout, cancellable, error))
+    {
+      give_back (segment, message.block);
+      return FALSE;
+    }
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))
     {
       give_back (segment, message.block);
@@ -1435,6 +1443,9 @@ do_commit (FerryTransport *transport, FerryBuffer *buffer, gint64 timeout, GCanc
   message.generation = ferry_arena_generation (segment, message.block);
   message.wire_name = buffer->wire_name;
   message.wire_version = buffer->wire_version;
+  if (G_UNLIKELY (message.wire_name == FERRY_STORE_WIRE_NAME_PACKED)
+      && !ferry_store_ticket_bind (segment, message.block, buffer->data, buffer->size, timeout, cancellable, error))
+    return FALSE;
   if (!ferry_segment_transport_enqueue (self, &message, NULL, timeout, cancellable, &dropped, error))
     return FALSE;
   if (dropped)

@@ -5,6 +5,8 @@
 #include "ferry-segment-private.h"
 
 #include "ferry-error.h"
+#include "ferry-store-ticket-private.h"
+#include "ferry-transport-private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +55,7 @@ static void copy_all_private (FerrySegment *self);
 
 /* Calls a function for the ends that are prepared in fork children; the youngest first: they are the most likely to be what
  * the child is made for. */
-static void
+static guint
 for_prepared (void (*func) (FerrySegment *self))
 {
   guint n = 0;
@@ -67,6 +69,7 @@ for_prepared (void (*func) (FerrySegment *self))
       func (self);
       n++;
     }
+  return n;
 }
 
 static void
@@ -86,11 +89,13 @@ atfork_prepare (void)
   pthread_mutex_lock (&process_mutex);
   for (guint i = 0; segments != NULL && i < segments->len; i++)
     copy_all_private (g_ptr_array_index (segments, i));
+  ferry_store_lock_open ();
 }
 
 static void
 atfork_parent (void)
 {
+  ferry_store_unlock_open ();
   pthread_mutex_unlock (&process_mutex);
   pthread_mutex_unlock (&segments_mutex);
   pthread_mutex_unlock (&refork_mutex);
@@ -105,6 +110,7 @@ close_fd (int *fd)
 }
 
 static void forget_private_chunks (FerrySegment *self);
+static void look_at_own_process (void);
 
 /* The child is nobody yet: the descriptions that prove its parent alive are not the child's to keep. */
 static void
@@ -122,7 +128,9 @@ atfork_child (void)
       close_fd (&self->epoll_fd);
       forget_private_chunks (self);
     }
-  for_prepared (ferry_segment_prepare);
+  /* A first call would wait for it. */
+  if (for_prepared (ferry_segment_prepare) > 0)
+    look_at_own_process ();
   atfork_parent ();
 }
 
@@ -487,6 +495,7 @@ ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport)
 
   memset (self, 0, sizeof *self);
   self->transport = transport;
+  g_weak_ref_init (&self->holder, transport);
   self->klass = FERRY_SEGMENT_TRANSPORT_GET_CLASS (transport);
   self->lock_fd = self->spare_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
   self->recent[0] = self->recent[1] = FERRY_NO_BLOCK;
@@ -511,6 +520,8 @@ ferry_segment_clear (FerrySegment *self)
     g_ptr_array_remove_fast (segments, self);
   pthread_mutex_unlock (&segments_mutex);
 
+  g_weak_ref_set (&self->holder, NULL); /* comes here more than once */
+  ferry_store_tickets_clear (self);
   g_clear_pointer (&self->private_pages, g_array_unref);
   for (guint c = 0; c < FERRY_N_CLASSES; c++)
     {
@@ -532,7 +543,32 @@ ferry_segment_clear (FerrySegment *self)
   close_fd (&self->doorbell_fd);
   close_fd (&self->timer_fd);
   close_fd (&self->epoll_fd);
+  g_clear_pointer (&self->name, g_free);
   g_clear_pointer (&self->label, g_free);
+}
+
+/* Private: this process's end of a channel, or NULL; its memory stays mapped as long as the caller has the reference. */
+FerrySegmentTransport *
+ferry_segment_transport_find (const guint8 identity[16])
+{
+  FerrySegmentTransport *found = NULL;
+
+  pthread_mutex_lock (&segments_mutex);
+  for (guint i = 0; segments != NULL && found == NULL && i < segments->len; i++)
+    {
+      FerrySegment *self = g_ptr_array_index (segments, i);
+
+      if (self->control != NULL && memcmp (self->identity, identity, sizeof self->identity) == 0)
+        found = g_weak_ref_get (&self->holder);
+    }
+  pthread_mutex_unlock (&segments_mutex);
+  return found;
+}
+
+const char *
+ferry_segment_get_transport_name (FerrySegment *self)
+{
+  return ferry_transport_get_feature_name (FERRY_TRANSPORT (self->transport));
 }
 
 /* Maps the control area whose checked header is given. */
@@ -811,23 +847,28 @@ namespace_number (const char *path)
   return stat (path, &st) == 0 ? (guint64) st.st_ino : 0;
 }
 
+static FerryProcess own_process; /* under process_mutex, of the process with this fork generation */
+static guint own_process_generation = G_MAXUINT;
+
+/* The caller has process_mutex. */
+static void
+look_at_own_process (void)
+{
+  own_process.pid = getpid ();
+  if (process_look (own_process.pid, &own_process.start) != PROCESS_RUNS)
+    own_process.start = 0;
+  own_process.namespace = namespace_number ("/proc/self/ns/pid") | namespace_number ("/proc/self/ns/time") << 32;
+  own_process_generation = ferry_fork_generation;
+}
+
 static const FerryProcess *
 process_self (void)
 {
-  static FerryProcess self;
-  static guint generation = G_MAXUINT;
-
   pthread_mutex_lock (&process_mutex);
-  if (generation != ferry_fork_generation)
-    {
-      self.pid = getpid ();
-      if (process_look (self.pid, &self.start) != PROCESS_RUNS)
-        self.start = 0;
-      self.namespace = namespace_number ("/proc/self/ns/pid") | namespace_number ("/proc/self/ns/time") << 32;
-      generation = ferry_fork_generation;
-    }
+  if (own_process_generation != ferry_fork_generation)
+    look_at_own_process ();
   pthread_mutex_unlock (&process_mutex);
-  return &self;
+  return &own_process;
 }
 
 /* Whether nobody has the liveness lock of a used record: a system call, where looking at the process takes five. */
@@ -1269,6 +1310,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
 
   if (views_held)
     {
+      ferry_store_tickets_leave (self, FALSE);
       atomic_store_explicit (&self->me->word, ferry_record_word (self->incarnation, self->role, FERRY_RECORD_LEAVING),
                              memory_order_seq_cst);
       clear_bit (self->rx_sleeping, self->id);
@@ -1285,6 +1327,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
         n_others
             += id != self->id && record_in_use (self, id) && (can_repair (self) || !ferry_segment_is_dead (self, id));
       FERRY_STEP ("leave-begin");
+      ferry_store_tickets_leave (self, n_others == 0 && !self->anonymous);
       if (n_others == 0 && !self->anonymous)
         {
           atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);

@@ -3,27 +3,13 @@
 #include "ferry-store-lookup-private.h"
 #include "ferry-store-tensor-private.h"
 #include "ferry-store-to-variant-private.h"
+#include "ferry-store-variant-private.h"
 #include "ferry-store-variant.h"
 
 /* How many elements values have, and the paths of these. */
 
-/**
- * ferry_store_get_length:
- * @self: a store
- * @path: see ferry_store_get()
- * @error: return location for an error
- *
- * How many elements a value has: characters of a str, bytes of a bytes or bytearray, elements along the first dimension of an ndarray,
- * attributes of an object.
- *
- * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value has no length).
- *
- * Returns: the length; -1 on error
- *
- * Since: 1.0
- */
 gint64
-ferry_store_get_length (FerryStore *self, const char *path, GError **error)
+ferry_store_get_length_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (FerryLookup) lookup = { 0 };
   g_autofree char *where = NULL;
@@ -32,11 +18,7 @@ ferry_store_get_length (FerryStore *self, const char *path, GError **error)
   guint width;
   gsize n;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), -1);
-  g_return_val_if_fail (path != NULL, -1);
-  g_return_val_if_fail (error == NULL || *error == NULL, -1);
-
-  if (!ferry_lookup_all (&lookup, self, path, error))
+  if (!ferry_lookup_all (&lookup, self, base, path, error))
     return -1;
   if (lookup.at_root)
     return ferry_store_dict_length (self, ferry_store_get_root (self));
@@ -125,6 +107,30 @@ ferry_store_get_length (FerryStore *self, const char *path, GError **error)
   return -1;
 }
 
+/**
+ * ferry_store_get_length:
+ * @self: a store
+ * @path: see ferry_store_get()
+ * @error: return location for an error
+ *
+ * How many elements a value has: characters of a str, bytes of a bytes or bytearray, elements along the first dimension of an ndarray,
+ * attributes of an object.
+ *
+ * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value has no length).
+ *
+ * Returns: the length; -1 on error
+ *
+ * Since: 1.0
+ */
+gint64
+ferry_store_get_length (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), -1);
+  g_return_val_if_fail (path != NULL, -1);
+  g_return_val_if_fail (error == NULL || *error == NULL, -1);
+  return ferry_store_get_length_at (self, 0, path, error);
+}
+
 static void
 add_child (GPtrArray *children, const char *path, GVariant *key)
 {
@@ -165,23 +171,8 @@ add_key_children (FerryStore *self, GPtrArray *children, const char *path, Ferry
   return ok;
 }
 
-/**
- * ferry_store_list_children:
- * @self: a store
- * @path: see ferry_store_get(); empty: the root
- * @error: return location for an error
- *
- * The paths of what is in a list, dict, set, tuple or object, at one instant; nothing for other values. Keys that only Python can
- * read are left out.
- *
- * Errors: as of ferry_store_get().
- *
- * Returns: (transfer full) (array zero-terminated=1): paths, each with @path at its beginning
- *
- * Since: 1.0
- */
 char **
-ferry_store_list_children (FerryStore *self, const char *path, GError **error)
+ferry_store_list_children_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (FerryLookup) lookup = { 0 };
   g_autoptr (GPtrArray) children = g_ptr_array_new_with_free_func (g_free);
@@ -189,11 +180,7 @@ ferry_store_list_children (FerryStore *self, const char *path, GError **error)
   gboolean ok = TRUE;
   gsize n;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!ferry_lookup_all (&lookup, self, path, error))
+  if (!ferry_lookup_all (&lookup, self, base, path, error))
     return NULL;
   if (lookup.at_root)
     {
@@ -253,4 +240,28 @@ ferry_store_list_children (FerryStore *self, const char *path, GError **error)
     return NULL;
   g_ptr_array_add (children, NULL);
   return (char **) g_ptr_array_free (g_steal_pointer (&children), FALSE);
+}
+
+/**
+ * ferry_store_list_children:
+ * @self: a store
+ * @path: see ferry_store_get(); empty: the root
+ * @error: return location for an error
+ *
+ * The paths of what is in a list, dict, set, tuple or object, at one instant; nothing for other values. Keys that only Python can
+ * read are left out.
+ *
+ * Errors: as of ferry_store_get().
+ *
+ * Returns: (transfer full) (array zero-terminated=1): paths, each with @path at its beginning
+ *
+ * Since: 1.0
+ */
+char **
+ferry_store_list_children (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_list_children_at (self, 0, path, error);
 }

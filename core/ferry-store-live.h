@@ -5,6 +5,8 @@
 #error "Only <ferry.h> can be included directly."
 #endif
 
+#include "ferry-buffer.h"
+#include "ferry-store-reference.h"
 #include "ferry-store.h"
 
 G_BEGIN_DECLS
@@ -579,6 +581,32 @@ gboolean ferry_store_bytearray_splice (FerryStore *self, FerryRef bytearray, gsi
                                        gconstpointer data, gsize size, GError **error);
 
 /* ---- references in transit ---- */
+
+/**
+ * FERRY_STORE_REFERENCE_SIZE: (skip)
+ *
+ * Bytes of a message of codec `store`: more than fits into a slot, so that it has a block of its own.
+ *
+ * Since: 1.0
+ */
+#define FERRY_STORE_REFERENCE_SIZE (4096)
+
+FERRY_AVAILABLE_IN_1_0
+FerryStoreReference *ferry_store_reference_new (FerryStore *store, FerryRef ref, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_reference_encode (FerryStoreReference *self, guint8 *data, gsize size, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+FerryStoreReference *ferry_store_reference_decode (FerryBuffer *buffer, gboolean may_open, const char *accept,
+                                                   gboolean *was_opened, GError **error);
+
+FERRY_AVAILABLE_IN_1_0
+gboolean ferry_store_reference_peek (FerryBuffer *buffer, guint8 identity[16], char **transport, char **name);
+
+/* The store of that identity that this process has open, or NULL. */
+FERRY_AVAILABLE_IN_1_0
+FerryStore *ferry_store_find_open (const guint8 identity[16]);
 
 /* A reference that travels in a message is counted until it has been received once: a ticket. */
 FERRY_AVAILABLE_IN_1_0

@@ -13,6 +13,7 @@ typedef struct
   const char *path;
   GArray *steps; /* of FerryPathStep */
   gboolean at_root;
+  gboolean is_relative; /* to an object, not to the root */
   FerryView value;
   FerryReading readings[2]; /* the current one has what @value is in, and holds what that refers to */
   guint current;
@@ -35,10 +36,11 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (FerryLookup, ferry_lookup_clear)
 gboolean ferry_lookup_not_there (const FerryLookup *self, guint n, GError **error);
 
 /* All of the path; the value is then in @self. */
-gboolean ferry_lookup_all (FerryLookup *self, FerryStore *store, const char *path, GError **error);
+gboolean ferry_lookup_all (FerryLookup *self, FerryStore *store, FerryRef base, const char *path, GError **error);
 
 /* All but the last step, of which there must be one. */
-const FerryPathStep *ferry_lookup_parent (FerryLookup *self, FerryStore *store, const char *path, GError **error);
+const FerryPathStep *ferry_lookup_parent (FerryLookup *self, FerryStore *store, FerryRef base, const char *path,
+                                          GError **error);
 
 /* Changes the last step in what was found. 1: done; what was set is taken over; 0: there is none; -1: error. */
 int ferry_lookup_change (FerryLookup *self, const FerryPathStep *last, FerryChange change, FerryCell cell,

@@ -31,13 +31,17 @@ ferry_lookup_clear (FerryLookup *self)
   g_clear_pointer (&self->steps, g_array_unref);
 }
 
+/* @base: an object that the caller holds, from which the path starts; 0: the root. */
 static gboolean
-lookup_init (FerryLookup *self, FerryStore *store, const char *path, GError **error)
+lookup_init (FerryLookup *self, FerryStore *store, FerryRef base, const char *path, GError **error)
 {
   memset (self, 0, sizeof *self);
   self->store = store;
   self->path = path;
-  self->at_root = TRUE;
+  self->at_root = base == 0;
+  self->is_relative = base != 0;
+  if (base != 0)
+    ferry_view_init (&self->value, FERRY_CELL (FERRY_CELL_OBJECT, base), NULL);
   if (store->closed || store->fork_generation != ferry_fork_generation)
     {
       /* says that it is closed, or joins anew */
@@ -45,7 +49,7 @@ lookup_init (FerryLookup *self, FerryStore *store, const char *path, GError **er
         return FALSE;
       ferry_store_end (store);
     }
-  self->steps = ferry_store_path_parse (store->label, path, error);
+  self->steps = ferry_store_path_parse (store->label, path, base != 0, error);
   return self->steps != NULL;
 }
 
@@ -60,7 +64,7 @@ static char *
 lookup_describe (const FerryLookup *self, guint n)
 {
   if (n == 0)
-    return g_strdup ("the root");
+    return g_strdup (self->is_relative ? "the object" : "the root");
   return g_strdup_printf ("'%.*s'", (int) MIN (lookup_step_at (self, n - 1)->end, G_MAXINT / 2), self->path);
 }
 
@@ -344,20 +348,21 @@ lookup_walk (FerryLookup *self, guint n, GError **error)
 }
 
 gboolean
-ferry_lookup_all (FerryLookup *self, FerryStore *store, const char *path, GError **error)
+ferry_lookup_all (FerryLookup *self, FerryStore *store, FerryRef base, const char *path, GError **error)
 {
-  return lookup_init (self, store, path, error) && lookup_walk (self, self->steps->len, error);
+  return lookup_init (self, store, base, path, error) && lookup_walk (self, self->steps->len, error);
 }
 
 const FerryPathStep *
-ferry_lookup_parent (FerryLookup *self, FerryStore *store, const char *path, GError **error)
+ferry_lookup_parent (FerryLookup *self, FerryStore *store, FerryRef base, const char *path, GError **error)
 {
-  if (!lookup_init (self, store, path, error))
+  if (!lookup_init (self, store, base, path, error))
     return NULL;
   if (self->steps->len == 0)
     {
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_INVALID_ARGUMENT,
-                   "%s: the root can't be changed as a whole; name a value in it", store->label);
+                   "%s: %s can't be changed as a whole; name a value in it", store->label,
+                   base != 0 ? "an object" : "the root");
       return NULL;
     }
   return lookup_walk (self, self->steps->len - 1, error) ? lookup_step_at (self, self->steps->len - 1) : NULL;

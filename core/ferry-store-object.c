@@ -1184,6 +1184,21 @@ ferry_store_hold_alive (FerryStore *self, FerryRef ref, GError **error)
   return 1;
 }
 
+gboolean
+ferry_store_hold_known (FerryStore *self, FerryRef ref, guint16 generation)
+{
+  FerryHeld *held;
+  gboolean known = FALSE;
+
+  if (!ferry_store_begin_holding (self, NULL))
+    return FALSE;
+  held = g_hash_table_lookup (self->held, GSIZE_TO_POINTER (ref));
+  if (held != NULL && held->generation == generation)
+    known = ferry_store_hold_alive (self, ref, NULL) > 0;
+  ferry_store_end (self);
+  return known;
+}
+
 /**
  * ferry_store_hold: (skip)
  * @self: a store

@@ -23,8 +23,8 @@ typedef struct
   gsize end; /* where the step ends in the text, in bytes */
 } FerryPathStep;
 
-/* @label: of the store, for messages. An empty path is no step. */
-GArray *ferry_store_path_parse (const char *label, const char *path, GError **error);
+/* @label: of the store, for messages. @is_relative: it starts from an object, otherwise from the root. An empty path is no step. */
+GArray *ferry_store_path_parse (const char *label, const char *path, gboolean is_relative, GError **error);
 
 /* Appends the step that leads to @key. At the beginning of a path @key is a name of the root. */
 void ferry_store_path_append (GString *path, GVariant *key);

@@ -145,7 +145,7 @@ parse_bracket (Parser *self, GError **error)
 }
 
 GArray *
-ferry_store_path_parse (const char *label, const char *path, GError **error)
+ferry_store_path_parse (const char *label, const char *path, gboolean is_relative, GError **error)
 {
   g_autoptr (GArray) steps = g_array_new (FALSE, FALSE, sizeof (FerryPathStep));
   Parser self = { label, path, path, steps };
@@ -187,7 +187,7 @@ ferry_store_path_parse (const char *label, const char *path, GError **error)
         }
       if (!ok)
         return NULL;
-      if (steps->len == 1 && g_array_index (steps, FerryPathStep, 0).kind != FERRY_PATH_NAME)
+      if (!is_relative && steps->len == 1 && g_array_index (steps, FerryPathStep, 0).kind != FERRY_PATH_NAME)
         {
           self.at = path;
           fail (&self, error, "a path begins with a name of the store, such as cfg or [\"a name\"]");

@@ -88,7 +88,7 @@ typedef struct
   _Atomic guint64 tx_chunks[FERRY_TX_CHUNKS]; /* offsets of blocks */
   _Atomic guint64 next_ticket;
   _Atomic guint32 needs_collect; /* somebody died and may have left blocks that nobody refers to */
-  guint32 _reserved2;
+  _Atomic guint32 next_channel;  /* counts the channels that objects travel in */
   guint8 _pad2[256 - 27 * 8 - 16];
 
   /* the heap, see ferry-store-heap.c */
@@ -335,6 +335,9 @@ void ferry_store_unhold_reading (FerryStore *self, const FerryReading *reading);
 
 /* 1: held; 0: it is gone; -1: error. Inside a stretch of work, or of ferry_store_begin_holding(). */
 int ferry_store_hold_alive (FerryStore *self, FerryRef ref, GError **error);
+
+/* Whether this process holds the object, of that generation; then once more. */
+gboolean ferry_store_hold_known (FerryStore *self, FerryRef ref, guint16 generation);
 
 /* A stretch in which only references are taken and given back: also while somebody else is in a transaction. Ends with
  * ferry_store_end(). Never waits for long. */

@@ -286,7 +286,7 @@ each_reference (FerryStore *self, FerrySnapshot *snapshot, RefFunc func, gsize l
  * @snapshot: (out caller-allocates): all zero, or cleared, or from a call before whose references were given back
  * @error: return location for an error
  *
- * Copies all cells of an object at one instant.
+ * Copies all cells of an object at one instant. Also after a failure @snapshot has memory that is to be cleared.
  *
  * Raises %FERRY_ERROR_INVALID_ARGUMENT when the object has no cells, and %FERRY_ERROR_NO_SPACE when this process
  * has no memory for the copy. May be called by any thread.

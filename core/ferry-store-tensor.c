@@ -4,6 +4,7 @@
 #include "ferry-copy.h"
 #include "ferry-error.h"
 #include "ferry-store-lookup-private.h"
+#include "ferry-store-variant-private.h"
 #include "ferry-store-variant.h"
 
 /* Arrays of a store as tensors. */
@@ -84,25 +85,8 @@ held_array_free (gpointer data)
   g_free (self);
 }
 
-/**
- * ferry_store_get_tensor:
- * @self: a store
- * @path: where an ndarray is
- * @error: return location for an error
- *
- * An array where it lies: nothing is copied, and what is written to the elements is what others read. They are the users' to
- * synchronise. The array stays there as long as the tensor does, also when it is removed from the store or the store is
- * closed.
- *
- * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value is no ndarray), %FERRY_ERROR_CORRUPT,
- * %FERRY_ERROR_INVALID_ARGUMENT (its elements are of no kind that [struct@Tensor] knows).
- *
- * Returns: (transfer full): a tensor on the memory of the store
- *
- * Since: 1.0
- */
 FerryTensor *
-ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
+ferry_store_get_tensor_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (FerryLookup) lookup = { 0 };
   FerryArray array = { 0 };
@@ -110,11 +94,7 @@ ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
   FerryTensor *tensor;
   FerryRef ref;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!ferry_lookup_all (&lookup, self, path, error))
+  if (!ferry_lookup_all (&lookup, self, base, path, error))
     return NULL;
   ref = ferry_cell_payload (lookup.value.cell);
   if (lookup.at_root || ferry_view_tag (&lookup.value) != FERRY_CELL_OBJECT
@@ -141,6 +121,32 @@ ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
     held_array_free (held);
   g_free (array.format);
   return tensor;
+}
+
+/**
+ * ferry_store_get_tensor:
+ * @self: a store
+ * @path: where an ndarray is
+ * @error: return location for an error
+ *
+ * An array where it lies: nothing is copied, and what is written to the elements is what others read. They are the users' to
+ * synchronise. The array stays there as long as the tensor does, also when it is removed from the store or the store is
+ * closed.
+ *
+ * Errors: as of ferry_store_get(); %FERRY_ERROR_UNSUPPORTED (the value is no ndarray), %FERRY_ERROR_CORRUPT,
+ * %FERRY_ERROR_INVALID_ARGUMENT (its elements are of no kind that [struct@Tensor] knows).
+ *
+ * Returns: (transfer full): a tensor on the memory of the store
+ *
+ * Since: 1.0
+ */
+FerryTensor *
+ferry_store_get_tensor (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_get_tensor_at (self, 0, path, error);
 }
 
 /* The leaf that says what an array is. */
@@ -176,23 +182,8 @@ make_description (FerryStore *self, FerryTensor *tensor, const gint64 *strides, 
   return cell;
 }
 
-/**
- * ferry_store_set_tensor:
- * @self: a store
- * @path: where the array is to be; see ferry_store_get()
- * @tensor: an array
- * @error: return location for an error
- *
- * Sets a copy of an array, an ndarray in Python, as ferry_store_set() sets other values. Arrays in Fortran order stay so.
- *
- * Errors: as of ferry_store_set().
- *
- * Returns: %TRUE on success
- *
- * Since: 1.0
- */
 gboolean
-ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor, GError **error)
+ferry_store_set_tensor_at (FerryStore *self, FerryRef base, const char *path, FerryTensor *tensor, GError **error)
 {
   g_auto (FerryLookup) lookup = { 0 };
   const FerryPathStep *last;
@@ -206,11 +197,6 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
   FerryCell description;
   FerryCell cell = 0;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
-  g_return_val_if_fail (path != NULL, FALSE);
-  g_return_val_if_fail (tensor != NULL, FALSE);
-  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
   size = ferry_tensor_get_size_bytes (tensor);
   shape = ferry_tensor_get_shape (tensor, &n);
   given = ferry_tensor_get_strides (tensor, NULL);
@@ -219,7 +205,7 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
   for (guint i = n; i-- > 0; stride *= MAX (shape[i], 1))
     strides[i] = by_columns ? given[i] : stride;
 
-  last = ferry_lookup_parent (&lookup, self, path, error);
+  last = ferry_lookup_parent (&lookup, self, base, path, error);
   if (last == NULL || !ferry_store_begin (self, error))
     return FALSE;
   description = make_description (self, tensor, strides, error);
@@ -254,4 +240,29 @@ ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor,
       return FALSE;
     }
   return ferry_lookup_put (&lookup, last, cell, error);
+}
+
+/**
+ * ferry_store_set_tensor:
+ * @self: a store
+ * @path: where the array is to be; see ferry_store_get()
+ * @tensor: an array
+ * @error: return location for an error
+ *
+ * Sets a copy of an array, an ndarray in Python, as ferry_store_set() sets other values. Arrays in Fortran order stay so.
+ *
+ * Errors: as of ferry_store_set().
+ *
+ * Returns: %TRUE on success
+ *
+ * Since: 1.0
+ */
+gboolean
+ferry_store_set_tensor (FerryStore *self, const char *path, FerryTensor *tensor, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
+  g_return_val_if_fail (path != NULL, FALSE);
+  g_return_val_if_fail (tensor != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+  return ferry_store_set_tensor_at (self, 0, path, tensor, error);
 }

@@ -4,52 +4,19 @@
 #include "ferry-error.h"
 #include "ferry-store-lookup-private.h"
 #include "ferry-store-to-variant-private.h"
+#include "ferry-store-variant-private.h"
 
 /* Values of a store as GVariants. */
 
-/**
- * ferry_store_get:
- * @self: a store
- * @path: where the value is
- * @error: return location for an error
- *
- * Reads a value with all that is in it.
- *
- * A *path* begins with a name of the root; `.name` is a key of a dict that is a str, or an attribute of an object; `[3]`
- * is an element of a list or tuple (negative: from the end), or a key of a dict that is an integer; `["a key with . in it"]` any str;
- * other keys stand in brackets in the text format of GVariant, such as `[1.5]`, `[true]`, `[(1, "x")]`. `[+]` is the place
- * behind the last element of a list, for ferry_store_set(). Examples: `cfg.servers[2].port`, `["my cfg"].limits["a.b"]`.
- * The empty path is the root itself.
- *
- * What values become: None is nothing, `mv`; bool, float, str are `b`, `d`, `s`; int is `x`, from 2^63 to 2^64-1 `t`, others
- * are `("int", ay)`, two's complement, little-endian; complex is `(dd)`; bytes and bytearray `ay`; a tuple a tuple of what its items are, or
- * `av` where that would be long; list, set and frozenset `av`; a dict `a{sv}` if all keys are str, else `a(vv)`; an object a dict of its
- * attributes; an ndarray `(saxaxay)`: format, shape, strides, elements ([method@Store.get_tensor] copies nothing). A str with zeros or lone surrogates is `("str", ay)`, a member
- * of an enumeration `(sv)`: its class, its name or value. Other immutable values are what codec `python` makes of them without an interpreter.
- *
- * Each list, dict and object is read at one instant; a value that contains several of them only in a transaction
- * ([method@Store.begin_transaction]).
- *
- * Errors: %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_PARSE (of the path), %FERRY_ERROR_UNSUPPORTED (values that contain themselves, more
- * than 128 levels, values that GVariant can't express), %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT.
- *
- * Returns: (transfer full): the value; not floating
- *
- * Since: 1.0
- */
 GVariant *
-ferry_store_get (FerryStore *self, const char *path, GError **error)
+ferry_store_get_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (FerryLookup) lookup = { 0 };
   g_autoptr (GPtrArray) items = NULL;
   FerrySnapshot names = { 0 };
   GVariant *made;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!ferry_lookup_all (&lookup, self, path, error))
+  if (!ferry_lookup_all (&lookup, self, base, path, error))
     return NULL;
   if (!lookup.at_root)
     return ferry_view_to_variant (self, &lookup.value, error);
@@ -97,6 +64,45 @@ ferry_store_get (FerryStore *self, const char *path, GError **error)
 }
 
 /**
+ * ferry_store_get:
+ * @self: a store
+ * @path: where the value is
+ * @error: return location for an error
+ *
+ * Reads a value with all that is in it.
+ *
+ * A *path* begins with a name of the root; `.name` is a key of a dict that is a str, or an attribute of an object; `[3]`
+ * is an element of a list or tuple (negative: from the end), or a key of a dict that is an integer; `["a key with . in it"]` any str;
+ * other keys stand in brackets in the text format of GVariant, such as `[1.5]`, `[true]`, `[(1, "x")]`. `[+]` is the place
+ * behind the last element of a list, for ferry_store_set(). Examples: `cfg.servers[2].port`, `["my cfg"].limits["a.b"]`.
+ * The empty path is the root itself.
+ *
+ * What values become: None is nothing, `mv`; bool, float, str are `b`, `d`, `s`; int is `x`, from 2^63 to 2^64-1 `t`, others
+ * are `("int", ay)`, two's complement, little-endian; complex is `(dd)`; bytes and bytearray `ay`; a tuple a tuple of what its items are, or
+ * `av` where that would be long; list, set and frozenset `av`; a dict `a{sv}` if all keys are str, else `a(vv)`; an object a dict of its
+ * attributes; an ndarray `(saxaxay)`: format, shape, strides, elements ([method@Store.get_tensor] copies nothing). A str with zeros or lone surrogates is `("str", ay)`, a member
+ * of an enumeration `(sv)`: its class, its name or value. Other immutable values are what codec `python` makes of them without an interpreter.
+ *
+ * Each list, dict and object is read at one instant; a value that contains several of them only in a transaction
+ * ([method@Store.begin_transaction]).
+ *
+ * Errors: %FERRY_ERROR_NOT_FOUND, %FERRY_ERROR_PARSE (of the path), %FERRY_ERROR_UNSUPPORTED (values that contain themselves, more
+ * than 128 levels, values that GVariant can't express), %FERRY_ERROR_CLOSED, %FERRY_ERROR_CORRUPT.
+ *
+ * Returns: (transfer full): the value; not floating
+ *
+ * Since: 1.0
+ */
+GVariant *
+ferry_store_get (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_get_at (self, 0, path, error);
+}
+
+/**
  * ferry_store_contains:
  * @self: a store
  * @path: see ferry_store_get()
@@ -120,7 +126,7 @@ ferry_store_contains (FerryStore *self, const char *path, GError **error)
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
 
-  if (ferry_lookup_all (&lookup, self, path, &local))
+  if (ferry_lookup_all (&lookup, self, 0, path, &local))
     return TRUE;
   if (!g_error_matches (local, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
     g_propagate_error (error, g_steal_pointer (&local));
@@ -144,33 +150,14 @@ dup_item_text (const FerryView *value, gsize i)
   return is_text ? g_string_free (text, FALSE) : (g_string_free (text, TRUE), NULL);
 }
 
-/**
- * ferry_store_get_type_name:
- * @self: a store
- * @path: see ferry_store_get()
- * @error: return location for an error
- *
- * What a value is, by the name that Python has for it: `NoneType`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`,
- * `tuple`, `list`, `dict`, `set`, `frozenset`, `ndarray`, or the qualified name of its class.
- *
- * Errors: as of ferry_store_get().
- *
- * Returns: (transfer full): the name of its type
- *
- * Since: 1.0
- */
 char *
-ferry_store_get_type_name (FerryStore *self, const char *path, GError **error)
+ferry_store_get_type_name_at (FerryStore *self, FerryRef base, const char *path, GError **error)
 {
   g_auto (FerryLookup) lookup = { 0 };
   const char *name;
   char *class_name = NULL;
 
-  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
-  g_return_val_if_fail (path != NULL, NULL);
-  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
-
-  if (!ferry_lookup_all (&lookup, self, path, error))
+  if (!ferry_lookup_all (&lookup, self, base, path, error))
     return NULL;
   if (lookup.at_root)
     return g_strdup ("dict");
@@ -217,6 +204,30 @@ ferry_store_get_type_name (FerryStore *self, const char *path, GError **error)
 }
 
 /**
+ * ferry_store_get_type_name:
+ * @self: a store
+ * @path: see ferry_store_get()
+ * @error: return location for an error
+ *
+ * What a value is, by the name that Python has for it: `NoneType`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`,
+ * `tuple`, `list`, `dict`, `set`, `frozenset`, `ndarray`, or the qualified name of its class.
+ *
+ * Errors: as of ferry_store_get().
+ *
+ * Returns: (transfer full): the name of its type
+ *
+ * Since: 1.0
+ */
+char *
+ferry_store_get_type_name (FerryStore *self, const char *path, GError **error)
+{
+  g_return_val_if_fail (FERRY_IS_STORE (self), NULL);
+  g_return_val_if_fail (path != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+  return ferry_store_get_type_name_at (self, 0, path, error);
+}
+
+/**
  * ferry_store_get_object_id:
  * @self: a store
  * @path: see ferry_store_get()
@@ -239,11 +250,65 @@ ferry_store_get_object_id (FerryStore *self, const char *path, GError **error)
   g_return_val_if_fail (path != NULL, 0);
   g_return_val_if_fail (error == NULL || *error == NULL, 0);
 
-  if (!ferry_lookup_all (&lookup, self, path, error))
+  if (!ferry_lookup_all (&lookup, self, 0, path, error))
     return 0;
   if (lookup.at_root)
     return ferry_store_get_root (self);
   return ferry_view_tag (&lookup.value) == FERRY_CELL_OBJECT ? ferry_cell_payload (lookup.value.cell) : 0;
+}
+
+/* The object, held for the caller; 0: error. */
+FerryRef
+ferry_store_find_object_at (FerryStore *self, FerryRef base, const char *path, GError **error)
+{
+  g_auto (FerryLookup) lookup = { 0 };
+  FerryRef ref;
+
+  if (!ferry_lookup_all (&lookup, self, base, path, error))
+    return 0;
+  if (lookup.at_root || ferry_view_tag (&lookup.value) != FERRY_CELL_OBJECT)
+    {
+      g_autofree char *type = lookup.at_root ? g_strdup ("the root") : ferry_view_describe_type (self, &lookup.value);
+
+      g_set_error (error, FERRY_ERROR, FERRY_ERROR_UNSUPPORTED,
+                   "%s: '%s' is %s; only a list, dict, set, object, bytearray or ndarray can be referred to",
+                   self->label, path, type);
+      return 0;
+    }
+  ref = ferry_cell_payload (lookup.value.cell);
+  return ferry_store_hold (self, ref, error) ? ref : 0;
+}
+
+/* @ref: an object that the caller holds. */
+gboolean
+ferry_store_put_object_at (FerryStore *self, FerryRef base, const char *path, FerryRef ref, GError **error)
+{
+  g_auto (FerryLookup) lookup = { 0 };
+  const FerryPathStep *last = ferry_lookup_parent (&lookup, self, base, path, error);
+
+  if (last == NULL || !ferry_store_begin (self, error))
+    return FALSE;
+  return ferry_lookup_put (&lookup, last, ferry_store_new_reference (self, ref), error);
+}
+
+gboolean
+ferry_store_set_at (FerryStore *self, FerryRef base, const char *path, GVariant *value, GError **error)
+{
+  g_auto (FerryLookup) lookup = { 0 };
+  g_autoptr (GVariant) sunk = NULL;
+  const FerryPathStep *last;
+  FerryCell cell;
+
+  sunk = g_variant_ref_sink (value);
+  last = ferry_lookup_parent (&lookup, self, base, path, error);
+  if (last == NULL || !ferry_store_begin (self, error))
+    return FALSE;
+  if (!ferry_plan_make_cell (self, sunk, &cell, 0, error))
+    {
+      ferry_store_end (self);
+      return FALSE;
+    }
+  return ferry_lookup_put (&lookup, last, cell, error);
 }
 
 /**
@@ -271,26 +336,25 @@ ferry_store_get_object_id (FerryStore *self, const char *path, GError **error)
 gboolean
 ferry_store_set (FerryStore *self, const char *path, GVariant *value, GError **error)
 {
-  g_auto (FerryLookup) lookup = { 0 };
-  g_autoptr (GVariant) sunk = NULL;
-  const FerryPathStep *last;
-  FerryCell cell;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (value != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+  return ferry_store_set_at (self, 0, path, value, error);
+}
 
-  sunk = g_variant_ref_sink (value);
-  last = ferry_lookup_parent (&lookup, self, path, error);
-  if (last == NULL || !ferry_store_begin (self, error))
+gboolean
+ferry_store_remove_at (FerryStore *self, FerryRef base, const char *path, GError **error)
+{
+  g_auto (FerryLookup) lookup = { 0 };
+  const FerryPathStep *last;
+  int found;
+
+  last = ferry_lookup_parent (&lookup, self, base, path, error);
+  if (last == NULL)
     return FALSE;
-  if (!ferry_plan_make_cell (self, sunk, &cell, 0, error))
-    {
-      ferry_store_end (self);
-      return FALSE;
-    }
-  return ferry_lookup_put (&lookup, last, cell, error);
+  found = ferry_lookup_change (&lookup, last, FERRY_CHANGE_REMOVE, FERRY_CELL_EMPTY, NULL, error);
+  return found == 0 ? ferry_lookup_not_there (&lookup, lookup.steps->len - 1, error) : found > 0;
 }
 
 /**
@@ -311,29 +375,20 @@ ferry_store_set (FerryStore *self, const char *path, GVariant *value, GError **e
 gboolean
 ferry_store_remove (FerryStore *self, const char *path, GError **error)
 {
-  g_auto (FerryLookup) lookup = { 0 };
-  const FerryPathStep *last;
-  int found;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  last = ferry_lookup_parent (&lookup, self, path, error);
-  if (last == NULL)
-    return FALSE;
-  found = ferry_lookup_change (&lookup, last, FERRY_CHANGE_REMOVE, FERRY_CELL_EMPTY, NULL, error);
-  return found == 0 ? ferry_lookup_not_there (&lookup, lookup.steps->len - 1, error) : found > 0;
+  return ferry_store_remove_at (self, 0, path, error);
 }
 
 /* Takes @delta over, a number. Inside a stretch of work, which it ends. */
 static gboolean
-add_number (FerryStore *self, const char *path, FerryCell delta, gint64 *sum_int, double *sum_double, gboolean *is_int,
-            GError **error)
+add_number (FerryStore *self, FerryRef base, const char *path, FerryCell delta, gint64 *sum_int, double *sum_double,
+            gboolean *is_int, GError **error)
 {
   g_auto (FerryLookup) lookup = { 0 };
   FerryReading reading = FERRY_READING_INIT;
-  const FerryPathStep *last = ferry_lookup_parent (&lookup, self, path, error);
+  const FerryPathStep *last = ferry_lookup_parent (&lookup, self, base, path, error);
   int found = -1;
 
   if (last != NULL)
@@ -353,6 +408,29 @@ add_number (FerryStore *self, const char *path, FerryCell delta, gint64 *sum_int
     }
   ferry_reading_clear (&reading);
   return found == 0 ? ferry_lookup_not_there (&lookup, lookup.steps->len - 1, error) : found > 0;
+}
+
+gboolean
+ferry_store_add_int_at (FerryStore *self, FerryRef base, const char *path, gint64 delta, gint64 *sum, GError **error)
+{
+  gint64 sum_int = 0;
+  double sum_double = 0;
+  gboolean is_int;
+  FerryCell cell;
+
+  if (!ferry_store_begin (self, error))
+    return FALSE;
+  cell = ferry_store_new_int (self, delta, error);
+  if (cell == 0)
+    {
+      ferry_store_end (self);
+      return FALSE;
+    }
+  if (!add_number (self, base, path, cell, &sum_int, &sum_double, &is_int, error))
+    return FALSE;
+  if (sum != NULL)
+    *sum = sum_int;
+  return TRUE;
 }
 
 /**
@@ -375,33 +453,15 @@ add_number (FerryStore *self, const char *path, FerryCell delta, gint64 *sum_int
 gboolean
 ferry_store_add_int (FerryStore *self, const char *path, gint64 delta, gint64 *sum, GError **error)
 {
-  gint64 sum_int = 0;
-  double sum_double = 0;
-  gboolean is_int;
-  FerryCell cell;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  if (!ferry_store_begin (self, error))
-    return FALSE;
-  cell = ferry_store_new_int (self, delta, error);
-  if (cell == 0)
-    {
-      ferry_store_end (self);
-      return FALSE;
-    }
-  if (!add_number (self, path, cell, &sum_int, &sum_double, &is_int, error))
-    return FALSE;
-  if (sum != NULL)
-    *sum = sum_int;
-  return TRUE;
+  return ferry_store_add_int_at (self, 0, path, delta, sum, error);
 }
 
 static gboolean
-add_double (FerryStore *self, const char *path, double delta, gint64 *sum_int, double *sum_double, gboolean *is_int,
-            GError **error)
+add_double (FerryStore *self, FerryRef base, const char *path, double delta, gint64 *sum_int, double *sum_double,
+            gboolean *is_int, GError **error)
 {
   g_autoptr (GError) local = NULL;
   FerryCell cell;
@@ -415,7 +475,21 @@ add_double (FerryStore *self, const char *path, double delta, gint64 *sum_int, d
       g_propagate_error (error, g_steal_pointer (&local));
       return FALSE;
     }
-  return add_number (self, path, cell, sum_int, sum_double, is_int, error);
+  return add_number (self, base, path, cell, sum_int, sum_double, is_int, error);
+}
+
+gboolean
+ferry_store_add_double_at (FerryStore *self, FerryRef base, const char *path, double delta, double *sum, GError **error)
+{
+  gint64 sum_int = 0;
+  double sum_double = 0;
+  gboolean is_int;
+
+  if (!add_double (self, base, path, delta, &sum_int, &sum_double, &is_int, error))
+    return FALSE;
+  if (sum != NULL)
+    *sum = sum_double;
+  return TRUE;
 }
 
 /**
@@ -437,19 +511,10 @@ add_double (FerryStore *self, const char *path, double delta, gint64 *sum_int, d
 gboolean
 ferry_store_add_double (FerryStore *self, const char *path, double delta, double *sum, GError **error)
 {
-  gint64 sum_int = 0;
-  double sum_double = 0;
-  gboolean is_int;
-
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   g_return_val_if_fail (path != NULL, FALSE);
   g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
-
-  if (!add_double (self, path, delta, &sum_int, &sum_double, &is_int, error))
-    return FALSE;
-  if (sum != NULL)
-    *sum = sum_double;
-  return TRUE;
+  return ferry_store_add_double_at (self, 0, path, delta, sum, error);
 }
 
 /**
@@ -496,12 +561,12 @@ ferry_store_add (FerryStore *self, const char *path, GVariant *delta, GError **e
           ferry_store_end (self);
           return NULL;
         }
-      if (!add_number (self, path, cell, &sum_int, &sum_double, &is_int, error))
+      if (!add_number (self, 0, path, cell, &sum_int, &sum_double, &is_int, error))
         return NULL;
     }
   else if (inner != NULL && g_variant_is_of_type (inner, G_VARIANT_TYPE_DOUBLE))
     {
-      if (!add_double (self, path, g_variant_get_double (inner), &sum_int, &sum_double, &is_int, error))
+      if (!add_double (self, 0, path, g_variant_get_double (inner), &sum_int, &sum_double, &is_int, error))
         return NULL;
     }
   else

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-store-private.h"
+#include "ferry-store-ticket-private.h"
 
 #include "ferry-channel-config-private.h"
 #include "ferry-description-private.h"
@@ -87,6 +88,87 @@ ferry_store_dispose (GObject *object)
 {
   ferry_store_close (FERRY_STORE (object));
   G_OBJECT_CLASS (ferry_store_parent_class)->dispose (object);
+}
+
+/* Of all stores that this process has open, in the order in which they were opened. */
+typedef struct
+{
+  guint8 identity[16];
+  gpointer address;
+  GWeakRef store;
+} OpenStore;
+
+static GMutex open_mutex;
+static GList *open_stores;
+
+void
+ferry_store_lock_open (void)
+{
+  g_mutex_lock (&open_mutex);
+}
+
+void
+ferry_store_unlock_open (void)
+{
+  g_mutex_unlock (&open_mutex);
+}
+
+static void
+list_open (FerryStore *self)
+{
+  OpenStore *entry = g_new0 (OpenStore, 1);
+
+  memcpy (entry->identity, self->segment->identity, sizeof entry->identity);
+  entry->address = self;
+  g_weak_ref_init (&entry->store, self);
+  g_mutex_lock (&open_mutex);
+  open_stores = g_list_append (open_stores, entry);
+  g_mutex_unlock (&open_mutex);
+}
+
+static void
+unlist_open (FerryStore *self)
+{
+  g_mutex_lock (&open_mutex);
+  for (GList *link = open_stores; link != NULL; link = link->next)
+    {
+      OpenStore *entry = link->data;
+
+      if (entry->address != self)
+        continue;
+      open_stores = g_list_delete_link (open_stores, link);
+      g_weak_ref_clear (&entry->store);
+      g_free (entry);
+      break;
+    }
+  g_mutex_unlock (&open_mutex);
+}
+
+/**
+ * ferry_store_find_open: (skip)
+ * @identity: see ferry_store_get_identity()
+ *
+ * Finds a store that this process has open.
+ *
+ * Returns: (transfer full) (nullable): the store
+ *
+ * Since: 1.0
+ */
+FerryStore *
+ferry_store_find_open (const guint8 identity[16])
+{
+  FerryStore *found = NULL;
+
+  g_mutex_lock (&open_mutex);
+  for (GList *link = open_stores; link != NULL && found == NULL; link = link->next)
+    {
+      OpenStore *entry = link->data;
+
+      if (memcmp (entry->identity, identity, sizeof entry->identity) == 0)
+        found = g_weak_ref_get (&entry->store);
+    }
+  g_mutex_unlock (&open_mutex);
+  return found;
 }
 
 static void
@@ -458,6 +540,7 @@ ferry_store_open (const char *description, GCancellable *cancellable, GError **e
       ferry_transport_close (transport, NULL);
       return NULL;
     }
+  list_open (self);
   return g_steal_pointer (&self);
 }
 
@@ -474,6 +557,7 @@ void
 ferry_store_close (FerryStore *self)
 {
   g_return_if_fail (FERRY_IS_STORE (self));
+  unlist_open (self);
   if (self->closed)
     return;
   ferry_store_leave_slot (self);
@@ -740,7 +824,8 @@ ferry_store_check (FerryStore *self, guint64 *seen)
 /* ---- upkeep ---- */
 
 static gboolean
-hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error), const char *what, GError **error)
+hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error), GPtrArray *survey, const char *what,
+            GError **error)
 {
   gboolean ok;
 
@@ -758,7 +843,7 @@ hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error
   ok = ferry_store_begin (self, error);
   if (ok)
     {
-      ok = func (self, error);
+      ok = (survey == NULL || ferry_store_tickets_sweep (self, survey, error)) && func (self, error);
       ferry_store_end (self);
     }
   ferry_store_leave_gate (self);
@@ -770,7 +855,8 @@ hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error
  * @self: a store, not in a transaction
  * @error: return location for an error
  *
- * Frees what only refers to itself (cycles), and what processes that died left. Holds the store meanwhile, some 50 ns for each
+ * Frees what only refers to itself (cycles), what processes that died left, and what travelled in channels that are gone or in messages
+ * that were dropped. Holds the store meanwhile, some 50 ns for each
  * object.
  *
  * Errors: %FERRY_ERROR_TIMED_OUT (somebody is stopped in the middle of a change), %FERRY_ERROR_CLOSED, %FERRY_ERROR_INVALID_ARGUMENT, %FERRY_ERROR_CORRUPT.
@@ -782,8 +868,12 @@ hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error
 gboolean
 ferry_store_collect (FerryStore *self, GError **error)
 {
+  g_autoptr (GPtrArray) survey = NULL;
+
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
-  return hold_still (self, ferry_store_collect_held, "a collection", error);
+  if (!self->closed && !ferry_store_in_transaction (self))
+    survey = ferry_store_tickets_survey (self);
+  return hold_still (self, ferry_store_collect_held, survey, "a collection", error);
 }
 
 /**
@@ -803,7 +893,7 @@ gboolean
 ferry_store_verify (FerryStore *self, GError **error)
 {
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
-  return hold_still (self, ferry_store_verify_held, "a check", error);
+  return hold_still (self, ferry_store_verify_held, NULL, "a check", error);
 }
 
 /**

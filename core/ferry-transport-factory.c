@@ -2,6 +2,7 @@
 #include "ferry-config.h"
 
 #include "ferry-transport-factory.h"
+#include "ferry-transport-private.h"
 
 #include "ferry-enum-types.h"
 #include "ferry-feature-private.h"
@@ -143,6 +144,9 @@ ferry_transport_factory_create (FerryTransportFactory *self, GError **error)
   g_return_val_if_fail (error == NULL || *error == NULL, NULL);
 
   element = ferry_feature_create_element (FERRY_FEATURE (self), error);
+  if (element != NULL)
+    g_object_set_qdata (element, ferry_transport_feature_quark (),
+                        (gpointer) g_intern_string (ferry_feature_get_name (FERRY_FEATURE (self))));
 
   return element != NULL ? FERRY_TRANSPORT (element) : NULL;
 }

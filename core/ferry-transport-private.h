@@ -9,6 +9,12 @@ G_BEGIN_DECLS
 void ferry_transport_unpack_wire_name (guint64 packed_name, guint64 packed_version, char name[FERRY_WIRE_NAME_MAX + 1],
                                        guint *version);
 
+/* By which feature it was made. */
+GQuark ferry_transport_feature_quark (void);
+
+/* NULL: by none. */
+const char *ferry_transport_get_feature_name (FerryTransport *self);
+
 gboolean ferry_transport_send (FerryTransport *self, const guint8 *data, gsize size, guint64 wire_name,
                                guint64 wire_version, gint64 timeout, GCancellable *cancellable, GError **error);
 

@@ -146,6 +146,14 @@ fail (FerryTransport *self, const char *what, GError *local, GError **error)
   return FALSE;
 }
 
+G_DEFINE_QUARK (ferry-transport-feature, ferry_transport_feature)
+
+const char *
+ferry_transport_get_feature_name (FerryTransport *self)
+{
+  return g_object_get_qdata (G_OBJECT (self), ferry_transport_feature_quark ());
+}
+
 /**
  * ferry_transport_pack_wire_name:
  * @wire_name: the wire name of a codec, of which at most %FERRY_WIRE_NAME_MAX bytes are

@@ -18,6 +18,7 @@
 #include "ferry-segment-transport.h"
 #include "ferry-statistics.h"
 #include "ferry-store-live.h"
+#include "ferry-store-reference.h"
 #include "ferry-store-variant.h"
 #include "ferry-store.h"
 #include "ferry-tensor.h"

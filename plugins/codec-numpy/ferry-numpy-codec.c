@@ -596,4 +596,7 @@ ferry_numpy_codec_class_init (FerryNumpyCodecClass *klass)
 static void
 ferry_numpy_codec_init (FerryNumpyCodec *self)
 {
+  /* Not with the first message, which each child of a fork has anew. */
+  if (ferry_python_available (NULL) && PyGILState_Check ())
+    ferry_ndarray_load (FALSE, NULL);
 }

@@ -4,6 +4,7 @@
 #include "ferry-python-decoder.h"
 #include "ferry-python-encoder.h"
 #include "ferry-python-stream.h"
+#include "ferry-python-types.h"
 #include "ferry-python-variant.h"
 
 /*
@@ -359,4 +360,7 @@ ferry_python_codec_class_init (FerryPythonCodecClass *klass)
 static void
 ferry_python_codec_init (FerryPythonCodec *self)
 {
+  /* With the first message it would be late: each child of a fork would do it anew, on pages that it has to copy. */
+  if (ferry_python_available (NULL) && PyGILState_Check () && !ferry_python_types_load ())
+    PyErr_Clear ();
 }

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
+    from ferry.store import Store
+
 __all__ = ["Channel", "Participant", "Statistics", "open"]
 
 Role = Literal["sender", "receiver", "observer"]
@@ -136,11 +138,15 @@ class Channel(_native.Channel):
         What this end does.
     codec : str, optional
         How objects are encoded; what the description says if left out. `auto`, the default
-        there: plain arrays by `numpy`, everything else by `python`; received is what arrives.
+        there: plain arrays by `numpy`, live objects of a `Store` by `store`, everything else by
+        `python`; received is what arrives.
     pickle : bool, optional
         Whether codec-python may pickle what it has no form for, and read pickles; what the
         description says (``... ! python pickle=yes``) if left out, and that is no if it says
         nothing. To read a pickle is to run code: only where every sender is trusted.
+    store : ferry.Store, optional
+        Where lists, dicts, sets, bytearrays, arrays and instances of classes become live objects when
+        they are sent; see `Queue`.
     timeout : float or None, optional
         The time-out in seconds of calls that name none; None: for ever.
     open : bool, default True
@@ -175,6 +181,7 @@ class Channel(_native.Channel):
         *,
         codec: str | None = None,
         pickle: bool | None = None,
+        store: Store | None = None,
         timeout: float | None = None,
         open: bool = True,
         **properties: Any,
@@ -192,7 +199,11 @@ class Channel(_native.Channel):
             description = transport or "auto"
         self = super().__new__(cls, description, _ROLES[role], codec, pickle)
         self.role = role
-        self._arguments = {"codec": codec, "pickle": pickle, "timeout": timeout}
+        self._arguments = {"codec": codec, "pickle": pickle, "store": store, "timeout": timeout}
+        if store is not None:
+            if codec not in (None, "auto", "store"):
+                raise ValueError(f"codec={codec!r} sends no live objects; leave it out where there is a store")
+            self._set_store(store)
         self.timeout = timeout
         described = () if "name" in properties or not properties else _described_properties(self)
         for key, value in properties.items():

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
+    from ferry.store import Store
+
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 #: How many objects wait in shared memory when there is no limit; what is more waits in the process that put it.
@@ -62,7 +64,8 @@ class Queue(_native.Queue):
     transport : str, default "memfd"
         What memory it lives in; `ferry-inspect` lists what there is.
     codec : str, default "auto"
-        How objects are encoded. `auto`: plain arrays by `numpy`, everything else by `python`.
+        How objects are encoded. `auto`: plain arrays by `numpy`, live objects of a `Store` by `store`,
+        everything else by `python`.
     max_bytes : int, optional
         How much shared memory it may take, in bytes; views that are held count, and `put()`
         blocks when there is no more. Half of the machine's if left out.
@@ -70,9 +73,15 @@ class Queue(_native.Queue):
         Whether objects may be pickled that codec-python has no form for, and such pickles be
         read. Turn it off for queues with a name that less trusted programs open: to unpickle
         is to run code.
+    store : ferry.Store, optional
+        Where lists, dicts, sets, bytearrays, arrays and instances of classes become live objects when
+        they are put: who gets one gets the live object itself, in every process. Others are
+        encoded as ever. What is live already needs none: it is put as a reference to itself.
 
     Raises
     ------
+    ValueError
+        There is a `store`, and a `codec` that sends no references.
     ferry.NoSuchFeatureError
         There is no such transport or codec.
     ferry.MismatchError
@@ -91,7 +100,10 @@ class Queue(_native.Queue):
         codec: str = "auto",
         max_bytes: int | None = None,
         pickle: bool = True,
+        store: Store | None = None,
     ) -> None:
+        if store is not None and codec not in ("auto", "store"):
+            raise ValueError(f"codec={codec!r} sends no live objects; leave it out where there is a store")
         if name is None and transport != "memfd":
             # Other memory has no descriptors that could be passed on: it is found by its name.
             name = f"python-{secrets.token_hex(16)}"
@@ -104,6 +116,7 @@ class Queue(_native.Queue):
                 "capacity": max(maxsize, 0),
                 "max_bytes": max_bytes or 0,
                 "unlimited": maxsize <= 0,
+                "store": store,
             }
         )
 
@@ -346,11 +359,19 @@ class JoinableQueue(Queue):
         codec: str = "auto",
         max_bytes: int | None = None,
         pickle: bool = True,
+        store: Store | None = None,
     ) -> None:
         if name is not None:
             raise ValueError("a JoinableQueue has no name: what is undone is counted in memory that is passed on")
         super().__init__(
-            maxsize, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle
+            maxsize,
+            ctx=ctx,
+            name=name,
+            transport=transport,
+            codec=codec,
+            max_bytes=max_bytes,
+            pickle=pickle,
+            store=store,
         )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
@@ -394,8 +415,18 @@ class SimpleQueue(Queue):
         codec: str = "auto",
         max_bytes: int | None = None,
         pickle: bool = True,
+        store: Store | None = None,
     ) -> None:
-        super().__init__(0, ctx=ctx, name=name, transport=transport, codec=codec, max_bytes=max_bytes, pickle=pickle)
+        super().__init__(
+            0,
+            ctx=ctx,
+            name=name,
+            transport=transport,
+            codec=codec,
+            max_bytes=max_bytes,
+            pickle=pickle,
+            store=store,
+        )
 
     def _init(self, settings: dict[str, Any], **arguments: Any) -> None:
         super()._init({**settings, "unlimited": False}, **arguments)

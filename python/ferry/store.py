@@ -483,6 +483,11 @@ def _open_for_reference(identity: bytes, description: str, pickle: bool) -> Stor
     return store
 
 
+def _open_named(identity: bytes, transport: str, name: str, pickle: bool) -> Store:
+    """Return the store that a message of codec `store` refers to."""
+    return _open_for_reference(identity, _describe([transport, f"name={name}"] if name else [""]), pickle)
+
+
 def _plain(obj: Any) -> Any:
     return obj
 

@@ -17,6 +17,7 @@ ferry_native_buffer_new (FerryBuffer *buffer)
   self->buffer = buffer;
   self->n_exports = 0;
   self->array_dtype = NULL;
+  self->reference = NULL;
   self->array_offset = 0;
   self->weakrefs = NULL;
   return (PyObject *) self;
@@ -31,6 +32,7 @@ buffer_dealloc (PyObject *object)
     PyObject_ClearWeakRefs (object);
   g_clear_pointer (&self->buffer, ferry_buffer_unref);
   Py_CLEAR (self->array_dtype);
+  g_clear_pointer (&self->reference, ferry_store_reference_unref);
   PyObject_Free (object);
 }
 

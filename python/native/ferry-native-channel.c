@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ferry-native.h"
+#include "ferry-native-store.h"
 
 #include <stddef.h>
 
@@ -58,6 +58,10 @@ object_from_value (const GValue *value)
       g_autofree char *text = g_variant_print (g_value_get_variant (value), TRUE);
 
       result = PyObject_CallMethod (module, "from_variant_text", "s", text);
+    }
+  else if (G_VALUE_HOLDS (value, FERRY_TYPE_STORE_REFERENCE))
+    {
+      result = ferry_native_object_for_reference (g_value_get_boxed (value));
     }
   else
     {
@@ -128,6 +132,26 @@ codec_for (FerryNativeChannel *self, PyObject *object, gboolean *array_found)
   if (G_UNLIKELY (any[self->pickle] == NULL))
     any[self->pickle] = ferry_native_get_codec ("python", self->pickle);
   return any[self->pickle];
+}
+
+/* What is live goes as a reference, and with a store of the channel's what can be made live there. NULL: it is neither.
+ * FALSE with an exception. */
+static inline gboolean
+reference_for (FerryNativeChannel *self, PyObject *object, FerryStoreReference **reference)
+{
+  *reference = NULL;
+  if (!self->sends_live || (self->store == NULL && PyType_HasFeature (Py_TYPE (object), BUILT_IN)))
+    return TRUE;
+  return ferry_native_store_reference_for (object, (FerryNativeStore *) self->store, reference);
+}
+
+static void
+value_borrow_reference (GValue *value, FerryStoreReference *reference)
+{
+  memset (value, 0, sizeof *value);
+  value->g_type = FERRY_TYPE_STORE_REFERENCE;
+  value->data[0].v_pointer = reference;
+  value->data[1].v_uint = G_VALUE_NOCOPY_CONTENTS;
 }
 
 /* ---- life ---- */
@@ -227,6 +251,7 @@ channel_dealloc (PyObject *object)
       g_clear_object (&self->channel);
     }
   g_clear_object (&self->fixed.codec);
+  Py_CLEAR (self->store);
   Py_TYPE (object)->tp_free (object);
 }
 
@@ -394,6 +419,7 @@ channel_opened (FerryNativeChannel *self)
       self->is_raw = strcmp (ferry_codec_get_wire_name (codec), "raw") == 0;
       self->fixed.codec = g_object_ref (codec);
     }
+  self->sends_live = codec == NULL || ferry_codec_accepts (codec, FERRY_TYPE_STORE_REFERENCE);
 }
 
 int
@@ -751,6 +777,55 @@ put_contents (FerryNativeChannel *self, PyObject *object, gint64 timeout)
   return status;
 }
 
+gboolean
+ferry_native_channel_set_store (FerryNativeChannel *self, PyObject *store)
+{
+  if (store != Py_None && !PyObject_TypeCheck (store, &FerryNativeStore_Type))
+    {
+      PyErr_Format (PyExc_TypeError, "store must be a ferry.Store, not %.200s", Py_TYPE (store)->tp_name);
+      return FALSE;
+    }
+  Py_XSETREF (self->store, store != Py_None ? Py_NewRef (store) : NULL);
+  return TRUE;
+}
+
+static PyObject *
+channel_set_store (PyObject *object, PyObject *store)
+{
+  if (!ferry_native_channel_set_store (SELF (object), store))
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+static FerryNativeStatus
+put_reference (FerryNativeChannel *self, FerryStoreReference *reference, gint64 timeout)
+{
+  guint8 message[FERRY_STORE_REFERENCE_SIZE] __attribute__ ((aligned (64)));
+  FerryCodec *codec = self->fixed.codec;
+  GError *error = NULL;
+  GValue value;
+
+  if (codec == NULL)
+    {
+      const FerryNativeCodec *found = ferry_native_get_codec ("store", FALSE);
+
+      if (found == NULL)
+        return FERRY_NATIVE_FAILED;
+      codec = found->codec;
+    }
+  value_borrow_reference (&value, reference);
+  if (!ferry_codec_encode (codec, &value, message, sizeof message, NULL, &error))
+    {
+      ferry_native_raise (&error);
+      return FERRY_NATIVE_FAILED;
+    }
+  if (!channel_check_open (self))
+    return FERRY_NATIVE_FAILED;
+  if (ferry_channel_send_encoded (self->channel, codec, message, sizeof message, FERRY_NO_WAIT, NULL, NULL))
+    return FERRY_NATIVE_OK;
+  return send_slowly (self, codec, message, sizeof message, timeout);
+}
+
 /* Who is inside stays: encoding may release the GIL, and another thread close the channel. */
 static FerryNativeStatus
 put_inside (FerryNativeChannel *self, PyObject *object, gint64 timeout)
@@ -763,9 +838,19 @@ put_inside (FerryNativeChannel *self, PyObject *object, gint64 timeout)
   gsize size = 0;
   gboolean is_array = FALSE;
   gboolean ok;
+  FerryStoreReference *reference;
 
   if (G_UNLIKELY (self->is_raw))
     return put_contents (self, object, timeout);
+  if (G_UNLIKELY (!reference_for (self, object, &reference)))
+    return FERRY_NATIVE_FAILED;
+  if (reference != NULL)
+    {
+      FerryNativeStatus status = put_reference (self, reference, timeout);
+
+      ferry_store_reference_unref (reference);
+      return status;
+    }
   codec = codec_for (self, object, &is_array);
   if (G_UNLIKELY (codec == NULL))
     return FERRY_NATIVE_FAILED;
@@ -825,10 +910,15 @@ ferry_native_channel_encode (FerryNativeChannel *self, PyObject *object)
   g_autoptr (GError) error = NULL;
   g_autoptr (GBytes) bytes = NULL;
   g_auto (GValue) value = G_VALUE_INIT;
+  g_autoptr (FerryStoreReference) reference = NULL;
   FerryBuffer *buffer;
+  PyObject *result;
   gboolean is_array = FALSE;
 
-  codec = codec_for (self, object, &is_array);
+  if (!reference_for (self, object, &reference))
+    return NULL;
+  codec = reference != NULL && self->fixed.codec == NULL ? ferry_native_get_codec ("store", FALSE)
+                                                         : codec_for (self, object, &is_array);
   if (codec == NULL)
     return NULL;
   if (self->is_raw)
@@ -842,8 +932,8 @@ ferry_native_channel_encode (FerryNativeChannel *self, PyObject *object)
     }
   else
     {
-      g_value_init (&value, object_type ());
-      g_value_set_boxed (&value, object);
+      g_value_init (&value, reference != NULL ? FERRY_TYPE_STORE_REFERENCE : object_type ());
+      g_value_set_boxed (&value, reference != NULL ? (gpointer) reference : object);
       bytes = ferry_codec_encode_bytes (codec->codec, &value, &error);
       if (bytes == NULL)
         return ferry_native_raise (&error);
@@ -851,7 +941,10 @@ ferry_native_channel_encode (FerryNativeChannel *self, PyObject *object)
   buffer = ferry_buffer_new_bytes (bytes);
   ferry_buffer_set_wire_name (buffer, ferry_codec_get_wire_name (codec->codec),
                               ferry_codec_get_wire_version (codec->codec));
-  return ferry_native_buffer_new (buffer);
+  result = ferry_native_buffer_new (buffer);
+  if (result != NULL)
+    ((FerryNativeBuffer *) result)->reference = g_steal_pointer (&reference);
+  return result;
 }
 
 /* Memory to be filled in place: for the caller it is a buffer, for the codec raw bytes. */
@@ -917,8 +1010,14 @@ ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboo
   PyObject *object;
   gboolean is_array = FALSE;
   gboolean ok;
+  int is_reference = ferry_native_store_prepare_reference (buffer, self->fixed.codec, self->pickle);
 
-  if (copy)
+  if (G_UNLIKELY (is_reference < 0))
+    {
+      ferry_buffer_unref (buffer);
+      return NULL;
+    }
+  if (copy && is_reference == 0)
     {
       guint version;
       g_autofree char *name = ferry_buffer_dup_wire_name (buffer, &version);
@@ -1611,6 +1710,7 @@ static PyMethodDef channel_methods[] = {
   { "verify", channel_verify, METH_NOARGS,
     "verify($self, /)\n--\n\nCheck the invariants of a channel at rest; for tests and bug reports." },
   { "_set", (PyCFunction) (void (*) (void)) channel_set, METH_FASTCALL, NULL },
+  { "_set_store", channel_set_store, METH_O, NULL },
   { "_get", channel_get, METH_O, NULL },
   { "_statistics", channel_statistics, METH_NOARGS, NULL },
   { "_participants", channel_participants, METH_NOARGS, NULL },

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "ferry-native.h"
+#include "ferry-native-store.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -34,6 +34,7 @@ typedef struct
   char *transport;
   char *name; /* NULL: anonymous, joined by its descriptors */
   char *codec;
+  PyObject *store; /* objects are made live there; NULL: not */
   gboolean pickle;
   guint capacity;
   guint64 max_bytes;
@@ -141,7 +142,9 @@ queue_make (Queue *self, FerryRole role)
                                          g_str_equal (self->codec, "auto") ? NULL : self->codec, self->pickle);
   if (channel == NULL)
     return NULL;
-  if (self->name != NULL)
+  if (self->store != NULL && role == FERRY_ROLE_SENDER)
+    ok = ferry_native_channel_set_store (channel, self->store);
+  if (ok && self->name != NULL)
     {
       key = PyUnicode_FromString ("name");
       name = PyUnicode_FromString (self->name);
@@ -315,8 +318,9 @@ queue_new (PyTypeObject *type, PyObject *args, PyObject *keywords)
 static int
 queue_init (PyObject *object, PyObject *args, PyObject *keywords)
 {
-  static char *names[] = { "transport",  "name",    "codec",    "pickle",   "capacity",  "max_bytes", "create",
-                           "control_fd", "data_fd", "tasks_fd", "joinable", "unlimited", "prepare",   NULL };
+  static char *names[]
+      = { "transport", "name",     "codec",    "pickle",    "capacity", "max_bytes", "create", "control_fd",
+          "data_fd",   "tasks_fd", "joinable", "unlimited", "prepare",  "store",     NULL };
   Queue *self = SELF (object);
   const char *transport;
   const char *name = NULL;
@@ -331,11 +335,17 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   int control_fd = -1;
   int data_fd = -1;
   int tasks_fd = -1;
+  PyObject *store = Py_None;
 
-  if (!PyArg_ParseTupleAndKeywords (args, keywords, "s|zspIKpiiippI", names, &transport, &name, &codec, &pickle,
+  if (!PyArg_ParseTupleAndKeywords (args, keywords, "s|zspIKpiiippIO", names, &transport, &name, &codec, &pickle,
                                     &capacity, &max_bytes, &create, &control_fd, &data_fd, &tasks_fd, &joinable,
-                                    &unlimited, &prepare))
+                                    &unlimited, &prepare, &store))
     return -1;
+  if (store != Py_None && !PyObject_TypeCheck (store, &FerryNativeStore_Type))
+    {
+      PyErr_Format (PyExc_TypeError, "store must be a ferry.Store, not %.200s", Py_TYPE (store)->tp_name);
+      return -1;
+    }
   if (self->transport != NULL)
     {
       PyErr_SetString (PyExc_TypeError, "a queue is initialised once");
@@ -344,6 +354,7 @@ queue_init (PyObject *object, PyObject *args, PyObject *keywords)
   self->transport = g_strdup (transport);
   self->name = g_strdup (name);
   self->codec = g_strdup (codec);
+  Py_XSETREF (self->store, store != Py_None ? Py_NewRef (store) : NULL);
   self->pickle = pickle != 0;
   self->capacity = capacity;
   self->max_bytes = max_bytes;
@@ -423,6 +434,7 @@ queue_dealloc (PyObject *object)
   g_free (self->transport);
   g_free (self->name);
   g_free (self->codec);
+  Py_CLEAR (self->store);
   Py_CLEAR (self->closed_error);
   Py_CLEAR (self->closed_text);
   Py_TYPE (object)->tp_free (object);

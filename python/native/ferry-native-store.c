@@ -888,6 +888,130 @@ store_load (PyObject *unused, PyObject *const *args, Py_ssize_t n_args)
   return result;
 }
 
+static FerryNativeStore *
+find_open (const guint8 *identity)
+{
+  for (GList *link = stores.head; link != NULL; link = link->next)
+    if (memcmp (SELF (link->data)->identity, identity, sizeof SELF (link->data)->identity) == 0)
+      return SELF (link->data);
+  return NULL;
+}
+
+/* What is copied when it is stored, and what stands for something else, goes as ever. */
+static gboolean
+may_become_live (PyObject *object)
+{
+  PyTypeObject *type = Py_TYPE (object);
+
+  if (PyList_Check (object) || PyDict_Check (object) || PyAnySet_Check (object) || PyByteArray_Check (object)
+      || ferry_native_is_array (object))
+    return !PyFrozenSet_Check (object);
+  if (!PyType_HasFeature (type, Py_TPFLAGS_HEAPTYPE) || PyTuple_Check (object) || PyUnicode_Check (object)
+      || PyBytes_Check (object) || PyLong_Check (object) || PyFloat_Check (object) || PyType_Check (object))
+    return FALSE;
+  switch (ferry_native_classify (type))
+    {
+    case FERRY_NATIVE_CLASS_RECORD:
+    case FERRY_NATIVE_CLASS_TENSOR:
+      return TRUE;
+    case FERRY_NATIVE_CLASS_UNKNOWN:
+    case FERRY_NATIVE_CLASS_CODEC:
+    case FERRY_NATIVE_CLASS_MEMBER:
+    case FERRY_NATIVE_CLASS_NAMED:
+    case FERRY_NATIVE_CLASS_LIVE:
+    case FERRY_NATIVE_CLASS_STAND_IN:
+    default:
+      return FALSE;
+    }
+}
+
+gboolean
+ferry_native_store_reference_for (PyObject *object, FerryNativeStore *owner, FerryStoreReference **reference)
+{
+  FerryNativeStore *found;
+  FerryNativeValue value;
+  FerryRef ref;
+  GError *error = NULL;
+  FerryStore *store;
+
+  *reference = NULL;
+  if (stores.length > 0 && ferry_native_find_live (object, &found, &ref))
+    {
+      store = ferry_native_store_get (found);
+      if (store == NULL)
+        return FALSE;
+      *reference = ferry_store_reference_new (store, ref, &error);
+      if (*reference == NULL)
+        ferry_native_raise (&error);
+      return *reference != NULL;
+    }
+  if (owner == NULL || !may_become_live (object))
+    return !PyErr_Occurred ();
+  if (ferry_native_store_get (owner) == NULL || !ferry_native_value_prepare (&value, owner, object))
+    return FALSE;
+  if (ferry_native_store_begin (owner))
+    {
+      store = owner->live;
+      if (ferry_native_value_make (&value, owner))
+        {
+          if (ferry_cell_tag (value.cell) == FERRY_CELL_OBJECT)
+            *reference = ferry_store_reference_new (store, ferry_cell_payload (value.cell), &error);
+          /* the reference alone keeps it from here on */
+          ferry_native_value_release (&value, owner);
+        }
+      ferry_store_end (store);
+    }
+  ferry_native_value_clear (&value);
+  if (error != NULL)
+    ferry_native_raise (&error);
+  return !PyErr_Occurred ();
+}
+
+PyObject *
+ferry_native_object_for_reference (FerryStoreReference *reference)
+{
+  g_autoptr (GError) error = NULL;
+  guint8 identity[16];
+  FerryNativeStore *owner;
+  FerryStore *store;
+
+  ferry_store_get_identity (ferry_store_reference_get_store (reference), identity);
+  owner = find_open (identity);
+  if (owner == NULL)
+    return ferry_native_raise_code (FERRY_ERROR_CLOSED, "the store of the object is not open in this process any more");
+  store = ferry_native_store_get (owner);
+  if (store == NULL)
+    return NULL;
+  if (!ferry_store_hold (store, ferry_store_reference_get_object_id (reference), &error))
+    return ferry_native_raise (&error);
+  return ferry_native_object_for (owner, ferry_store_reference_get_object_id (reference));
+}
+
+int
+ferry_native_store_prepare_reference (FerryBuffer *buffer, FerryCodec *codec, gboolean pickle)
+{
+  g_autofree char *transport = NULL;
+  g_autofree char *name = NULL;
+  g_autofree char *accept = NULL;
+  gboolean may_open = TRUE;
+  guint8 identity[16];
+  PyObject *opened;
+
+  if (!ferry_store_reference_peek (buffer, identity, &transport, &name))
+    return 0;
+  if (find_open (identity) != NULL)
+    return 1;
+  /* What the codec does not want is its to refuse. */
+  if (codec != NULL && g_object_class_find_property (G_OBJECT_GET_CLASS (codec), "open-stores") != NULL)
+    g_object_get (codec, "open-stores", &may_open, "accept", &accept, NULL);
+  if (!may_open || (accept != NULL && strcmp (accept, name) != 0))
+    return 1;
+  opened = ferry_native_store_call ("_open_named", "(y#ssO)", (const char *) identity, (Py_ssize_t) sizeof identity,
+                                    transport, name, pickle ? Py_True : Py_False);
+  Py_XDECREF (opened); /* ferry.store keeps it */
+  return opened != NULL ? 1 : -1;
+}
+
 static PyObject *
 store_snapshot (PyObject *unused, PyObject *object)
 {

@@ -132,6 +132,15 @@ PyObject *ferry_native_object_for (FerryNativeStore *owner, FerryRef ref);
 /* Whether an object is live in any store: a proxy, a record, a whole array. */
 gboolean ferry_native_find_live (PyObject *object, FerryNativeStore **owner, FerryRef *ref);
 
+/* A reference to a live object; with @owner also to what can be made live there. NULL: it is neither. FALSE with an exception. */
+gboolean ferry_native_store_reference_for (PyObject *object, FerryNativeStore *owner, FerryStoreReference **reference);
+
+/* The live object. */
+PyObject *ferry_native_object_for_reference (FerryStoreReference *reference);
+
+/* 1: the message is a reference, and its store is open here if it may be; 0: it is something else; -1 with an exception. */
+int ferry_native_store_prepare_reference (FerryBuffer *buffer, FerryCodec *codec, gboolean pickle);
+
 /* The plain object with all that is in it. */
 PyObject *ferry_native_dict_iterate (PyObject *dict);
 PyObject *ferry_native_deep_snapshot (FerryNativeStore *owner, FerryRef ref);

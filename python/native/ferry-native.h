@@ -66,6 +66,7 @@ typedef struct
 typedef struct
 {
   PyObject_HEAD FerryBuffer *buffer; /* NULL: released, or sent */
+  FerryStoreReference *reference;    /* what it refers to, kept until it is sent; NULL: nothing */
   Py_ssize_t n_exports;
   PyObject *array_dtype; /* of the array that lies in it, a loan; NULL: none, or it is sent */
   gsize array_offset;    /* of its elements, bytes */
@@ -86,7 +87,9 @@ typedef struct
   PyObject_HEAD FerryChannel *channel; /* NULL: closed, and nobody is inside any more */
   FerryNativeCodec fixed;              /* codec NULL: chosen for each message */
   gboolean pickle;
-  gboolean is_raw; /* the codec is raw: buffers in, bytes out */
+  gboolean is_raw;     /* the codec is raw: buffers in, bytes out */
+  gboolean sends_live; /* the codec is chosen for each message, or is store */
+  PyObject *store;     /* objects are made live there, and sent as references; NULL: not */
   gboolean is_open;
   gboolean is_closed;
   gboolean waits_for_room; /* the overflow policy is one that does not drop */
@@ -102,6 +105,8 @@ extern PyTypeObject FerryNativeChannel_Type;
 FerryNativeChannel *ferry_native_channel_create (PyTypeObject *type, const char *description, FerryRole role,
                                                  const char *codec, gboolean pickle);
 int ferry_native_channel_set (FerryNativeChannel *self, PyObject *key, PyObject *value);
+/* A store, or None. FALSE with an exception. */
+gboolean ferry_native_channel_set_store (FerryNativeChannel *self, PyObject *store);
 int ferry_native_channel_open (FerryNativeChannel *self);
 void ferry_native_channel_close (FerryNativeChannel *self);
 

@@ -32,7 +32,9 @@ kill_sweep_list_steps (gboolean of_stores)
   const char *const *list = ferry_step_list (&n);
 
   for (guint i = 0; i < n; i++)
-    if (g_str_has_prefix (list[i], "store-") == of_stores && kill_sweep_find_step (list[i]) == KILL_LOOK)
+    /* those of tickets: kill-ticket.c */
+    if (g_str_has_prefix (list[i], "store-") == of_stores && !g_str_has_prefix (list[i], "ticket-")
+        && kill_sweep_find_step (list[i]) == KILL_LOOK)
       {
         g_assert (n_steps < KILL_STEPS_MAX);
         steps[n_steps++] = list[i];

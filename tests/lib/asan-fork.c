@@ -106,6 +106,16 @@ WRAP (int, posix_memalign, (void **memory, size_t alignment, size_t size), (memo
 WRAP (char *, strdup, (const char *text), (text))
 WRAP (char *, strndup, (const char *text, size_t n), (text, n))
 
+/* The leak checker knows the dynamic linker by the caller of malloc(), which is we now. What the linker allocates for a
+ * library that is loaded later hangs on memory that it got by itself before there was a malloc(), where nobody looks. */
+EXPORT const char *__lsan_default_suppressions (void);
+
+EXPORT const char *
+__lsan_default_suppressions (void)
+{
+  return "leak:dl_open_worker_begin\n";
+}
+
 void __interceptor_free (void *memory);
 EXPORT void free (void *memory);
 

@@ -2,6 +2,7 @@
 #include "codec-conformance.h"
 
 #include <string.h>
+#include <unistd.h>
 
 /*
  * raw
@@ -203,6 +204,59 @@ gvariant_create_viewing (void)
 #ifdef FERRY_TEST_NUMPY
 
 /*
+ * store
+ */
+
+static const char *const store_samples[] = { "list", "dict", "dict.inner", "array" };
+
+static gpointer
+store_make_samples (gpointer unused)
+{
+  static const double numbers[] = { 1, 2, 3 };
+  static const gint64 shape[] = { 3 };
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FerryTensor) tensor
+      = ferry_tensor_new_copy ("<f8", shape, 1, (const guint8 *) numbers, sizeof numbers, &error);
+  g_autofree char *description = g_strdup_printf ("memfd name=conformance-%d", (int) getpid ());
+  FerryStore *store = ferry_store_open (description, NULL, &error);
+
+  ferry_assert_no_error (error);
+  ck_assert (ferry_store_set (store, "list", g_variant_new_parsed ("[<1>, <2>]"), &error));
+  ck_assert (ferry_store_set (store, "dict", g_variant_new_parsed ("{'inner': <[<3>]>}"), &error));
+  ck_assert (ferry_store_set_tensor (store, "array", tensor, &error));
+  return store;
+}
+
+static void
+store_get_sample (guint i, GValue *value)
+{
+  static GOnce once = G_ONCE_INIT;
+  g_autoptr (GError) error = NULL;
+  FerryStore *store = g_once (&once, store_make_samples, NULL);
+  FerryStoreReference *reference = ferry_store_get_reference (store, store_samples[i], &error);
+
+  ferry_assert_no_error (error);
+  g_value_init (value, FERRY_TYPE_STORE_REFERENCE);
+  g_value_take_boxed (value, reference);
+}
+
+static void
+store_assert_equal (const GValue *sent, const GValue *decoded)
+{
+  ck_assert (G_VALUE_HOLDS (decoded, FERRY_TYPE_STORE_REFERENCE));
+  ck_assert (ferry_store_reference_equal (g_value_get_boxed (sent), g_value_get_boxed (decoded)));
+}
+
+static void
+store_walk (const GValue *decoded)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GVariant) all = ferry_store_reference_get (g_value_get_boxed (decoded), "", &error);
+
+  ferry_assert_no_error (error);
+}
+
+/*
  * numpy
  */
 
@@ -398,6 +452,13 @@ main (void)
         .assert_equal = gvariant_assert_equal,
         .walk = gvariant_walk,
         .get_payload = gvariant_get_payload,
+    },
+    {
+        .name = "store",
+        .n_samples = G_N_ELEMENTS (store_samples),
+        .get_sample = store_get_sample,
+        .assert_equal = store_assert_equal,
+        .walk = store_walk,
     },
 #ifdef FERRY_TEST_NUMPY
     {

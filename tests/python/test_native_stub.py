@@ -107,7 +107,7 @@ def test_properties_that_may_be_set(name):
 def test_queues_spell_their_arguments_out(cls):
     parameters = inspect.signature(cls).parameters
     assert not any(p.kind in (P.VAR_KEYWORD, P.VAR_POSITIONAL) for p in parameters.values())
-    ours = {"ctx", "name", "transport", "codec", "max_bytes", "pickle"}
+    ours = {"ctx", "name", "transport", "codec", "max_bytes", "pickle", "store"}
     assert set(parameters) == ours | (set() if cls is ferry.SimpleQueue else {"maxsize"})
     assert all(parameters[name].kind is P.KEYWORD_ONLY for name in ours)
 

@@ -21,7 +21,7 @@ PRINTED = [
     "Job(name='count', done=3, notes=['began']) anna True\n",
     "28.0 ndarray\n",
     "{'a': 2000, 'b': 2000}\n{'a': 2000, 'b': 2000}\n",
-    "[0, 2, 4]\nTrue\n",
+    "[0, 2, 4]\nTrue\n{'parts': [1]} True\n",
 ]
 
 
