@@ -938,7 +938,7 @@ ferry_native_store_reference_for (PyObject *object, FerryNativeStore *owner, Fer
   if (stores.length > 0 && ferry_native_find_live (object, &found, &ref))
     {
       store = ferry_native_store_get (found);
-      if (store == NULL)
+      if (store == NULL || !ferry_native_check_there (found, &ref))
         return FALSE;
       *reference = ferry_store_reference_new (store, ref, &error);
       if (*reference == NULL)
