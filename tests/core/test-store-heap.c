@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 /* The heap alone: a store over a file of its own in memory, whose segment has nothing but records and the calls that
@@ -1045,81 +1044,16 @@ START_TEST (test_hostile)
 }
 END_TEST
 
-/* Microseconds of this process: others on the machine don't count. */
-static gint64
-cpu_time (void)
-{
-  return (gint64) clock () * G_USEC_PER_SEC / CLOCKS_PER_SEC;
-}
-
-/* Says how fast it is; a bound that only a broken fast path exceeds. */
-START_TEST (test_speed)
-{
-  FerryStore *store;
-  guint64 blocks[1024];
-  const guint n = ferry_test_is_valgrind () ? 10000 : 5000000;
-  gint64 best = G_MAXINT64;
-
-  make_world (64 * MIB);
-  store = make_store (0, 1);
-  for (guint try = 0; try < 5; try++)
-    {
-      gint64 begun = cpu_time ();
-
-      for (guint i = 0; i < n; i++)
-        ferry_store_heap_free (store, ferry_store_heap_alloc (store, 32, NULL));
-      best = MIN (best, cpu_time () - begun);
-    }
-  g_printerr ("alloc and free of 32 bytes: %.1f ns\n", best * 1e3 / n);
-  if (!ferry_test_is_valgrind ())
-    ck_assert_int_lt (best * 1000 / n, 500);
-  best = G_MAXINT64;
-  for (guint try = 0; try < 5; try++)
-    {
-      gint64 begun = cpu_time ();
-
-      for (guint i = 0; i < n / 1024; i++)
-        {
-          for (guint j = 0; j < 1024; j++)
-            blocks[j] = ferry_store_heap_alloc (store, 32, NULL);
-          for (guint j = 0; j < 1024; j++)
-            ferry_store_heap_free (store, blocks[(j * 37) % 1024]);
-        }
-      best = MIN (best, cpu_time () - begun);
-    }
-  g_printerr ("likewise of 1024 at a time, in another order: %.1f ns\n", best * 1e3 / (n / 1024 * 1024));
-  best = G_MAXINT64;
-  for (guint try = 0; try < 5; try++)
-    {
-      gint64 begun = cpu_time ();
-
-      for (guint i = 0; i < n / 50; i++)
-        ferry_store_heap_free (store, ferry_store_heap_alloc (store, MIB, NULL));
-      best = MIN (best, cpu_time () - begun);
-    }
-  g_printerr ("likewise of 1 MiB: %.1f ns\n", best * 1e3 / (n / 50));
-  free_store (store);
-}
-END_TEST
-
 static void
 add (Suite *suite)
 {
-  const TTest *const tests[] = { test_sizes,
-                                 test_random,
-                                 test_two_processes,
-                                 test_given_back_by_another,
-                                 test_bound,
-                                 test_scattered,
-                                 test_no_pages,
-                                 test_trim,
-                                 test_heads,
-                                 test_sweep,
-                                 test_collect,
-                                 test_killed,
-                                 test_hostile,
-                                 test_speed,
-                                 NULL };
+  const TTest *const tests[] = { test_sizes,         test_random,
+                                 test_two_processes, test_given_back_by_another,
+                                 test_bound,         test_scattered,
+                                 test_no_pages,      test_trim,
+                                 test_heads,         test_sweep,
+                                 test_collect,       test_killed,
+                                 test_hostile,       NULL };
 
   ferry_test_add_case (suite, "store-heap", 60, tests);
 }
