@@ -182,7 +182,8 @@ ferry_store_reference_encode (FerryStoreReference *self, guint8 *data, gsize siz
   memset (data, 0, size);
   memcpy (data, &head, sizeof head);
   memcpy (data + sizeof head, transport, transport_length);
-  memcpy (data + sizeof head + transport_length, store->name, name_length);
+  if (name_length > 0)
+    memcpy (data + sizeof head + transport_length, store->name, name_length);
   return TRUE;
 }
 
