@@ -42,7 +42,7 @@ lookup_init (FerryLookup *self, FerryStore *store, FerryRef base, const char *pa
   self->is_relative = base != 0;
   if (base != 0)
     ferry_view_init (&self->value, FERRY_CELL (FERRY_CELL_OBJECT, base), NULL);
-  if (store->closed || store->fork_generation != ferry_fork_generation)
+  if (store->closed || !ferry_store_has_joined (store))
     {
       /* says that it is closed, or joins anew */
       if (!ferry_store_begin (store, error))

@@ -202,7 +202,7 @@ try_begin (FerryStore *self, gboolean holding)
       self->depth++;
       return TRUE;
     }
-  if (G_UNLIKELY (self->closed || self->fork_generation != ferry_fork_generation))
+  if (G_UNLIKELY (self->closed || !ferry_store_has_joined (self)))
     return FALSE;
   /* A full fence: pairs with the exchange of the gate in take_gate(), so that either its owner sees us busy, or we see
    * the gate closed. */
@@ -271,7 +271,7 @@ refork (FerryStore *self, GError **error)
   gboolean ok = TRUE;
 
   g_mutex_lock (&mutex);
-  if (self->fork_generation != ferry_fork_generation)
+  if (!ferry_store_has_joined (self))
     {
       g_mutex_init (&self->unhold_mutex);
       __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
@@ -287,7 +287,7 @@ refork (FerryStore *self, GError **error)
       self->segment->store = NULL;
       ok = ferry_segment_refork (self->segment, error) && ferry_store_enter_slot (self, error);
       if (ok)
-        self->fork_generation = ferry_fork_generation;
+        atomic_store_explicit (&self->fork_generation, ferry_fork_generation, memory_order_release);
       self->segment->store = self;
       ok = ok && hold_again (self, error);
       if (ok)
@@ -312,7 +312,7 @@ begin_slowly (FerryStore *self, gboolean holding, gint64 timeout, GError **error
           g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "%s is closed; open it anew", self->label);
           return FALSE;
         }
-      if (self->fork_generation != ferry_fork_generation)
+      if (!ferry_store_has_joined (self))
         {
           if (!refork (self, error))
             return FALSE;
@@ -1276,7 +1276,7 @@ ferry_store_unhold (FerryStore *self, FerryRef ref)
 {
   if (self->closed)
     return;
-  if (self->fork_generation == ferry_fork_generation && try_begin (self, TRUE))
+  if (ferry_store_has_joined (self) && try_begin (self, TRUE))
     {
       unhold (self, ref);
       ferry_store_end (self);
@@ -1595,7 +1595,7 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
       g_set_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED, "%s is closed; open it anew", self->label);
       return FALSE;
     }
-  if (self->fork_generation != ferry_fork_generation && !refork (self, error))
+  if (!ferry_store_has_joined (self) && !refork (self, error))
     return FALSE;
   if (busy_is_mine (self))
     {
@@ -1851,7 +1851,7 @@ gboolean
 ferry_store_in_transaction (FerryStore *self)
 {
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
-  return self->tx_depth > 0 && in_own_transaction (self) && self->fork_generation == ferry_fork_generation;
+  return self->tx_depth > 0 && in_own_transaction (self) && ferry_store_has_joined (self);
 }
 
 /* ---- the dead ---- */
@@ -1895,7 +1895,7 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
   guint64 ref;
   gboolean held_gate = gate != 0 && (gate & OWNER_MASK) == owner;
 
-  if (self->fork_generation != ferry_fork_generation || !ferry_store_slot_ready (self, dead))
+  if (!ferry_store_has_joined (self) || !ferry_store_slot_ready (self, dead))
     return;
   if (held_gate || atomic_load_explicit (&slot->busy, memory_order_acquire) != 0)
     atomic_store_explicit (&header->needs_collect, 1, memory_order_seq_cst);
@@ -1961,7 +1961,7 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
 void
 ferry_store_leave_slot (FerryStore *self)
 {
-  if (self->fork_generation != ferry_fork_generation)
+  if (!ferry_store_has_joined (self))
     return;
   while (ferry_store_in_transaction (self))
     ferry_store_roll_back (self, NULL);

@@ -161,8 +161,8 @@ struct _FerryStore
   FerryStoreHeader *header;
   FerryStoreSlot *slots; /* of all participants */
   FerryStoreSlot *me;
-  guint64 owner_bits; /* incarnation and owner as locks carry them, with FERRY_LOCK_LOCKED */
-  guint fork_generation;
+  guint64 owner_bits;            /* incarnation and owner as locks carry them, with FERRY_LOCK_LOCKED */
+  _Atomic guint fork_generation; /* of the process that has it; release: what joining wrote comes before */
   gboolean closed;
 
   /* threads of this process: who is inside a stretch of work, and how deep */
@@ -387,6 +387,13 @@ ferry_store_count_change (FerryStore *self)
     ferry_store_tell_watchers (self);
 }
 
+/* Whether this process has joined: the child of a fork does so with its first use. */
+static inline gboolean
+ferry_store_has_joined (FerryStore *self)
+{
+  return atomic_load_explicit (&self->fork_generation, memory_order_acquire) == ferry_fork_generation;
+}
+
 /* The short way to replace one word by another, neither of which owns anything: without a stretch of work, with one atomic
  * operation. The exchange of the lock and the look at the gate pair with the exchange of the gate in ferry_store_take_gate(): either its
  * owner finds the object locked, and waits, or we find the gate closed. FALSE: not this way. */
@@ -395,7 +402,7 @@ ferry_store_lock_fast (FerryStore *self, FerryObject *object, guint64 *lock)
 {
   *lock = atomic_load_explicit (&object->lock, memory_order_relaxed);
   if (G_UNLIKELY ((*lock & FERRY_LOCK_LOCKED) != 0 || self->tx_gate != 0 || self->closed
-                  || self->fork_generation != ferry_fork_generation))
+                  || !ferry_store_has_joined (self)))
     return FALSE;
   if (G_UNLIKELY (!atomic_compare_exchange_strong_explicit (&object->lock, lock,
                                                             *lock | self->owner_bits | FERRY_LOCK_LOCKED,

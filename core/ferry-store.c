@@ -402,7 +402,7 @@ enter (FerryStore *self, GError **error)
     return FALSE;
   self->header = (FerryStoreHeader *) (void *) self->base;
   self->slots = (FerryStoreSlot *) (void *) (self->base + FERRY_STORE_OFFSET_SLOTS);
-  self->fork_generation = ferry_fork_generation;
+  atomic_store_explicit (&self->fork_generation, ferry_fork_generation, memory_order_release);
   if (!ferry_segment_lock (segment, error))
     return FALSE;
   ok = commit (self, 0, FERRY_STORE_OFFSET_SLOTS, error);
@@ -669,7 +669,7 @@ ferry_store_watch (FerryStore *self)
 static gboolean
 check_open (FerryStore *self, GError **error)
 {
-  if (!self->closed && self->fork_generation != ferry_fork_generation)
+  if (!self->closed && !ferry_store_has_joined (self))
     {
       if (!ferry_store_begin (self, error))
         return FALSE;
