@@ -395,10 +395,11 @@ START_TEST (test_two_processes)
     Piece pieces[N];
   } Table;
   Table *table;
-  FerryStore *store;
   guint rounds = ferry_test_is_thorough () ? 3000000 : ferry_test_is_valgrind () ? 10000 : 300000;
   pid_t children[2];
-  FerryStore *owns[2];
+  /* static: a child that exits has not lost them */
+  static FerryStore *store;
+  static FerryStore *owns[2];
 
   make_world (200 * MIB);
   G_STATIC_ASSERT (sizeof (Table) <= COMMON_SIZE);
