@@ -523,7 +523,7 @@ def measure_memory(context: Any, job: dict[str, Any]) -> dict[str, Any]:
         if loan:
             flow.crew.tell(0, "send_loaned", 1)
         else:
-            flow.crew.tell(0, "send", 1, 1, 0)
+            flow.crew.tell(0, "send", 1, 1, 0, 0.0)
         while not flow.crew.controls[1].poll(0):
             peak = max(peak, measure_processes(pids))
             time.sleep(_SAMPLE_INTERVAL)
