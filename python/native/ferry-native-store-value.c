@@ -591,20 +591,14 @@ ferry_native_object_for (FerryNativeStore *owner, FerryRef ref)
 gboolean
 ferry_native_find_live (PyObject *object, FerryNativeStore **owner, FerryRef *ref)
 {
-  FerryNativeProxy *proxy = NULL;
+  FerryNativeProxy *proxy;
 
   if (ferry_native_is_proxy (object))
-    {
-      proxy = FERRY_NATIVE_PROXY (object);
-    }
+    proxy = FERRY_NATIVE_PROXY (object);
   else if (ferry_native_is_record (object))
-    {
-      proxy = ferry_native_record_get_handle (object);
-    }
-  else if (ferry_native_array_find (object, owner, ref))
-    {
-      return TRUE;
-    }
+    proxy = ferry_native_record_get_handle (object);
+  else
+    proxy = ferry_native_array_get_proxy (object);
   if (proxy == NULL)
     return FALSE;
   *owner = proxy->owner;
