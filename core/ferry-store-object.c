@@ -202,15 +202,17 @@ try_begin (FerryStore *self, gboolean holding)
       self->depth++;
       return TRUE;
     }
-  if (G_UNLIKELY (self->closed || !ferry_store_has_joined (self)))
+  if (G_UNLIKELY (atomic_load_explicit (&self->closed, memory_order_relaxed) || !ferry_store_has_joined (self)))
     return FALSE;
   /* A full fence: pairs with the exchange of the gate in take_gate(), so that either its owner sees us busy, or we see
    * the gate closed. */
   if (G_UNLIKELY (atomic_exchange_explicit (&self->me->busy, 1, memory_order_seq_cst) != 0))
     return FALSE;
   gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
-  /* Who holds the store goes on even when somebody overwrote the gate. */
-  if (G_UNLIKELY (gate != 0 && !in_own_transaction (self) && !(holding && (gate & FERRY_GATE_COLLECTING) == 0)))
+  /* Who holds the store goes on even when somebody overwrote the gate. Another thread may have closed it since: it did so
+   * while it was busy, or waits until we see it. */
+  if (G_UNLIKELY (atomic_load_explicit (&self->closed, memory_order_seq_cst)
+                  || (gate != 0 && !in_own_transaction (self) && !(holding && (gate & FERRY_GATE_COLLECTING) == 0))))
     {
       atomic_store_explicit (&self->me->busy, 0, memory_order_release);
       return FALSE;
@@ -1957,17 +1959,37 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
   ferry_store_tell_watchers (self);
 }
 
-/* Closing in good order: nothing of ours stays behind. */
+/* Another thread of ours was in the way for too long to let us have the last stretch of work: nobody begins one any more,
+ * but who is inside of one should come to its end before the slot is somebody else's. */
+static void
+wait_for_own_threads (FerryStore *self)
+{
+  gint64 end = g_get_monotonic_time () + FERRY_LOCK_PATIENCE;
+
+  while (atomic_load_explicit (&self->me->busy, memory_order_seq_cst) != 0 && g_get_monotonic_time () < end)
+    g_usleep (PAUSE_MAX_US);
+}
+
+/* Closing in good order: nothing of ours stays behind, and no other thread begins anything afterwards. */
 void
 ferry_store_leave_slot (FerryStore *self)
 {
   if (!ferry_store_has_joined (self))
-    return;
+    {
+      atomic_store_explicit (&self->closed, TRUE, memory_order_seq_cst);
+      return;
+    }
   while (ferry_store_in_transaction (self))
     ferry_store_roll_back (self, NULL);
+  /* a collection that a death asked for: the end of the last stretch can't make it any more */
+  if (self->collect_wanted && ferry_store_begin_within (self, FERRY_LOCK_PATIENCE, NULL))
+    ferry_store_end (self);
   if (ferry_store_begin_within (self, FERRY_LOCK_PATIENCE, NULL))
     {
       give_back_handles (self, self->me);
+      /* before busy is 0 again: pairs with the second look in try_begin() */
+      atomic_store_explicit (&self->closed, TRUE, memory_order_seq_cst);
+      FERRY_STEP ("store-closed");
       ferry_store_end (self);
       if (ferry_segment_lock (self->segment, NULL))
         {
@@ -1977,7 +1999,9 @@ ferry_store_leave_slot (FerryStore *self)
     }
   else
     {
+      atomic_store_explicit (&self->closed, TRUE, memory_order_seq_cst);
       atomic_store_explicit (&self->header->needs_collect, 1, memory_order_seq_cst);
+      wait_for_own_threads (self);
     }
   if (atomic_exchange_explicit (&self->me->unregistered, 0, memory_order_relaxed))
     atomic_fetch_sub_explicit (&self->header->n_unregistered, 1, memory_order_relaxed);
