@@ -404,6 +404,7 @@ enter (FerryStore *self, GError **error)
   self->header = (FerryStoreHeader *) (void *) self->base;
   self->slots = (FerryStoreSlot *) (void *) (self->base + FERRY_STORE_OFFSET_SLOTS);
   atomic_store_explicit (&self->fork_generation, ferry_fork_generation, memory_order_release);
+  atomic_store_explicit (&self->slot_generation, ferry_fork_generation, memory_order_release);
   if (!ferry_segment_lock (segment, error))
     return FALSE;
   ok = commit (self, 0, FERRY_STORE_OFFSET_SLOTS, error);
