@@ -308,7 +308,7 @@ START_TEST (test_close_in_use)
   g_autoptr (FerryStore) other = open_text (text);
   g_autoptr (GError) error = NULL;
 
-  for (guint i = 0; i < (ferry_test_is_valgrind () ? 3 : 150); i++)
+  for (guint i = 0; i < (ferry_test_is_valgrind () ? 3 : 60); i++)
     {
       FerryStore *store = open_text (text);
       User users[2] = { { .store = store }, { .store = store } };
