@@ -188,6 +188,7 @@ ferry_store_open_stale (FerryStore *self, FerryObject *object)
 
 /* ---- stretches of work ---- */
 
+static gboolean begin_joining (FerryStore *self, GError **error);
 static gboolean hold_again (FerryStore *self, GError **error);
 static void give_back_deferred (FerryStore *self);
 
@@ -202,15 +203,17 @@ try_begin (FerryStore *self, gboolean holding)
       self->depth++;
       return TRUE;
     }
-  if (G_UNLIKELY (self->closed || !ferry_store_has_joined (self)))
+  if (G_UNLIKELY (atomic_load_explicit (&self->closed, memory_order_relaxed) || !ferry_store_has_joined (self)))
     return FALSE;
   /* A full fence: pairs with the exchange of the gate in take_gate(), so that either its owner sees us busy, or we see
    * the gate closed. */
   if (G_UNLIKELY (atomic_exchange_explicit (&self->me->busy, 1, memory_order_seq_cst) != 0))
     return FALSE;
   gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
-  /* Who holds the store goes on even when somebody overwrote the gate. */
-  if (G_UNLIKELY (gate != 0 && !in_own_transaction (self) && !(holding && (gate & FERRY_GATE_COLLECTING) == 0)))
+  /* Who holds the store goes on even when somebody overwrote the gate. Another thread may have closed it since: it did so
+   * while it was busy, or waits until we see it. */
+  if (G_UNLIKELY (atomic_load_explicit (&self->closed, memory_order_seq_cst)
+                  || (gate != 0 && !in_own_transaction (self) && !(holding && (gate & FERRY_GATE_COLLECTING) == 0))))
     {
       atomic_store_explicit (&self->me->busy, 0, memory_order_release);
       return FALSE;
@@ -263,6 +266,31 @@ forget_unfinished (FerryStore *self)
   atomic_store_explicit (&self->n_unholds, 0, memory_order_relaxed);
 }
 
+/* In a fork child: a slot of its own, with which it may repair others, and holds nothing yet. */
+static gboolean
+enter_again (FerryStore *self, GError **error)
+{
+  gboolean ok;
+
+  g_mutex_init (&self->unhold_mutex);
+  __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
+  self->depth = 0;
+  __atomic_store_n (&self->tx_thread, NULL, __ATOMIC_RELAXED);
+  self->tx_gate = 0;
+  self->tx_depth = 0;
+  atomic_store_explicit (&self->n_at_gate, 0, memory_order_relaxed);
+  forget_unfinished (self);
+  if (self->segment->klass->forked != NULL)
+    self->segment->klass->forked (self->transport);
+  /* As in a process that opens it: repairs nobody as long as it can't repair what is in the store. */
+  self->segment->store = NULL;
+  ok = ferry_segment_refork (self->segment, error) && ferry_store_enter_slot (self, error);
+  if (ok)
+    atomic_store_explicit (&self->slot_generation, ferry_fork_generation, memory_order_release);
+  self->segment->store = self;
+  return ok;
+}
+
 /* In a fork child, at its first use: a participant of its own. */
 static gboolean
 refork (FerryStore *self, GError **error)
@@ -273,23 +301,18 @@ refork (FerryStore *self, GError **error)
   g_mutex_lock (&mutex);
   if (!ferry_store_has_joined (self))
     {
-      g_mutex_init (&self->unhold_mutex);
-      __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
-      self->depth = 0;
-      __atomic_store_n (&self->tx_thread, NULL, __ATOMIC_RELAXED);
-      self->tx_gate = 0;
-      self->tx_depth = 0;
-      atomic_store_explicit (&self->n_at_gate, 0, memory_order_relaxed);
-      forget_unfinished (self);
-      if (self->segment->klass->forked != NULL)
-        self->segment->klass->forked (self->transport);
-      /* As in a process that opens it: repairs nobody as long as it can't repair what is in the store. */
-      self->segment->store = NULL;
-      ok = ferry_segment_refork (self->segment, error) && ferry_store_enter_slot (self, error);
+      /* not again when it was a collection that took too long */
+      if (atomic_load_explicit (&self->slot_generation, memory_order_acquire) != ferry_fork_generation)
+        ok = enter_again (self, error);
+      ok = ok && begin_joining (self, error);
       if (ok)
-        atomic_store_explicit (&self->fork_generation, ferry_fork_generation, memory_order_release);
-      self->segment->store = self;
-      ok = ok && hold_again (self, error);
+        {
+          /* Other threads find us busy until the child holds what it should. What can't be held is lost, for good. */
+          atomic_store_explicit (&self->fork_generation, ferry_fork_generation, memory_order_release);
+          FERRY_STEP ("store-rejoined");
+          ok = hold_again (self, error);
+          ferry_store_end (self);
+        }
       if (ok)
         ferry_segment_repair_dead (self->segment, G_USEC_PER_SEC);
     }
@@ -1288,8 +1311,33 @@ ferry_store_unhold (FerryStore *self, FerryRef ref)
   g_mutex_unlock (&self->unhold_mutex);
 }
 
-/* In a fork child: what its parent held is held by the child, too, if it is there still. Waits for no transaction: the
+/* Begins the first stretch of work of a fork child, before it has joined as other threads see it. Waits for no transaction: the
  * parent may be in one, and wait for us. */
+static gboolean
+begin_joining (FerryStore *self, GError **error)
+{
+  FerryPatience patience = { 0 };
+
+  for (;;)
+    {
+      guint64 gate;
+
+      atomic_store_explicit (&self->me->busy, 1, memory_order_seq_cst);
+      gate = atomic_load_explicit (&self->header->gate, memory_order_seq_cst);
+      if ((gate & FERRY_GATE_COLLECTING) == 0)
+        break;
+      atomic_store_explicit (&self->me->busy, 0, memory_order_release);
+      if (patience.pause >= LIVENESS_PAUSE_US && open_stale_gate (self, gate))
+        continue;
+      if (!wait_for (self, &patience, FERRY_LOCK_PATIENCE, (int) lock_owner (gate), error))
+        return FALSE;
+    }
+  __atomic_store_n (&self->busy_thread, thread_mark (), __ATOMIC_RELAXED);
+  self->depth = 1;
+  return TRUE;
+}
+
+/* In a fork child, within its first stretch of work: what its parent held is held by the child, too, if it is there still. */
 static gboolean
 hold_again (FerryStore *self, GError **error)
 {
@@ -1298,8 +1346,6 @@ hold_again (FerryStore *self, GError **error)
   gpointer value;
   gboolean ok = TRUE;
 
-  if (!ferry_store_begin_holding (self, error))
-    return FALSE;
   g_array_set_size (self->free_handles, 0);
   self->n_handles = 0;
   g_hash_table_iter_init (&iter, self->held);
@@ -1320,7 +1366,6 @@ hold_again (FerryStore *self, GError **error)
       if (held->lost)
         ferry_store_release_cell (self, FERRY_CELL (FERRY_CELL_OBJECT, ref));
     }
-  ferry_store_end (self);
   return ok;
 }
 
@@ -1895,7 +1940,8 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
   guint64 ref;
   gboolean held_gate = gate != 0 && (gate & OWNER_MASK) == owner;
 
-  if (!ferry_store_has_joined (self) || !ferry_store_slot_ready (self, dead))
+  if (atomic_load_explicit (&self->slot_generation, memory_order_acquire) != ferry_fork_generation
+      || !ferry_store_slot_ready (self, dead))
     return;
   if (held_gate || atomic_load_explicit (&slot->busy, memory_order_acquire) != 0)
     atomic_store_explicit (&header->needs_collect, 1, memory_order_seq_cst);
@@ -1957,17 +2003,37 @@ ferry_store_repair_participant (FerryStore *self, guint dead)
   ferry_store_tell_watchers (self);
 }
 
-/* Closing in good order: nothing of ours stays behind. */
+/* Another thread of ours was in the way for too long to let us have the last stretch of work: nobody begins one any more,
+ * but who is inside of one should come to its end before the slot is somebody else's. */
+static void
+wait_for_own_threads (FerryStore *self)
+{
+  gint64 end = g_get_monotonic_time () + FERRY_LOCK_PATIENCE;
+
+  while (atomic_load_explicit (&self->me->busy, memory_order_seq_cst) != 0 && g_get_monotonic_time () < end)
+    g_usleep (PAUSE_MAX_US);
+}
+
+/* Closing in good order: nothing of ours stays behind, and no other thread begins anything afterwards. */
 void
 ferry_store_leave_slot (FerryStore *self)
 {
   if (!ferry_store_has_joined (self))
-    return;
+    {
+      atomic_store_explicit (&self->closed, TRUE, memory_order_seq_cst);
+      return;
+    }
   while (ferry_store_in_transaction (self))
     ferry_store_roll_back (self, NULL);
+  /* a collection that a death asked for: the end of the last stretch can't make it any more */
+  if (self->collect_wanted && ferry_store_begin_within (self, FERRY_LOCK_PATIENCE, NULL))
+    ferry_store_end (self);
   if (ferry_store_begin_within (self, FERRY_LOCK_PATIENCE, NULL))
     {
       give_back_handles (self, self->me);
+      /* before busy is 0 again: pairs with the second look in try_begin() */
+      atomic_store_explicit (&self->closed, TRUE, memory_order_seq_cst);
+      FERRY_STEP ("store-closed");
       ferry_store_end (self);
       if (ferry_segment_lock (self->segment, NULL))
         {
@@ -1977,7 +2043,9 @@ ferry_store_leave_slot (FerryStore *self)
     }
   else
     {
+      atomic_store_explicit (&self->closed, TRUE, memory_order_seq_cst);
       atomic_store_explicit (&self->header->needs_collect, 1, memory_order_seq_cst);
+      wait_for_own_threads (self);
     }
   if (atomic_exchange_explicit (&self->me->unregistered, 0, memory_order_relaxed))
     atomic_fetch_sub_explicit (&self->header->n_unregistered, 1, memory_order_relaxed);

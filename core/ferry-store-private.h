@@ -163,7 +163,8 @@ struct _FerryStore
   FerryStoreSlot *me;
   guint64 owner_bits;            /* incarnation and owner as locks carry them, with FERRY_LOCK_LOCKED */
   _Atomic guint fork_generation; /* of the process that has it; release: what joining wrote comes before */
-  gboolean closed;
+  _Atomic guint slot_generation; /* of the process that @me is the slot of; it may hold nothing yet */
+  _Atomic gboolean closed;       /* set within the last stretch of work: none begins after it */
 
   /* threads of this process: who is inside a stretch of work, and how deep */
   gpointer busy_thread;
@@ -401,8 +402,8 @@ static inline gboolean
 ferry_store_lock_fast (FerryStore *self, FerryObject *object, guint64 *lock)
 {
   *lock = atomic_load_explicit (&object->lock, memory_order_relaxed);
-  if (G_UNLIKELY ((*lock & FERRY_LOCK_LOCKED) != 0 || self->tx_gate != 0 || self->closed
-                  || !ferry_store_has_joined (self)))
+  if (G_UNLIKELY ((*lock & FERRY_LOCK_LOCKED) != 0 || self->tx_gate != 0
+                  || atomic_load_explicit (&self->closed, memory_order_relaxed) || !ferry_store_has_joined (self)))
     return FALSE;
   if (G_UNLIKELY (!atomic_compare_exchange_strong_explicit (&object->lock, lock,
                                                             *lock | self->owner_bits | FERRY_LOCK_LOCKED,

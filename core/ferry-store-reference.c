@@ -59,6 +59,8 @@ FerryStoreReference *
 ferry_store_reference_new (FerryStore *store, FerryRef ref, GError **error)
 {
   g_return_val_if_fail (FERRY_IS_STORE (store), NULL);
+  g_return_val_if_fail (ref != 0, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
 
   return ferry_store_hold (store, ref, error) ? ferry_store_reference_new_held (store, ref) : NULL;
 }

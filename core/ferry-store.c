@@ -176,6 +176,7 @@ ferry_store_finalize (GObject *object)
 {
   FerryStore *self = FERRY_STORE (object);
 
+  ferry_store_heap_detach (self); /* not before: another thread may look at it while the store is closed */
   g_clear_pointer (&self->held, g_hash_table_unref);
   g_clear_pointer (&self->free_handles, g_array_unref);
   g_clear_pointer (&self->unholds, g_array_unref);
@@ -403,6 +404,7 @@ enter (FerryStore *self, GError **error)
   self->header = (FerryStoreHeader *) (void *) self->base;
   self->slots = (FerryStoreSlot *) (void *) (self->base + FERRY_STORE_OFFSET_SLOTS);
   atomic_store_explicit (&self->fork_generation, ferry_fork_generation, memory_order_release);
+  atomic_store_explicit (&self->slot_generation, ferry_fork_generation, memory_order_release);
   if (!ferry_segment_lock (segment, error))
     return FALSE;
   ok = commit (self, 0, FERRY_STORE_OFFSET_SLOTS, error);
@@ -561,8 +563,6 @@ ferry_store_close (FerryStore *self)
   if (self->closed)
     return;
   ferry_store_leave_slot (self);
-  self->closed = TRUE;
-  ferry_store_heap_detach (self);
   ferry_waiter_wake_self (self->segment);
   ferry_transport_close (FERRY_TRANSPORT (self->transport), NULL);
   self->segment->store = NULL;

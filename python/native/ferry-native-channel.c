@@ -1010,10 +1010,13 @@ ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboo
   PyObject *object;
   gboolean is_array = FALSE;
   gboolean ok;
-  int is_reference = ferry_native_store_prepare_reference (buffer, self->fixed.codec, self->pickle);
+  int is_reference;
 
+  self->n_inside++; /* what is looked for, and the codec, may release the GIL, or run Python code */
+  is_reference = ferry_native_store_prepare_reference (buffer, self->fixed.codec, self->pickle);
   if (G_UNLIKELY (is_reference < 0))
     {
+      channel_exit (self);
       ferry_buffer_unref (buffer);
       return NULL;
     }
@@ -1036,7 +1039,6 @@ ferry_native_channel_decode (FerryNativeChannel *self, FerryBuffer *buffer, gboo
           buffer = twin;
         }
     }
-  self->n_inside++; /* the codec may release the GIL, or run Python code */
   ok = ferry_channel_decode (channel, buffer, &value, &error);
   channel_exit (self);
   ferry_buffer_unref (buffer);

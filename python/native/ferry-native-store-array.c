@@ -64,25 +64,22 @@ PyTypeObject FerryNativeArray_Type = {
   .tp_weaklistoffset = offsetof (Base, proxy.weakrefs),
 };
 
-/* Whether it is a whole array of a store, and not just a part of one. */
-gboolean
-ferry_native_array_find (PyObject *object, FerryNativeStore **owner, FerryRef *ref)
+FerryNativeProxy *
+ferry_native_array_get_proxy (PyObject *object)
 {
   PyArrayObject *array = (PyArrayObject *) object;
   PyObject *base;
 
   if (!ferry_native_is_array (object))
-    return FALSE;
+    return NULL;
   base = PyArray_BASE (array);
   if (base == NULL || !Py_IS_TYPE (base, &FerryNativeArray_Type) || PyArray_DATA (array) != SELF (base)->data
       || PyArray_NDIM (array) != SELF (base)->rank || PyArray_DESCR (array) != SELF (base)->dtype)
-    return FALSE;
+    return NULL;
   for (int i = 0; i < SELF (base)->rank; i++)
     if (PyArray_DIM (array, i) != SELF (base)->shape[i] || PyArray_STRIDE (array, i) != SELF (base)->strides[i])
-      return FALSE;
-  *owner = SELF (base)->proxy.owner;
-  *ref = SELF (base)->proxy.ref;
-  return TRUE;
+      return NULL;
+  return &SELF (base)->proxy;
 }
 
 /* ---- storing ---- */

@@ -111,6 +111,7 @@ ferry_native_plan_new (FerryNativeStore *owner)
 void
 ferry_native_plan_free (FerryNativePlan *self)
 {
+  FerryStore *store;
   guint n_keep;
   PyObject *owner;
 
@@ -125,8 +126,9 @@ ferry_native_plan_free (FerryNativePlan *self)
               ferry_store_release_cell (self->owner->live, NODE (self, i)->cell);
               ferry_store_end (self->owner->live);
             }
-          if (self->owner->live != NULL)
-            ferry_store_unhold (self->owner->live, NODE (self, i)->ref);
+          store = ferry_native_store_get_to_unhold (self->owner);
+          if (store != NULL)
+            ferry_store_unhold (store, NODE (self, i)->ref);
         }
       Py_CLEAR (NODE (self, i)->source.keep);
       Py_CLEAR (NODE (self, i)->source.description);
@@ -1648,8 +1650,7 @@ ferry_native_key_clear_slow (FerryNativeKey *self)
   Py_CLEAR (self->cached);
   if (self->snapshot != NULL)
     {
-      if (self->owner->live != NULL)
-        ferry_store_snapshot_clear (self->owner->live, self->snapshot);
+      ferry_store_snapshot_clear (self->owner->store, self->snapshot);
       g_clear_pointer (&self->snapshot, g_free);
     }
 }

@@ -631,12 +631,13 @@ ferry_native_record_new (FerryNativeStore *owner, FerryRef ref)
   FerryNativeLive *live = get_live (owner, ref);
   PyObject *instance = live != NULL ? new_instance (live->type) : NULL;
   Handle *handle = instance != NULL ? PyObject_New (Handle, &FerryNativeHandle_Type) : NULL;
+  FerryStore *store = ferry_native_store_get_to_unhold (owner);
 
   if (handle == NULL)
     {
       Py_XDECREF (instance);
-      if (owner->live != NULL)
-        ferry_store_unhold (owner->live, ref);
+      if (store != NULL)
+        ferry_store_unhold (store, ref);
       return NULL;
     }
   handle->proxy.owner = (FerryNativeStore *) Py_NewRef ((PyObject *) owner);

@@ -436,19 +436,27 @@ read_outermost (FerryNativeStore *owner, Deep *deep, const FerryLeaf *leaf)
 static void
 unhold_refs (FerryNativeStore *owner, const FerryLeaf *leaf)
 {
+  FerryStore *store = ferry_native_store_get_to_unhold (owner);
   const FerryRef *refs = (const FerryRef *) (gconstpointer) leaf->data;
 
-  for (guint i = 0; owner->live != NULL && i < leaf->n_refs; i++)
-    ferry_store_unhold (owner->live, refs[i]);
+  for (guint i = 0; store != NULL && i < leaf->n_refs; i++)
+    ferry_store_unhold (store, refs[i]);
 }
 
 void
 ferry_native_reading_drop (FerryNativeStore *owner, FerryReading *reading)
 {
+  FerryStore *store = ferry_native_store_get_to_unhold (owner);
+
   if (ferry_cell_tag (reading->cell) == FERRY_CELL_OBJECT)
-    ferry_store_unhold (owner->live, ferry_cell_payload (reading->cell));
+    {
+      if (store != NULL)
+        ferry_store_unhold (store, ferry_cell_payload (reading->cell));
+    }
   else if (ferry_cell_tag (reading->cell) == FERRY_CELL_LEAF && reading->leaf != NULL && reading->leaf->n_refs > 0)
-    unhold_refs (owner, reading->leaf);
+    {
+      unhold_refs (owner, reading->leaf);
+    }
   Py_XDECREF ((PyObject *) g_steal_pointer (&reading->user_data));
   if (reading->memory != NULL)
     ferry_reading_clear (reading);
@@ -591,20 +599,14 @@ ferry_native_object_for (FerryNativeStore *owner, FerryRef ref)
 gboolean
 ferry_native_find_live (PyObject *object, FerryNativeStore **owner, FerryRef *ref)
 {
-  FerryNativeProxy *proxy = NULL;
+  FerryNativeProxy *proxy;
 
   if (ferry_native_is_proxy (object))
-    {
-      proxy = FERRY_NATIVE_PROXY (object);
-    }
+    proxy = FERRY_NATIVE_PROXY (object);
   else if (ferry_native_is_record (object))
-    {
-      proxy = ferry_native_record_get_handle (object);
-    }
-  else if (ferry_native_array_find (object, owner, ref))
-    {
-      return TRUE;
-    }
+    proxy = ferry_native_record_get_handle (object);
+  else
+    proxy = ferry_native_array_get_proxy (object);
   if (proxy == NULL)
     return FALSE;
   *owner = proxy->owner;
@@ -676,8 +678,7 @@ ferry_native_shallow_cells (FerryNativeStore *owner, FerryRef ref, guint64 *vers
       else
         PyList_SET_ITEM (list, i, item);
     }
-  if (owner->live != NULL)
-    ferry_store_snapshot_clear (store, &snapshot);
+  ferry_store_snapshot_clear (store, &snapshot); /* also of one that is closed by now */
   return list;
 }
 
@@ -889,8 +890,7 @@ fill_deep (Deep *deep, FerryRef ref)
         }
       Py_XDECREF (item);
     }
-  if (owner->live != NULL)
-    ferry_store_snapshot_clear (owner->live, &snapshot);
+  ferry_store_snapshot_clear (owner->store, &snapshot);
   return ok;
 }
 
@@ -898,6 +898,7 @@ PyObject *
 ferry_native_deep_snapshot (FerryNativeStore *owner, FerryRef ref)
 {
   Deep deep = { .owner = owner };
+  FerryStore *store;
   PyObject *result;
   gboolean ok;
 
@@ -919,8 +920,10 @@ ferry_native_deep_snapshot (FerryNativeStore *owner, FerryRef ref)
       while (ok && PyDict_Next (deep.extras->pdata[i + 1], &position, &key, &value))
         ok = ferry_native_record_set_plain (deep.extras->pdata[i], key, value);
     }
-  for (guint i = 0; owner->live != NULL && i < deep.held->len; i++)
-    ferry_store_unhold (owner->live, g_array_index (deep.held, FerryRef, i));
+  /* reading runs code: the store may be closed by now, or this be a fork child that has not used it yet */
+  store = ferry_native_store_get_to_unhold (owner);
+  for (guint i = 0; store != NULL && i < deep.held->len; i++)
+    ferry_store_unhold (store, g_array_index (deep.held, FerryRef, i));
   for (guint i = 0; i < deep.objects->len; i++)
     Py_DECREF ((PyObject *) deep.objects->pdata[i]);
   g_hash_table_unref (deep.memo);

@@ -426,8 +426,9 @@ gboolean ferry_native_key_resolve (FerryNativeKey *self, FerryRef ref);
 PyObject *ferry_native_array_view (FerryNativeStore *owner, FerryRef ref); /* takes the hold */
 gboolean ferry_native_is_array (PyObject *object);                         /* exactly an ndarray of plain elements */
 
-/* Whether it is a whole array of a store, and not just a part of one. */
-gboolean ferry_native_array_find (PyObject *object, FerryNativeStore **owner, FerryRef *ref);
+/* What stands for it when it is a whole array of a store, and not just a part of one; or NULL. Its reference is to be read
+ * after this process has joined. */
+FerryNativeProxy *ferry_native_array_get_proxy (PyObject *object);
 
 typedef struct
 {

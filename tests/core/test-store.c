@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "ferry-test.h"
 
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -271,6 +272,68 @@ START_TEST (test_no_memory_for_a_copy)
 }
 END_TEST
 
+/* ---- closing while other threads use it ---- */
+
+typedef struct
+{
+  FerryStore *store;
+  _Atomic gboolean started;
+  GError *error;
+} User;
+
+static gpointer
+use_thread (gpointer data)
+{
+  User *user = data;
+  g_autofree char *text = g_strnfill (300, 'x');
+
+  while (user->error == NULL)
+    {
+      g_autoptr (GVariant) value = g_variant_ref_sink (g_variant_new_string (text));
+
+      if (ferry_store_set (user->store, "place", value, &user->error))
+        ferry_store_remove (user->store, "place", &user->error);
+      /* the other one may have removed it */
+      if (g_error_matches (user->error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND))
+        g_clear_error (&user->error);
+      atomic_store_explicit (&user->started, TRUE, memory_order_relaxed);
+    }
+  return NULL;
+}
+
+/* Nothing of it happens after the store was closed: somebody else may have the slot by then. */
+START_TEST (test_close_in_use)
+{
+  g_autofree char *text = g_strdup_printf ("memfd name=close-%d max-bytes=64MiB", (int) getpid ());
+  g_autoptr (FerryStore) other = open_text (text);
+  g_autoptr (GError) error = NULL;
+
+  for (guint i = 0; i < (ferry_test_is_valgrind () ? 3 : 60); i++)
+    {
+      FerryStore *store = open_text (text);
+      User users[2] = { { .store = store }, { .store = store } };
+      GThread *threads[2];
+
+      for (guint t = 0; t < 2; t++)
+        threads[t] = g_thread_new ("user", use_thread, &users[t]);
+      for (guint t = 0; t < 2; t++)
+        while (!atomic_load_explicit (&users[t].started, memory_order_relaxed))
+          g_usleep (10);
+      g_usleep (g_random_int_range (0, 200));
+      ferry_store_close (store);
+      for (guint t = 0; t < 2; t++)
+        {
+          g_thread_join (threads[t]);
+          ferry_assert_error (users[t].error, FERRY_ERROR, FERRY_ERROR_CLOSED);
+          g_clear_error (&users[t].error);
+        }
+      ferry_assert_last_unref (store);
+      /* who left in good order leaves nothing to be found */
+      ck_assert_msg (ferry_store_verify (other, &error), "%s", error != NULL ? error->message : "");
+    }
+}
+END_TEST
+
 static void
 add_tests (Suite *suite)
 {
@@ -279,6 +342,7 @@ add_tests (Suite *suite)
                                                test_read_only, test_never_opened, NULL });
   ferry_test_add_case (suite, "descriptions", 10,
                        (const TTest *const[]){ test_descriptions, test_descriptions_read, NULL });
+  ferry_test_add_case (suite, "closing", 30, (const TTest *const[]){ test_close_in_use, NULL });
   /* they need all address space themselves */
 #ifndef __SANITIZE_ADDRESS__
   if (!ferry_test_is_valgrind ())

@@ -338,6 +338,29 @@ def test_store_is_gone() -> None:
     q.close()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_closed_while_the_store_is_looked_for(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """Opening the store that a message is of runs code, and another thread: the channel may be closed meanwhile."""
+    name = f"codec-store-{os.getpid()}-closed"
+    with ferry.Channel(name, "receiver") as receiver, ferry.Channel(name, "sender") as sender:
+        with ferry.Store(f"{name}-store") as store:
+            store["x"] = [1]
+            sender.send(store["x"])
+        buffer = receiver.receive_buffer(timeout=5)
+
+        def open_named(*_: Any) -> None:
+            receiver.close()
+            if fails:
+                raise LookupError("not to be had")
+
+        monkeypatch.setattr(ferry.store, "_open_named", open_named)
+        with pytest.raises(LookupError if fails else ferry.FerryError):
+            receiver.decode(buffer)
+        with pytest.raises(ferry.ClosedError):
+            receiver.decode(buffer)
+        buffer.release()
+
+
 def test_without_a_name() -> None:
     with ferry.Store() as store:
         q = ferry.Queue(store=store)

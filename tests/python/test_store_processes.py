@@ -442,6 +442,39 @@ def test_a_fork_child_whose_objects_are_gone(store):
     assert [list(one) for one in store["others"]] == [[i] for i in range(50)]
 
 
+@pytest.mark.parametrize("use", ["store", "send", "snapshot", "nest"])
+def test_a_lost_array_is_the_first_thing_used(store, use):
+    """What is in the place of an array that is gone is not taken for it, also when nothing else was used before."""
+    store["array"] = numpy.arange(4.0)
+    array = store["array"]
+    del store["array"]
+    queue = ferry.Queue()
+    uses = {
+        "store": lambda: store.__setitem__("again", array),
+        "send": lambda: queue.put(array),
+        "snapshot": lambda: ferry.store.snapshot(array),
+        "nest": lambda: store.__setitem__("again", [array]),
+    }
+    go_read, go_write = os.pipe()
+
+    def child():
+        os.read(go_read, 1)
+        with pytest.raises(ferry.ClosedError, match="is gone"):
+            uses[use]()
+
+    pid = in_fork(child)
+    del array
+    store.collect()
+    store["others"] = [numpy.arange(10.0 + i, 14.0 + i) for i in range(10)]  # in its place
+    os.write(go_write, b"x")
+    assert end_of(pid) == 0
+    os.close(go_read)
+    os.close(go_write)
+    assert "again" not in store
+    assert queue.empty()
+    queue.close()
+
+
 def test_a_fork_child_gives_up_what_it_never_held(store):
     """What a child drops before its first use of the store stays with the parent."""
     store["items"] = [["inner"]]
