@@ -393,6 +393,17 @@ ferry_store_begin (FerryStore *self, GError **error)
   return ferry_store_begin_within (self, -1, error);
 }
 
+/* A collection that is wanted is made by the next stretch of work. */
+gboolean
+ferry_store_end_briefly (FerryStore *self)
+{
+  if (--self->depth > 0)
+    return FALSE;
+  __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
+  atomic_store_explicit (&self->me->busy, 0, memory_order_release);
+  return TRUE;
+}
+
 /**
  * ferry_store_end: (skip)
  * @self: a store
@@ -404,15 +415,11 @@ ferry_store_begin (FerryStore *self, GError **error)
 void
 ferry_store_end (FerryStore *self)
 {
-  if (--self->depth > 0)
-    return;
-  __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
-  atomic_store_explicit (&self->me->busy, 0, memory_order_release);
-  if (G_UNLIKELY (self->collect_wanted) && self->tx_gate == 0)
+  if (ferry_store_end_briefly (self) && G_UNLIKELY (self->collect_wanted) && self->tx_gate == 0)
     {
       self->collect_wanted = FALSE;
       if (ferry_store_heap_bytes_used (self) <= COLLECT_AT_ONCE)
-        ferry_store_collect (self, NULL);
+        ferry_store_collect_heap (self, NULL);
     }
 }
 

@@ -507,6 +507,10 @@ gboolean ferry_store_heap_verify (FerryStore *self, FerryMarks *marks, gboolean 
 
 /* With the gate closed and everybody still. */
 gboolean ferry_store_collect_held (FerryStore *self, GError **error);
+/* As ferry_store_collect(), but tickets stay as they are: no channel is looked at, nor its locks asked for. */
+gboolean ferry_store_collect_heap (FerryStore *self, GError **error);
+/* As ferry_store_end(), and never collects: for those who hold the lock of a channel. TRUE: it was the outermost stretch. */
+gboolean ferry_store_end_briefly (FerryStore *self);
 gboolean ferry_store_verify_held (FerryStore *self, GError **error);
 
 /* ---- participants, ferry-store-object.c; called by ferry-segment.c under the lock of the segment ---- */

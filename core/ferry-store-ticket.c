@@ -510,7 +510,7 @@ ferry_store_ticket_unbind (FerrySegment *segment, guint32 block)
         {
           remove_ticket (store, self->channel, block);
           remove_late (self, store, segment);
-          ferry_store_end (store);
+          ferry_store_end_briefly (store);
         }
       else
         {
@@ -547,7 +547,7 @@ ferry_store_tickets_leave (FerrySegment *segment, gboolean is_last)
 
           ferry_store_dict_remove (store, get_tickets (store), &key, NULL, NULL);
         }
-      ferry_store_end (store);
+      ferry_store_end_briefly (store);
     }
 }
 
