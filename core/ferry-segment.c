@@ -503,6 +503,7 @@ ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport)
   self->lock_fd = self->spare_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
   self->recent[0] = self->recent[1] = FERRY_NO_BLOCK;
   self->fork_generation = ferry_fork_generation;
+  self->runtime_directory = ferry_store_tickets_runtime_directory ();
   g_mutex_init (&self->mutex);
   g_mutex_init (&self->cursor_mutex);
   g_mutex_init (&self->sleep_mutex);
@@ -1326,7 +1327,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
 
   if (views_held)
     {
-      ferry_store_tickets_leave (self, FALSE);
+      ferry_store_tickets_leave (self, FALSE, FALSE);
       atomic_store_explicit (&self->me->word, ferry_record_word (self->incarnation, self->role, FERRY_RECORD_LEAVING),
                              memory_order_seq_cst);
       clear_bit (self->rx_sleeping, self->id);
@@ -1343,7 +1344,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
         n_others
             += id != self->id && record_in_use (self, id) && (can_repair (self) || !ferry_segment_is_dead (self, id));
       FERRY_STEP ("leave-begin");
-      ferry_store_tickets_leave (self, n_others == 0 && !self->anonymous);
+      ferry_store_tickets_leave (self, n_others == 0, n_others == 0 && !self->anonymous);
       if (n_others == 0 && !self->anonymous)
         {
           atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
@@ -1425,6 +1426,7 @@ ferry_segment_refork (FerrySegment *self, GError **error)
           g_mutex_init (&self->mutex);
           g_mutex_init (&self->cursor_mutex);
           g_mutex_init (&self->sleep_mutex);
+          ferry_store_tickets_refork (self);
           memset (self->n_sleepers, 0, sizeof self->n_sleepers);
           atomic_store_explicit (&self->inside_first, 0, memory_order_relaxed);
           atomic_store_explicit (&self->inside_others, 0, memory_order_relaxed);
