@@ -622,11 +622,12 @@ ferry_arena_own (FerrySegment *self, guint32 block, guint64 generation)
 }
 
 /* Objects of stores that travelled in the message may go. The block becomes ours before, whatever it was: nobody else may put
- * another message there meanwhile. If we die in between, it is a block of ours that no slot names. */
+ * another message there meanwhile. Of another generation, as when it is allocated: whoever finishes what a dead reclaimer began
+ * must not take it for the one that the slot names still (B4). If we die in between, it is a block of ours that no slot names. */
 static gboolean
 ferry_arena_unbind (FerrySegment *self, guint32 block, guint64 *w)
 {
-  guint64 ours = ferry_word (ferry_word_lap (*w), self->id, FERRY_BLOCK_OWNED);
+  guint64 ours = ferry_word (ferry_word_lap (*w) + 1, self->id, FERRY_BLOCK_OWNED);
 
   if (!atomic_compare_exchange_strong_explicit (&ferry_arena_block (self, block)->word, w, ours, memory_order_seq_cst,
                                                 memory_order_relaxed))

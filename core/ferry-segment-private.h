@@ -276,6 +276,7 @@ typedef struct
   GWeakRef holder;                           /* the same, for those who find us in the list of all segments */
   struct _FerryStore *store;                 /* unowned: of a store that has mapped its memory */
   _Atomic (struct _FerryCourier *) couriers; /* stores whose objects travel here, see ferry-store-ticket.c */
+  guint runtime_directory;                   /* a hash of XDG_RUNTIME_DIR as it was when we opened */
   FerrySegmentTransportClass *klass;
   char *name;  /* NULL: it has none */
   char *label; /* "channel 'frames'", for messages */

@@ -318,20 +318,23 @@ copy_all_private (FerrySegment *self)
 guint
 ferry_segment_detach_private (FerrySegment *self)
 {
+  guint32 blocks[PRIVATE_MAX];
   guint n_detached = 0;
 
   pthread_mutex_lock (&segments_mutex);
-  for (guint i = self->private_pages != NULL ? self->private_pages->len : 0; i-- > 0;)
+  for (guint i = self->private_pages != NULL ? self->private_pages->len : 0; i-- > 0 && n_detached < PRIVATE_MAX;)
     {
       FerryPrivatePages *pages = &g_array_index (self->private_pages, FerryPrivatePages, i);
 
       if (!copy_private (pages))
         continue;
-      ferry_arena_free (self, pages->block);
+      blocks[n_detached++] = pages->block;
       g_array_remove_index_fast (self->private_pages, i);
-      n_detached++;
     }
   pthread_mutex_unlock (&segments_mutex);
+  /* Not before: to free one may be the end of a store, which is a segment too. */
+  for (guint i = 0; i < n_detached; i++)
+    ferry_arena_free (self, blocks[i]);
   return n_detached;
 }
 
@@ -500,6 +503,7 @@ ferry_segment_init (FerrySegment *self, FerrySegmentTransport *transport)
   self->lock_fd = self->spare_fd = self->doorbell_fd = self->timer_fd = self->epoll_fd = -1;
   self->recent[0] = self->recent[1] = FERRY_NO_BLOCK;
   self->fork_generation = ferry_fork_generation;
+  self->runtime_directory = ferry_store_tickets_runtime_directory ();
   g_mutex_init (&self->mutex);
   g_mutex_init (&self->cursor_mutex);
   g_mutex_init (&self->sleep_mutex);
@@ -972,6 +976,7 @@ typedef struct
 {
   guint32 block;
   guint64 word;
+  gboolean is_named; /* by a slot, with its generation */
 } FerryCandidate;
 
 /* Section 5: undoes or finishes what a dead participant began. Under the lock. */
@@ -979,7 +984,7 @@ static void
 repair (FerrySegment *self, guint dead)
 {
   g_autoptr (GArray) candidates = g_array_new (FALSE, FALSE, sizeof (FerryCandidate));
-  g_autoptr (GHashTable) named = g_hash_table_new (NULL, NULL);
+  g_autoptr (GHashTable) by_block = g_hash_table_new (NULL, NULL); /* place among the candidates, plus 1 */
 
   FERRY_STEP ("repair-begin");
   if (self->mode == FERRY_MODE_STORE)
@@ -1012,12 +1017,15 @@ repair (FerrySegment *self, guint dead)
         {
           FerryBlock *block = &self->classes[c].blocks[i];
           FerryCandidate candidate
-              = { FERRY_BLOCK_REF (c, i), atomic_load_explicit (&block->word, memory_order_acquire) };
+              = { FERRY_BLOCK_REF (c, i), atomic_load_explicit (&block->word, memory_order_acquire), FALSE };
 
           if (ferry_word_owner (candidate.word) != dead)
             continue;
           if (ferry_word_state (candidate.word) == FERRY_BLOCK_OWNED)
-            g_array_append_val (candidates, candidate);
+            {
+              g_array_append_val (candidates, candidate);
+              g_hash_table_insert (by_block, GUINT_TO_POINTER (candidate.block), GUINT_TO_POINTER (candidates->len));
+            }
           else if (ferry_word_state (candidate.word) == FERRY_BLOCK_TRIMMING)
             ferry_arena_finish_trim (self, candidate.block, candidate.word);
         }
@@ -1026,15 +1034,24 @@ repair (FerrySegment *self, guint dead)
     {
       FerrySlot *slot = ferry_segment_slot (self, i);
       guint state = ferry_word_state (atomic_load_explicit (&slot->word, memory_order_acquire));
+      guint at = 0;
 
       if (state == FERRY_SLOT_COMMITTED || state == FERRY_SLOT_TAKEN)
-        g_hash_table_add (named, GUINT_TO_POINTER (ferry_slot_block (slot)));
+        at = GPOINTER_TO_UINT (g_hash_table_lookup (by_block, GUINT_TO_POINTER (ferry_slot_block (slot))));
+      /* A slot of another reclaimer that died may name an earlier generation: what it named is gone. */
+      if (at > 0)
+        {
+          FerryCandidate *candidate = &g_array_index (candidates, FerryCandidate, at - 1);
+
+          if (ferry_word_lap (candidate->word) == __atomic_load_n (&slot->generation, __ATOMIC_RELAXED))
+            candidate->is_named = TRUE;
+        }
     }
   for (guint i = 0; i < candidates->len; i++)
     {
       FerryCandidate *candidate = &g_array_index (candidates, FerryCandidate, i);
 
-      if (!g_hash_table_contains (named, GUINT_TO_POINTER (candidate->block)))
+      if (!candidate->is_named)
         ferry_arena_force_free (self, candidate->block, candidate->word);
       FERRY_STEP ("repair-block");
     }
@@ -1310,7 +1327,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
 
   if (views_held)
     {
-      ferry_store_tickets_leave (self, FALSE);
+      ferry_store_tickets_leave (self, FALSE, FALSE);
       atomic_store_explicit (&self->me->word, ferry_record_word (self->incarnation, self->role, FERRY_RECORD_LEAVING),
                              memory_order_seq_cst);
       clear_bit (self->rx_sleeping, self->id);
@@ -1327,7 +1344,7 @@ ferry_segment_leave (FerrySegment *self, gboolean views_held)
         n_others
             += id != self->id && record_in_use (self, id) && (can_repair (self) || !ferry_segment_is_dead (self, id));
       FERRY_STEP ("leave-begin");
-      ferry_store_tickets_leave (self, n_others == 0 && !self->anonymous);
+      ferry_store_tickets_leave (self, n_others == 0, n_others == 0 && !self->anonymous);
       if (n_others == 0 && !self->anonymous)
         {
           atomic_fetch_or_explicit (&self->shared->flags, FERRY_SHARED_WITHDRAWN, memory_order_seq_cst);
@@ -1409,6 +1426,7 @@ ferry_segment_refork (FerrySegment *self, GError **error)
           g_mutex_init (&self->mutex);
           g_mutex_init (&self->cursor_mutex);
           g_mutex_init (&self->sleep_mutex);
+          ferry_store_tickets_refork (self);
           memset (self->n_sleepers, 0, sizeof self->n_sleepers);
           atomic_store_explicit (&self->inside_first, 0, memory_order_relaxed);
           atomic_store_explicit (&self->inside_others, 0, memory_order_relaxed);

@@ -289,6 +289,7 @@ lock_heap_slow (FerryStore *self, GError **error)
 {
   _Atomic guint64 *lock = &self->heap->shared->lock;
   gint64 begun = g_get_monotonic_time ();
+  gint64 longest = ferry_store_patience (self);
 
   for (;;)
     {
@@ -311,14 +312,13 @@ lock_heap_slow (FerryStore *self, GError **error)
           rebuild (self);
           return TRUE;
         }
-      if (g_get_monotonic_time () - begun > FERRY_LOCK_PATIENCE)
+      if (g_get_monotonic_time () - begun >= longest)
         {
           g_set_error (
               error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT,
-              "%s: participant %u has had the heap locked for %d s; its process seems to be stopped: let it go "
+              "%s: participant %u has had the heap locked for %g s; its process seems to be stopped: let it go "
               "on or end it",
-              self->label, (guint) (word >> FERRY_LOCK_OWNER_SHIFT) & 0xff,
-              (int) (FERRY_LOCK_PATIENCE / G_USEC_PER_SEC));
+              self->label, (guint) (word >> FERRY_LOCK_OWNER_SHIFT) & 0xff, (double) longest / G_USEC_PER_SEC);
           return FALSE;
         }
       g_usleep (SLEEP_US);

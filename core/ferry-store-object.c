@@ -98,6 +98,21 @@ typedef struct
   gint64 started;
 } FerryPatience;
 
+void
+ferry_store_hurry (FerryStore *self, gint64 patience)
+{
+  self->patience = patience >= 0 ? patience + 1 : 0;
+  self->patience_generation = ferry_fork_generation;
+}
+
+gint64
+ferry_store_patience (FerryStore *self)
+{
+  if (!busy_is_mine (self) || self->patience == 0 || self->patience_generation != ferry_fork_generation)
+    return FERRY_LOCK_PATIENCE;
+  return self->patience - 1;
+}
+
 /* One more wait for somebody who is in our way; participant @owner, or -1: any. FALSE: for too long. */
 static gboolean
 wait_for (FerryStore *self, FerryPatience *patience, gint64 limit, int owner, GError **error)
@@ -416,6 +431,17 @@ ferry_store_begin (FerryStore *self, GError **error)
   return ferry_store_begin_within (self, -1, error);
 }
 
+/* A collection that is wanted is made by the next stretch of work. */
+gboolean
+ferry_store_end_briefly (FerryStore *self)
+{
+  if (--self->depth > 0)
+    return FALSE;
+  __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
+  atomic_store_explicit (&self->me->busy, 0, memory_order_release);
+  return TRUE;
+}
+
 /**
  * ferry_store_end: (skip)
  * @self: a store
@@ -427,15 +453,11 @@ ferry_store_begin (FerryStore *self, GError **error)
 void
 ferry_store_end (FerryStore *self)
 {
-  if (--self->depth > 0)
-    return;
-  __atomic_store_n (&self->busy_thread, NULL, __ATOMIC_RELAXED);
-  atomic_store_explicit (&self->me->busy, 0, memory_order_release);
-  if (G_UNLIKELY (self->collect_wanted) && self->tx_gate == 0)
+  if (ferry_store_end_briefly (self) && G_UNLIKELY (self->collect_wanted) && self->tx_gate == 0)
     {
       self->collect_wanted = FALSE;
       if (ferry_store_heap_bytes_used (self) <= COLLECT_AT_ONCE)
-        ferry_store_collect (self, NULL);
+        ferry_store_collect_heap (self, NULL);
     }
 }
 
@@ -479,7 +501,7 @@ ferry_store_look_wait (FerryLook *look, GError **error)
         }
       if (patience.pause >= LIVENESS_PAUSE_US && ferry_store_open_stale (self, look->object))
         continue;
-      if (!wait_for (self, &patience, FERRY_LOCK_PATIENCE, (int) lock_owner (lock), error))
+      if (!wait_for (self, &patience, ferry_store_patience (self), (int) lock_owner (lock), error))
         return FALSE;
     }
 }
@@ -717,7 +739,7 @@ ferry_store_lock_object (FerryStore *self, FerryRef ref, FerryObjectKind kind, G
         }
       if (patience.pause >= LIVENESS_PAUSE_US && ferry_store_open_stale (self, object))
         continue;
-      if (!wait_for (self, &patience, FERRY_LOCK_PATIENCE, (int) lock_owner (lock), error))
+      if (!wait_for (self, &patience, ferry_store_patience (self), (int) lock_owner (lock), error))
         {
           atomic_store_explicit (&self->me->op_object, 0, memory_order_relaxed);
           ferry_store_end (self);

@@ -169,6 +169,8 @@ struct _FerryStore
   /* threads of this process: who is inside a stretch of work, and how deep */
   gpointer busy_thread;
   guint depth;
+  gint64 patience; /* how long the stretch waits for locks, in microseconds, plus 1; 0: FERRY_LOCK_PATIENCE ... */
+  guint patience_generation; /* ... as in a process other than that of this fork generation */
 
   /* the operation under way */
   guint64 op_mark;   /* entries in the log of the transaction when it began */
@@ -508,6 +510,13 @@ gboolean ferry_store_heap_verify (FerryStore *self, FerryMarks *marks, gboolean 
 
 /* With the gate closed and everybody still. */
 gboolean ferry_store_collect_held (FerryStore *self, GError **error);
+/* As ferry_store_collect(), but tickets stay as they are: no channel is looked at, nor its locks asked for. */
+gboolean ferry_store_collect_heap (FerryStore *self, GError **error);
+/* How long the stretch of work that we are in waits for who is in the middle of a change, in microseconds; -1: as ever. */
+void ferry_store_hurry (FerryStore *self, gint64 patience);
+gint64 ferry_store_patience (FerryStore *self);
+/* As ferry_store_end(), and never collects: for those who hold the lock of a channel. TRUE: it was the outermost stretch. */
+gboolean ferry_store_end_briefly (FerryStore *self);
 gboolean ferry_store_verify_held (FerryStore *self, GError **error);
 
 /* ---- participants, ferry-store-object.c; called by ferry-segment.c under the lock of the segment ---- */

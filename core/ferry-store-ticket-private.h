@@ -28,9 +28,11 @@ gboolean ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const gu
 /* The message of a block is gone, and the block still ours alone. Never waits. */
 void ferry_store_ticket_unbind (FerrySegment *segment, guint32 block);
 
-/* We leave the channel; @is_last: and nobody can come any more. */
-void ferry_store_tickets_leave (FerrySegment *segment, gboolean is_last);
+/* We leave the channel; @is_alone: nobody else is in it; @is_last: and nobody can come any more. Under the channel's lock. */
+void ferry_store_tickets_leave (FerrySegment *segment, gboolean is_alone, gboolean is_last);
+void ferry_store_tickets_refork (FerrySegment *segment);
 void ferry_store_tickets_clear (FerrySegment *segment);
+guint ferry_store_tickets_runtime_directory (void);
 
 /* For a collection: what became of the channels that objects travel in is looked up before the gate is closed, and what is
  * left of tickets afterwards. */

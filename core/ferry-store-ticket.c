@@ -12,17 +12,24 @@
 #include "ferry-registry.h"
 #include "ferry-transport-private.h"
 
-/* Keys of the dict of tickets: positive integers are those that travel in pickles; bytes are channels, with their numbers as values;
- * a negative integer is {channel:25, class of the block:5, its index:16}, all inverted. */
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Keys of the dict of tickets: positive integers are those that travel in pickles; bytes are channels, with {hash of where names are
+ * looked up:22, number of the channel:25} as values; a negative integer is {channel:25, class of the block:5, its index:16}, all inverted. */
 #define INDEX_BITS (16)
 #define PLACE_BITS (21)
 #define PLACE_MASK ((1u << PLACE_BITS) - 1)
-#define CHANNEL_MAX ((1u << 25) - 1)
+#define CHANNEL_BITS (25)
+#define CHANNEL_MAX ((1u << CHANNEL_BITS) - 1)
+#define WHERE_BITS (22)
 /* Longer names of transports are none. */
 #define TRANSPORT_MAX (64)
 #define NAME_MAX_BYTES (200)
 /* Time to tell a store that a channel is gone, in microseconds; else a collection finds out. */
 #define LEAVE_PATIENCE_US (100 * 1000)
+/* A send that does not wait waits as long for who is in the middle of putting or removing a ticket. Microseconds. */
+#define MOMENT_US (5 * 1000)
 /* Waiting is done in slices, so as to notice a cancellation. Microseconds. */
 #define SLICE_US (50 * 1000)
 
@@ -52,16 +59,17 @@ typedef struct
   char name[NAME_MAX_BYTES + 1];
 } Message;
 
-/* What a segment knows of one store that objects of travel in it. A list that only grows. */
+/* What a segment knows of one store that objects of travel in it. A list that only grows, but who needs an entry takes one whose
+ * store is gone, if there is any: then nobody has got a reference to the store out of it, and what is in it is free to change. */
 typedef struct _FerryCourier FerryCourier;
 struct _FerryCourier
 {
   FerryCourier *next;
-  gpointer address;
   GWeakRef store;
-  guint32 channel;
+  _Atomic guint32 channel; /* 0: to be looked up */
   GMutex mutex;
-  GArray *late; /* of guint32: blocks that were freed while the store was not to be had */
+  guint8 identity[16]; /* of the store */
+  GHashTable *late;    /* set of blocks that were freed while the store was not to be had */
 };
 
 /* ---- messages ---- */
@@ -239,6 +247,54 @@ channel_key (FerrySegment *segment, FerryKey *key)
   return bytes;
 }
 
+guint
+ferry_store_tickets_runtime_directory (void)
+{
+  const char *directory = g_getenv ("XDG_RUNTIME_DIR");
+
+  return directory != NULL ? g_str_hash (directory) : 0;
+}
+
+static void
+append_file (GString *where, const char *path)
+{
+  struct stat st;
+
+  if (stat (path, &st) == 0)
+    g_string_append_printf (where, " %" G_GUINT64_FORMAT ":%" G_GUINT64_FORMAT, (guint64) st.st_dev,
+                            (guint64) st.st_ino);
+}
+
+/* Where a transport looks names up, as a hash that is not 0: whoever has another one need not find what is there. Names may
+ * mean something else for another user, in another mount name space, with other environment variables. */
+static guint
+where_of (FerrySegmentTransport *transport)
+{
+  static const char *const names[] = { "directory", "listing-group" };
+  g_autoptr (GString) where = g_string_new (NULL);
+  g_autofree char *sum = NULL;
+
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++)
+    {
+      GParamSpec *pspec = g_object_class_find_property (G_OBJECT_GET_CLASS (transport), names[i]);
+      g_auto (GValue) value = G_VALUE_INIT;
+      g_autofree char *text = NULL;
+
+      if (pspec == NULL)
+        continue;
+      g_value_init (&value, pspec->value_type);
+      g_object_get_property (G_OBJECT (transport), names[i], &value);
+      text = g_strdup_value_contents (&value);
+      g_string_append_printf (where, "%s=%s ", names[i], text);
+    }
+  g_string_append_printf (where, "%u %u", (guint) geteuid (), ferry_store_tickets_runtime_directory ());
+  append_file (where, "/proc/self/ns/mnt");
+  append_file (where, "/");
+  sum = g_compute_checksum_for_string (G_CHECKSUM_SHA256, where->str, (gssize) where->len);
+  sum[8] = '\0';
+  return MAX ((guint) (g_ascii_strtoull (sum, NULL, 16) & ((1u << WHERE_BITS) - 1)), 1);
+}
+
 static guint
 place_of_block (guint32 block)
 {
@@ -266,6 +322,19 @@ get_tickets (FerryStore *store)
   return atomic_load_explicit (&store->header->tickets, memory_order_acquire);
 }
 
+/* 0: it has none. */
+static guint32
+channel_of_cell (FerryCell cell)
+{
+  return ferry_cell_tag (cell) == FERRY_CELL_INT && ferry_cell_int (cell) > 0 ? ferry_cell_int (cell) & CHANNEL_MAX : 0;
+}
+
+static guint
+where_of_cell (FerryCell cell)
+{
+  return (guint) (ferry_cell_int (cell) >> CHANNEL_BITS);
+}
+
 /* 1; 0: no object of the store travelled in the channel; -1: error. */
 static int
 find_channel (FerryStore *store, FerrySegment *segment, gboolean create, guint32 *channel, GError **error)
@@ -277,6 +346,8 @@ find_channel (FerryStore *store, FerrySegment *segment, gboolean create, guint32
 
   if (found == 0 && create)
     {
+      FerryCell cell;
+      guint where = 0;
       guint32 number = atomic_fetch_add (&store->header->next_channel, 1) + 1;
 
       if (number == 0 || number > CHANNEL_MAX)
@@ -286,26 +357,63 @@ find_channel (FerryStore *store, FerrySegment *segment, gboolean create, guint32
                        store->label, CHANNEL_MAX);
           return -1;
         }
-      reading.cell = FERRY_CELL (FERRY_CELL_INT, number);
-      found = ferry_store_dict_set (store, get_tickets (store), &key, 0, reading.cell, TRUE, &reading, error);
+      /* 0: not known, for the variable has changed since */
+      if (segment->runtime_directory == ferry_store_tickets_runtime_directory ())
+        where = where_of (segment->transport);
+      cell = FERRY_CELL (FERRY_CELL_INT, (gint64) where << CHANNEL_BITS | number);
+      found = ferry_store_dict_set (store, get_tickets (store), &key, 0, cell, TRUE, &reading, error);
       if (found == 0)
         {
-          reading.cell = FERRY_CELL (FERRY_CELL_INT, number);
+          reading.cell = cell;
           found = 1;
         }
     }
-  if (found > 0
-      && (ferry_cell_tag (reading.cell) != FERRY_CELL_INT || ferry_cell_int (reading.cell) <= 0
-          || ferry_cell_int (reading.cell) > CHANNEL_MAX))
+  if (found > 0 && channel_of_cell (reading.cell) == 0)
     {
       ferry_store_unhold_reading (store, &reading);
       ferry_store_set_corrupt (store, "a channel that objects travel in has no number", error);
       found = -1;
     }
   if (found > 0)
-    *channel = (guint32) ferry_cell_int (reading.cell);
+    *channel = channel_of_cell (reading.cell);
   ferry_reading_clear (&reading);
   return found;
+}
+
+/* 0: none, and not to be made, or an error. */
+static guint32
+courier_channel (FerryCourier *self, FerryStore *store, FerrySegment *segment, gboolean create, GError **error)
+{
+  guint32 channel = atomic_load_explicit (&self->channel, memory_order_relaxed);
+
+  if (G_UNLIKELY (channel == 0) && find_channel (store, segment, create, &channel, error) > 0)
+    atomic_store_explicit (&self->channel, channel, memory_order_relaxed);
+  return channel;
+}
+
+/* Takes an entry whose store is gone over for another one. */
+static gboolean
+courier_reuse (FerryCourier *self, FerryStore *store, guint32 channel, gboolean same)
+{
+  g_autoptr (FerryStore) other = NULL;
+  gboolean is_known;
+  gboolean ok;
+
+  g_mutex_lock (&self->mutex);
+  other = g_weak_ref_get (&self->store);
+  is_known = memcmp (self->identity, store->segment->identity, sizeof self->identity) == 0;
+  ok = other == NULL && (is_known || !same);
+  if (ok)
+    {
+      /* Opened anew, it has the tickets of what was late before. */
+      if (!is_known)
+        g_hash_table_remove_all (self->late);
+      memcpy (self->identity, store->segment->identity, sizeof self->identity);
+      atomic_store_explicit (&self->channel, channel, memory_order_relaxed);
+      g_weak_ref_set (&self->store, store);
+    }
+  g_mutex_unlock (&self->mutex);
+  return ok;
 }
 
 /* NULL without an error: none, and not to be made. */
@@ -317,21 +425,24 @@ get_courier (FerryStore *store, FerrySegment *segment, gboolean create, GError *
   guint32 channel;
 
   for (self = first; self != NULL; self = self->next)
-    if (self->address == store)
-      {
-        g_autoptr (FerryStore) alive = g_weak_ref_get (&self->store);
+    {
+      g_autoptr (FerryStore) alive = g_weak_ref_get (&self->store);
 
-        if (alive == store)
-          return self;
-      }
+      if (alive == store)
+        return courier_channel (self, store, segment, create, error) != 0 ? self : NULL;
+    }
   if (find_channel (store, segment, create, &channel, error) <= 0)
     return NULL;
+  for (gint same = TRUE; same >= FALSE; same--)
+    for (self = first; self != NULL; self = self->next)
+      if (courier_reuse (self, store, channel, same))
+        return self;
   self = g_new0 (FerryCourier, 1);
-  self->address = store;
   g_weak_ref_init (&self->store, store);
-  self->channel = channel;
+  atomic_init (&self->channel, channel);
+  memcpy (self->identity, store->segment->identity, sizeof self->identity);
   g_mutex_init (&self->mutex);
-  self->late = g_array_new (FALSE, FALSE, sizeof (guint32));
+  self->late = g_hash_table_new (NULL, NULL);
   do
     self->next = first;
   /* release: whoever finds it finds what is in it */
@@ -351,9 +462,23 @@ ferry_store_tickets_clear (FerrySegment *segment)
 
       g_weak_ref_clear (&self->store);
       g_mutex_clear (&self->mutex);
-      g_array_unref (self->late);
+      g_hash_table_unref (self->late);
       g_free (self);
       self = next;
+    }
+}
+
+/* In a fork child, before it joins. What its parent freed late its parent removes; other threads of that one may have had
+ * mutexes and sets in their hands. Numbers of channels may have changed before a child joins: see ferry_store_tickets_leave(). */
+void
+ferry_store_tickets_refork (FerrySegment *segment)
+{
+  for (FerryCourier *self = atomic_load_explicit (&segment->couriers, memory_order_acquire); self != NULL;
+       self = self->next)
+    {
+      g_mutex_init (&self->mutex);
+      self->late = g_hash_table_new (NULL, NULL);
+      atomic_store_explicit (&self->channel, 0, memory_order_relaxed);
     }
 }
 
@@ -400,6 +525,8 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
   Message message;
   FerryObject *object;
   FerryKey key;
+  g_autoptr (GError) local = NULL;
+  gint64 started;
   int alive;
   gboolean ok = FALSE;
 
@@ -418,8 +545,11 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
   if (ferry_store_in_transaction (store))
     return set_in_transaction (store, error);
   FERRY_STEP ("ticket-begin");
+  started = g_get_monotonic_time ();
   if (!begin_within (store, timeout, cancellable, error))
     return FALSE;
+  if (timeout >= 0)
+    ferry_store_hurry (store, CLAMP (timeout - (g_get_monotonic_time () - started), MOMENT_US, FERRY_LOCK_PATIENCE));
   alive = ferry_store_hold_alive (store, message.head.object, error);
   if (alive > 0)
     {
@@ -437,23 +567,29 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
                  store->label);
   if (alive <= 0)
     {
+      ferry_store_hurry (store, -1);
       ferry_store_end (store);
       return FALSE;
     }
-  courier = get_courier (store, segment, TRUE, error);
+  courier = get_courier (store, segment, TRUE, &local);
   if (courier != NULL)
     {
       FerryCell cell = ferry_store_new_reference (store, message.head.object);
 
       FERRY_STEP ("ticket-counted");
-      key = ticket_key (courier->channel, block);
+      key = ticket_key (atomic_load_explicit (&courier->channel, memory_order_relaxed), block);
       /* In place of one that is left of an earlier message in the block, if any. */
-      ok = ferry_store_dict_set (store, get_tickets (store), &key, 0, cell, FALSE, NULL, error) >= 0;
+      ok = ferry_store_dict_set (store, get_tickets (store), &key, 0, cell, FALSE, NULL, &local) >= 0;
       if (!ok)
         ferry_store_release_cell (store, cell);
     }
   ferry_store_unhold (store, message.head.object);
+  ferry_store_hurry (store, -1);
   ferry_store_end (store);
+  if (timeout == 0 && g_error_matches (local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
+    local->code = FERRY_ERROR_FULL;
+  if (local != NULL)
+    g_propagate_error (error, g_steal_pointer (&local));
   FERRY_STEP ("ticket-bound");
   return ok;
 }
@@ -461,38 +597,57 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
 /* ---- the end of messages ---- */
 
 /* Inside a stretch of work. */
-static void
+static gboolean
 remove_ticket (FerryStore *store, guint32 channel, guint32 block)
 {
   FerryKey key = ticket_key (channel, block);
+  int removed;
 
   FERRY_STEP ("ticket-unbind");
-  ferry_store_dict_remove (store, get_tickets (store), &key, NULL, NULL);
+  removed = ferry_store_dict_remove (store, get_tickets (store), &key, NULL, NULL);
   FERRY_STEP ("ticket-unbound");
+  return removed >= 0;
+}
+
+static void
+add_late (FerryCourier *self, guint32 block)
+{
+  g_mutex_lock (&self->mutex);
+  g_hash_table_add (self->late, GUINT_TO_POINTER (block));
+  g_mutex_unlock (&self->mutex);
 }
 
 /* Inside a stretch of work: those for which there was none. Whose block is in use again has been replaced, or is found by who
  * frees the block. */
 static void
-remove_late (FerryCourier *self, FerryStore *store, FerrySegment *segment)
+remove_late (FerryCourier *self, FerryStore *store, FerrySegment *segment, guint32 channel)
 {
-  g_autoptr (GArray) late = NULL;
+  g_autoptr (GHashTable) late = NULL;
+  GHashTableIter iter;
+  gpointer block;
+  gboolean ok = TRUE;
 
   g_mutex_lock (&self->mutex);
-  if (self->late->len > 0)
+  if (g_hash_table_size (self->late) > 0)
     {
       late = self->late;
-      self->late = g_array_new (FALSE, FALSE, sizeof (guint32));
+      self->late = g_hash_table_new (NULL, NULL);
     }
   g_mutex_unlock (&self->mutex);
-  for (guint i = 0; late != NULL && i < late->len; i++)
+  if (late == NULL)
+    return;
+  g_hash_table_iter_init (&iter, late);
+  while (g_hash_table_iter_next (&iter, &block, NULL))
     {
-      guint32 block = g_array_index (late, guint32, i);
-
-      if (!ferry_arena_claim_free_block (segment, block))
+      if (ok && !ferry_arena_claim_free_block (segment, GPOINTER_TO_UINT (block)))
         continue;
-      remove_ticket (store, self->channel, block);
-      ferry_arena_free_claimed_block (segment, block);
+      if (ok)
+        {
+          ok = remove_ticket (store, channel, GPOINTER_TO_UINT (block));
+          ferry_arena_free_claimed_block (segment, GPOINTER_TO_UINT (block));
+        }
+      if (!ok)
+        add_late (self, GPOINTER_TO_UINT (block));
     }
 }
 
@@ -503,51 +658,84 @@ ferry_store_ticket_unbind (FerrySegment *segment, guint32 block)
        self = self->next)
     {
       g_autoptr (FerryStore) store = g_weak_ref_get (&self->store);
+      g_autoptr (GError) error = NULL;
+      gboolean ok = FALSE;
 
       if (store == NULL || store->closed)
         continue;
       if (ferry_store_try_begin (store))
         {
-          remove_ticket (store, self->channel, block);
-          remove_late (self, store, segment);
-          ferry_store_end (store);
+          guint32 channel;
+
+          ferry_store_hurry (store, 0);
+          channel = courier_channel (self, store, segment, FALSE, &error);
+          ok = channel != 0 ? remove_ticket (store, channel, block) : error == NULL;
+          if (ok && channel != 0)
+            remove_late (self, store, segment, channel);
+          ferry_store_hurry (store, -1);
+          ferry_store_end_briefly (store);
         }
-      else
-        {
-          g_mutex_lock (&self->mutex);
-          g_array_append_val (self->late, block);
-          g_mutex_unlock (&self->mutex);
-        }
+      if (!ok)
+        add_late (self, block);
     }
 }
 
+/* Whether no message is left that a ticket would be for. */
+static gboolean
+remove_tickets (FerryStore *store, FerrySegment *segment, guint32 channel, gboolean is_last)
+{
+  gboolean all = TRUE;
+
+  for (guint c = 0; all && c < FERRY_N_CLASSES; c++)
+    {
+      guint n
+          = MIN (atomic_load_explicit (&segment->class_used[c], memory_order_acquire), segment->classes[c].n_blocks);
+
+      for (guint i = 0; all && i < n; i++)
+        {
+          guint32 block = FERRY_BLOCK_REF (c, i);
+          FerryKey key = ticket_key (channel, block);
+          FerryReading reading = FERRY_READING_INIT;
+
+          if (is_last)
+            {
+              all = remove_ticket (store, channel, block);
+              continue;
+            }
+          all = ferry_store_dict_get (store, get_tickets (store), &key, &reading, NULL) == 0;
+          ferry_store_unhold_reading (store, &reading);
+          ferry_reading_clear (&reading);
+        }
+    }
+  return all;
+}
+
+/* The number of a channel goes when nothing is numbered with it, and nobody is in it who might remember it: whoever joins looks
+ * for it anew. */
 void
-ferry_store_tickets_leave (FerrySegment *segment, gboolean is_last)
+ferry_store_tickets_leave (FerrySegment *segment, gboolean is_alone, gboolean is_last)
 {
   for (FerryCourier *self = atomic_load_explicit (&segment->couriers, memory_order_acquire); self != NULL;
        self = self->next)
     {
       g_autoptr (FerryStore) store = g_weak_ref_get (&self->store);
+      guint32 channel;
 
       if (store == NULL || store->closed || !ferry_store_begin_within (store, LEAVE_PATIENCE_US, NULL))
         continue;
-      remove_late (self, store, segment);
-      for (guint c = 0; is_last && c < FERRY_N_CLASSES; c++)
-        {
-          guint n = MIN (atomic_load_explicit (&segment->class_used[c], memory_order_acquire),
-                         segment->classes[c].n_blocks);
-
-          for (guint i = 0; i < n; i++)
-            remove_ticket (store, self->channel, FERRY_BLOCK_REF (c, i));
-        }
-      if (is_last)
+      ferry_store_hurry (store, LEAVE_PATIENCE_US);
+      channel = courier_channel (self, store, segment, FALSE, NULL);
+      if (channel != 0)
+        remove_late (self, store, segment, channel);
+      if (channel != 0 && is_alone && remove_tickets (store, segment, channel, is_last))
         {
           FerryKey key;
           g_autoptr (GByteArray) bytes = channel_key (segment, &key);
 
           ferry_store_dict_remove (store, get_tickets (store), &key, NULL, NULL);
         }
-      ferry_store_end (store);
+      ferry_store_hurry (store, -1);
+      ferry_store_end_briefly (store);
     }
 }
 
@@ -582,7 +770,7 @@ take_ticket (FerryStore *store, FerryBuffer *buffer, const Message *message, GEr
   courier = get_courier (store, segment, FALSE, &local);
   if (courier != NULL)
     {
-      key = ticket_key (courier->channel, (guint32) buffer->token);
+      key = ticket_key (atomic_load_explicit (&courier->channel, memory_order_relaxed), (guint32) buffer->token);
       found = ferry_store_dict_get (store, get_tickets (store), &key, &reading, &local);
     }
   FERRY_STEP ("ticket-held");
@@ -636,7 +824,9 @@ open_store (const Message *message, GError **error)
   store = ferry_store_open (text, NULL, error);
   if (store == NULL)
     {
-      g_prefix_error (error, "codec 'store': the store of the object can't be opened: ");
+      g_prefix_error (error,
+                      "codec 'store': the store of the object is not open here, and can't be opened by its name alone; "
+                      "open it before receiving, if it has a directory= or group=: ");
       return NULL;
     }
   ferry_store_get_identity (store, identity);
@@ -644,7 +834,8 @@ open_store (const Message *message, GError **error)
     return g_steal_pointer (&store);
   g_set_error (
       error, FERRY_ERROR, FERRY_ERROR_NOT_FOUND,
-      "codec 'store': store '%s' is not the one that the object lived in; that one is gone, for everybody has left it",
+      "codec 'store': store '%s' is not the one that the object lives in; everybody may have left that one, or it has "
+      "another directory= or group= and must be open before its objects are received",
       message->name);
   return NULL;
 }
@@ -737,8 +928,10 @@ surveyed_free (gpointer data)
   g_free (self);
 }
 
+/* @where: where the name was looked up by who made it known. That there is no such name, or that it is another channel's, tells
+ * something only there. */
 static void
-look_by_name (Surveyed *self, const guint8 *identity, const char *transport_name, const char *name)
+look_by_name (Surveyed *self, const guint8 *identity, guint where, const char *transport_name, const char *name)
 {
   g_autoptr (FerryTransport) transport
       = ferry_registry_create_transport (ferry_registry_get_default (), transport_name, NULL);
@@ -748,6 +941,7 @@ look_by_name (Surveyed *self, const guint8 *identity, const char *transport_name
   gboolean is_alive = TRUE;
 
   if (transport == NULL || !FERRY_IS_SEGMENT_TRANSPORT (transport)
+      || where_of (FERRY_SEGMENT_TRANSPORT (transport)) != where
       || !ferry_transport_probe_channel (transport, name, &is_alive, NULL))
     return;
   self->is_gone = !is_alive;
@@ -805,7 +999,7 @@ ferry_store_tickets_survey (FerryStore *self)
         continue;
       surveyed = g_new0 (Surveyed, 1);
       surveyed->key = g_bytes_new (leaf->data, leaf->size);
-      surveyed->channel = (guint32) ferry_cell_int (snapshot.cells[i + 1]);
+      surveyed->channel = channel_of_cell (snapshot.cells[i + 1]);
       g_ptr_array_add (survey, surveyed);
       transport = ferry_segment_transport_find (leaf->data);
       if (transport != NULL)
@@ -821,7 +1015,7 @@ ferry_store_tickets_survey (FerryStore *self)
           g_autofree char *name = g_strndup ((const char *) leaf->data + identity_size + 1 + strlen (rest) + 1,
                                              leaf->size - identity_size - 1 - strlen (rest) - 1);
 
-          look_by_name (surveyed, leaf->data, rest, name);
+          look_by_name (surveyed, leaf->data, where_of_cell (snapshot.cells[i + 1]), rest, name);
         }
     }
   ferry_store_snapshot_clear (self, &snapshot);

@@ -850,6 +850,12 @@ hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error
   return ok;
 }
 
+gboolean
+ferry_store_collect_heap (FerryStore *self, GError **error)
+{
+  return hold_still (self, ferry_store_collect_held, NULL, "a collection", error);
+}
+
 /**
  * ferry_store_collect:
  * @self: a store, not in a transaction

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from ferry import _native
 from ferry._lifecycle import close_at_exit
+from ferry.errors import ChannelNotFoundError
 
 if TYPE_CHECKING:
     import numpy
@@ -477,7 +478,10 @@ def _open_for_reference(identity: bytes, description: str, pickle: bool) -> Stor
     store._watch = None
     if store.identity != identity:
         store.close()
-        raise ValueError(f"the store {store.name!r} is not the one that the reference came from; that one is gone")
+        raise ValueError(
+            f"the store {store.name!r} is not the one that the reference came from; everybody may have left that one, or "
+            "it has another directory= or group= and must be open before"
+        )
     close_at_exit(store)
     _opened[identity] = store
     return store
@@ -485,7 +489,15 @@ def _open_for_reference(identity: bytes, description: str, pickle: bool) -> Stor
 
 def _open_named(identity: bytes, transport: str, name: str, pickle: bool) -> Store:
     """Return the store that a message of codec `store` refers to."""
-    return _open_for_reference(identity, _describe([transport, f"name={name}"] if name else [""]), pickle)
+    try:
+        return _open_for_reference(identity, _describe([transport, f"name={name}"] if name else [""]), pickle)
+    except ChannelNotFoundError as error:
+        raise ChannelNotFoundError(
+            f"the store {name!r} of the object is neither open here nor to be found by its name ({error}); open it before "
+            "you receive, if it has a directory= or group=",
+            error.domain,
+            error.code,
+        ) from error
 
 
 def _plain(obj: Any) -> Any:

@@ -208,6 +208,83 @@ run (const char *transport, const char *mode, const char *step, guint nth, guint
   return WIFSIGNALED (status);
 }
 
+/* Somebody is stopped while it has the tickets locked: what is read here is freed all the same, and a send that does not wait
+ * does not. */
+static void
+run_stopped (const char *transport, const char *mode, GString *trouble)
+{
+  g_autofree char *store_description
+      = g_strdup_printf ("%s name=kill-ticket-%d-stop-s max-bytes=67108864", transport, (int) getpid ());
+  g_autofree char *description = g_strdup_printf ("%s name=kill-ticket-%d-stop-c", transport, (int) getpid ());
+  g_autofree char *properties = g_strdup_printf ("capacity=8 mode=%s", mode);
+  pid_t victim = fork ();
+  g_autoptr (FerryStore) store = NULL;
+  g_autoptr (FerryChannel) sender = NULL;
+  g_autoptr (FerryChannel) receiver = NULL;
+  gint64 begun;
+  guint64 before;
+  int status;
+
+  if (victim == 0)
+    {
+      FerryChannel *other;
+
+      raise (SIGSTOP);
+      store = ferry_store_open (store_description, NULL, NULL);
+      other = open_channel (description, properties, FERRY_ROLE_SENDER);
+      if (store == NULL || other == NULL)
+        _exit (2);
+      {
+        g_autoptr (FerryStoreReference) reference = ferry_store_get_reference (store, "x", NULL);
+        g_auto (GValue) value = G_VALUE_INIT;
+
+        g_value_init (&value, FERRY_TYPE_STORE_REFERENCE);
+        g_value_set_boxed (&value, reference);
+        ferry_step_arm ("store-locked", 1, SIGSTOP);
+        ferry_channel_send_value (other, &value, FERRY_NO_WAIT, NULL, NULL);
+      }
+      _exit (0);
+    }
+  store = ferry_store_open (store_description, NULL, NULL);
+  sender = open_channel (description, properties, FERRY_ROLE_SENDER);
+  receiver = open_channel (description, properties, FERRY_ROLE_RECEIVER);
+  g_assert_true (store != NULL && sender != NULL && receiver != NULL);
+  g_assert_true (ferry_store_set (store, "x", g_variant_new_parsed ("[<1>]"), NULL));
+  before = bytes_used (store, trouble);
+  for (gint64 i = 0; i < 3; i++)
+    g_assert_true (send_one (store, sender, "mine", i));
+  waitpid (victim, &status, WUNTRACED);
+  {
+    g_autoptr (FerryBuffer) buffer = ferry_channel_receive (receiver, FERRY_NO_WAIT, NULL, NULL);
+
+    g_assert_true (buffer != NULL);
+    kill (victim, SIGCONT);
+    waitpid (victim, &status, WUNTRACED);
+    if (!WIFSTOPPED (status))
+      g_string_append (trouble, "; the victim was not stopped");
+    begun = g_get_monotonic_time ();
+  }
+  {
+    g_autoptr (FerryStoreReference) reference = ferry_store_get_reference (store, "x", NULL);
+    g_auto (GValue) value = G_VALUE_INIT;
+    g_autoptr (GError) error = NULL;
+
+    g_value_init (&value, FERRY_TYPE_STORE_REFERENCE);
+    g_value_set_boxed (&value, reference);
+    if (ferry_channel_send_value (sender, &value, FERRY_NO_WAIT, NULL, &error)
+        || !g_error_matches (error, FERRY_ERROR, FERRY_ERROR_FULL))
+      g_string_append_printf (trouble, "; a send did not find the store busy: %s", error != NULL ? error->message : "");
+  }
+  if (g_get_monotonic_time () - begun > KILL_PROMPT)
+    g_string_append (trouble, "; it took more than a second");
+  kill (victim, SIGKILL);
+  waitpid (victim, &status, 0);
+  while (receive_one (receiver, trouble) > 0)
+    ;
+  if (bytes_used (store, trouble) > before + SLACK)
+    g_string_append (trouble, "; something is left");
+}
+
 int
 main (int argc, char **argv)
 {
@@ -237,6 +314,14 @@ main (int argc, char **argv)
                                 steps[s], reached ? "reached" : "not reached", trouble->str);
           }
       ferry_peers_report (n_reached > 0, "step %s has a scenario that reaches it", steps[s]);
+    }
+  for (guint i = 0; i < 4; i++)
+    {
+      g_autoptr (GString) trouble = g_string_new (NULL);
+
+      run_stopped (transports[i / 2], modes[i % 2], trouble);
+      ferry_peers_report (trouble->len == 0, "%s, %s, stopped with the tickets locked%s", transports[i / 2],
+                          modes[i % 2], trouble->str);
     }
   return ferry_peers_finish ();
 }

@@ -322,6 +322,102 @@ def test_receiver_killed_with_the_message(store: ferry.Store) -> None:
     assert used(store) <= before + SLACK
 
 
+COLLECTOR = """
+import sys, ferry
+with ferry.Store(sys.argv[1]) as store:
+    store.collect()
+"""
+
+
+def test_channel_elsewhere(store: ferry.Store, tmp_path: Any) -> None:
+    """Who can't find a channel by its name does not know that it is gone."""
+    name = f"memfd directory={tmp_path} name=codec-store-{os.getpid()}-e"
+    with ferry.Channel(name, "sender") as sender, ferry.Channel(name, "receiver") as receiver:
+        store["x"] = [1, 2, 3]
+        sender.send(store["x"])
+        del store["x"]
+        subprocess.run([sys.executable, "-c", COLLECTOR, store.name], check=True, timeout=60)
+        assert receiver.receive(timeout=10) == [1, 2, 3]
+
+
+def test_store_elsewhere(tmp_path: Any) -> None:
+    """A message has no directory: it is said that such a store must be open."""
+    q = ferry.Queue()
+    name = f"codec-store-{os.getpid()}-dir"
+    with ferry.Store(name, directory=tmp_path) as store:
+        store["x"] = [1]
+        q.put(store["x"])
+        assert q.get(timeout=10) == [1]
+        q.put(store["x"])
+        child = multiprocessing.get_context("spawn").Process(target=get_elsewhere, args=(q,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+    q.close()
+
+
+def get_elsewhere(q: Any) -> None:
+    with pytest.raises(ferry.FerryError, match="directory="):
+        q.get(timeout=10)
+
+
+def test_channels_leave_nothing(store: ferry.Store) -> None:
+    """Neither channels that are closed nor fork children that remember them."""
+    store["x"] = [1]
+    before = used(store)
+    for _ in range(500):
+        q = ferry.Queue()
+        q.put(store["x"])
+        assert q.get(timeout=10) is store["x"]
+        q.close()
+    assert used(store) <= before + SLACK
+
+
+def test_closed_in_parent_used_in_child(store: ferry.Store) -> None:
+    """The number of a channel goes with the last one in it; whoever comes later has another."""
+    store["x"] = [1]
+    q = ferry.Queue()
+    q.put(store["x"])
+    assert q.get(timeout=10) is store["x"]
+    go = multiprocessing.get_context("fork").Event()
+
+    def child() -> None:
+        go.wait(20)
+        for _ in range(3):
+            q.put(store["x"])
+            assert q.get(timeout=10) is store["x"]
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    q.close()
+    go.set()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def test_many_stores_beside_a_queue(store: ferry.Store) -> None:
+    """What a channel knows of a store does not stay when the store is closed."""
+    q = ferry.Queue()
+    data = os.urandom(6_000)
+
+    def take_time() -> float:
+        began = time.perf_counter()
+        for _ in range(500):
+            q.put(data)
+            q.get(timeout=10)
+        return time.perf_counter() - began
+
+    first = min(take_time() for _ in range(5))
+    for i in range(1_000):
+        with ferry.Store(f"codec-store-{os.getpid()}-{i}", max_bytes=1 << 20) as other:
+            other["x"] = [i]
+            q.put(other["x"])
+            assert q.get(timeout=10) == [i]
+        del other
+    assert min(take_time() for _ in range(5)) < 5 * first
+    q.close()
+
+
 def test_store_is_gone() -> None:
     """The message outlives the store: that is said."""
     q = ferry.Queue()
