@@ -284,12 +284,16 @@ is_holder_gone (FerryStore *self, guint64 word)
 
 static void rebuild (FerryStore *self);
 
+/* Who is in a hurry waits as long, in microseconds: a large block that can't be given back stays until a collection, and who has
+ * the lock for longer than that is stopped. */
+#define HURRY_US (10 * 1000)
+
 static gboolean G_GNUC_NO_INLINE
 lock_heap_slow (FerryStore *self, GError **error)
 {
   _Atomic guint64 *lock = &self->heap->shared->lock;
   gint64 begun = g_get_monotonic_time ();
-  gint64 longest = ferry_store_patience (self);
+  gint64 longest = MAX (ferry_store_patience (self), HURRY_US);
 
   for (;;)
     {
