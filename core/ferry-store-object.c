@@ -324,7 +324,6 @@ refork (FerryStore *self, GError **error)
         {
           /* Other threads find us busy until the child holds what it should. What can't be held is lost, for good. */
           atomic_store_explicit (&self->fork_generation, ferry_fork_generation, memory_order_release);
-          FERRY_STEP ("store-rejoined");
           ok = hold_again (self, error);
           ferry_store_end (self);
         }
