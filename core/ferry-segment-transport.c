@@ -6,8 +6,8 @@
 #include "ferry-copy-private.h"
 #include "ferry-copy.h"
 #include "ferry-error.h"
-#include "ferry-store-ticket-private.h"
 #include "ferry-segment-private.h"
+#include "ferry-store-ticket-private.h"
 
 #include <errno.h>
 #include <fcntl.h>

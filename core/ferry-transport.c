@@ -146,7 +146,7 @@ fail (FerryTransport *self, const char *what, GError *local, GError **error)
   return FALSE;
 }
 
-G_DEFINE_QUARK (ferry-transport-feature, ferry_transport_feature)
+G_DEFINE_QUARK (ferry - transport - feature, ferry_transport_feature)
 
 const char *
 ferry_transport_get_feature_name (FerryTransport *self)
