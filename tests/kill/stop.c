@@ -50,6 +50,10 @@ static const char *const locked_steps[] = {
   "grow-used",   "trim-claimed",   "trim-uncommitted",   "trim-punched", "trim-zeroed",  "trim-freed",
 };
 
+/* Where a slot is in the stopped one's hands: others pass it, until the ring comes round to it. How many messages that are
+ * here, depends on where the ring was; stop-ring.c counts them. */
+static const char *const slot_steps[] = { "send-claimed", "send-written", "take-taken", "take-owned" };
+
 typedef struct
 {
   const Case *test;
@@ -59,12 +63,18 @@ typedef struct
 } Context;
 
 static gboolean
-is_locked_step (const char *step)
+is_among (const char *step, const char *const *steps, guint n)
 {
-  for (guint i = 0; step != NULL && i < G_N_ELEMENTS (locked_steps); i++)
-    if (strcmp (locked_steps[i], step) == 0)
+  for (guint i = 0; step != NULL && i < n; i++)
+    if (strcmp (steps[i], step) == 0)
       return TRUE;
   return FALSE;
+}
+
+static gboolean
+is_locked_step (const char *step)
+{
+  return is_among (step, locked_steps, G_N_ELEMENTS (locked_steps));
 }
 
 static int
@@ -343,8 +353,9 @@ main (int argc, char **argv)
       n_stopped++;
       if (result->held_up)
         ferry_peers_note ("  %s", text);
-      /* Only the lock may hold up a work queue. */
-      if (result->held_up && test->step != NULL && test->mode == FERRY_MODE_WORK_QUEUE && !is_locked_step (test->step))
+      /* Only the lock, and a slot when the ring comes round to it, may hold up a work queue. */
+      if (result->held_up && test->step != NULL && test->mode == FERRY_MODE_WORK_QUEUE && !is_locked_step (test->step)
+          && !is_among (test->step, slot_steps, G_N_ELEMENTS (slot_steps)))
         g_strlcat (result->trouble, "; others were held up", sizeof result->trouble);
       ferry_peers_report (result->trouble[0] == '\0', "%s%s", text, result->trouble);
     }

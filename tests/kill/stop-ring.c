@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The shared hint of the head is more than a lap old, as a receiver was stopped between taking a message and storing it;
- * then a sender is stopped between claim and commit. What others send must pass all the same. */
+/* What somebody who is stopped in the midst of a message holds up in a work queue.
+ *
+ * 1. The shared hint of the head is more than a lap old, as a receiver was stopped between taking a message and storing it;
+ *    then a sender is stopped between claim and commit. What others send must pass all the same.
+ * 2. A slot is in the hands of a stopped one. The others pass it, until the ring comes round to it: the rest of the
+ *    capacity is theirs, then senders wait for room as in a full ring, and go on when it does. */
 
 #include "ferry-segment-private.h"
 #include "kill-common.h"
 
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 
 #define CAPACITY (8)
@@ -16,6 +21,10 @@
 #define PATIENCE (20 * FERRY_PEERS_S)
 /* A receiver that is not woken looks every 400 ms. */
 #define PROMPT (2 * FERRY_PEERS_S)
+/* Time enough to see that a full ring is full. */
+#define FULL (100 * FERRY_PEERS_MS)
+/* Too large to be inline: its taker has the slot TAKEN for a while. */
+#define LARGE (8192)
 
 static const char *const transports[] = { "posix-shm", "memfd" };
 
@@ -26,9 +35,13 @@ typedef enum
   PHASE_END,
 } Phase;
 
+/* Where a slot is WRITING or TAKEN. */
+static const char *const slot_steps[] = { "send-claimed", "send-written", "take-taken", "take-owned" };
+
 typedef struct
 {
   const char *transport;
+  const char *step;
   _Atomic guint32 *phase; /* of one child */
 } Child;
 
@@ -37,10 +50,10 @@ join (const char *transport, FerryRole role)
 {
   g_autoptr (GError) error = NULL;
   FerryChannel *channel
-      = ferry_peers_open (transport, "stop-hint", role, &error, "codec", "raw", "capacity", CAPACITY, NULL);
+      = ferry_peers_open (transport, "stop-ring", role, &error, "codec", "raw", "capacity", CAPACITY, NULL);
 
   if (channel == NULL)
-    g_printerr ("stop-hint: open: %s\n", error->message);
+    g_printerr ("stop-ring: open: %s\n", error->message);
   return channel;
 }
 
@@ -58,7 +71,7 @@ send_one (FerryChannel *channel, guint32 number)
 
   if (ferry_channel_send (channel, (const guint8 *) &number, sizeof number, PATIENCE, NULL, &error))
     return TRUE;
-  g_printerr ("stop-hint: send: %s\n", error->message);
+  g_printerr ("stop-ring: send: %s\n", error->message);
   return FALSE;
 }
 
@@ -71,10 +84,36 @@ receive_one (FerryChannel *channel, guint32 number, gint64 timeout)
 
   if (buffer == NULL)
     {
-      g_printerr ("stop-hint: receive: %s\n", error->message);
+      g_printerr ("stop-ring: receive: %s\n", error->message);
       return FALSE;
     }
   return *(const guint32 *) (gconstpointer) ferry_buffer_get_data (buffer, &size) == number && size == sizeof number;
+}
+
+static gboolean
+send_large (FerryChannel *channel, guint8 number, gint64 timeout, GError **error)
+{
+  g_autofree guint8 *bytes = g_malloc (LARGE);
+
+  memset (bytes, number, LARGE);
+  return ferry_channel_send (channel, bytes, LARGE, timeout, NULL, error);
+}
+
+static gboolean
+receive_large (FerryChannel *channel, guint8 number)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FerryBuffer) buffer = ferry_channel_receive (channel, PATIENCE, NULL, &error);
+  const guint8 *bytes;
+  gsize size;
+
+  if (buffer == NULL)
+    {
+      g_printerr ("stop-ring: receive: %s\n", error->message);
+      return FALSE;
+    }
+  bytes = ferry_buffer_get_data (buffer, &size);
+  return size == LARGE && bytes[0] == number && bytes[LARGE - 1] == number;
 }
 
 /* Has taken its only message when it stops, and stores the hint of the head when it goes on. */
@@ -112,6 +151,22 @@ sender_cb (gpointer data)
   return ferry_channel_close (channel, NULL) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* One message of some size, in the midst of which it stops. */
+static int
+slot_cb (gpointer data)
+{
+  Child *self = data;
+  gboolean sends = g_str_has_prefix (self->step, "send-");
+  g_autoptr (FerryChannel) channel = join (self->transport, sends ? FERRY_ROLE_SENDER : FERRY_ROLE_RECEIVER);
+
+  if (channel == NULL)
+    return EXIT_FAILURE;
+  ferry_step_arm (self->step, 1, SIGSTOP);
+  if (!(sends ? send_large (channel, 0, PATIENCE, NULL) : receive_large (channel, 0)))
+    return EXIT_FAILURE;
+  return ferry_channel_close (channel, NULL) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 static gboolean
 wait_stopped (pid_t pid)
 {
@@ -119,7 +174,7 @@ wait_stopped (pid_t pid)
 
   if (waitpid (pid, &status, WUNTRACED) == pid && WIFSTOPPED (status))
     return TRUE;
-  g_printerr ("stop-hint: did not stop: %s\n", ferry_peers_tell_end (status));
+  g_printerr ("stop-ring: did not stop: %s\n", ferry_peers_tell_end (status));
   return FALSE;
 }
 
@@ -141,8 +196,8 @@ pass_many (FerryChannel *sender, FerryChannel *receiver, guint at_a_time, guint 
 static gboolean
 run (const char *transport, pid_t *pids)
 {
-  Child receiving = { transport, ferry_peers_share (4096, NULL) };
-  Child sending = { transport, ferry_peers_share (4096, NULL) };
+  Child receiving = { transport, NULL, ferry_peers_share (4096, NULL) };
+  Child sending = { transport, NULL, ferry_peers_share (4096, NULL) };
   g_autoptr (FerryChannel) sender = join (transport, FERRY_ROLE_SENDER);
   g_autoptr (FerryChannel) receiver = join (transport, FERRY_ROLE_RECEIVER);
   gboolean passed;
@@ -180,24 +235,78 @@ run (const char *transport, pid_t *pids)
   return passed;
 }
 
+static gboolean
+run_slot (const char *transport, const char *step, pid_t *pid)
+{
+  Child child = { transport, step, NULL };
+  g_autoptr (FerryChannel) sender = join (transport, FERRY_ROLE_SENDER);
+  g_autoptr (FerryChannel) receiver = join (transport, FERRY_ROLE_RECEIVER);
+  g_autoptr (GError) error = NULL;
+  gboolean takes = g_str_has_prefix (step, "take-");
+  int status = 0;
+
+  if (sender == NULL || receiver == NULL)
+    return FALSE;
+  *pid = ferry_peers_fork (slot_cb, &child);
+  if ((takes && !send_large (sender, 0, PATIENCE, NULL)) || !wait_stopped (*pid))
+    return FALSE;
+  for (guint8 i = 1; i < CAPACITY; i++)
+    if (!send_large (sender, i, PROMPT, NULL) || !receive_large (receiver, i))
+      {
+        g_printerr ("stop-ring: message %u of %d does not pass\n", i, CAPACITY - 1);
+        return FALSE;
+      }
+  if (send_large (sender, CAPACITY, FULL, &error) || !g_error_matches (error, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
+    {
+      g_printerr ("stop-ring: the ring should be full: %s\n", error != NULL ? error->message : "message sent");
+      return FALSE;
+    }
+  kill (*pid, SIGCONT);
+  if (!takes && !receive_large (receiver, 0))
+    return FALSE;
+  if (!send_large (sender, CAPACITY, PATIENCE, NULL) || !receive_large (receiver, CAPACITY))
+    return FALSE;
+  if (!ferry_peers_wait (*pid, PATIENCE, &status))
+    return FALSE;
+  *pid = 0;
+  return ferry_peers_ended_well (status);
+}
+
+static void
+end_all (pid_t *pids, guint n)
+{
+  for (guint i = 0; i < n; i++)
+    if (pids[i] > 0)
+      {
+        kill (pids[i], SIGKILL);
+        waitpid (pids[i], NULL, 0);
+      }
+}
+
 int
 main (int argc, char **argv)
 {
+  guint number = 0;
+
   ferry_peers_setup (argc, argv);
   for (guint i = 0; i < G_N_ELEMENTS (transports); i++)
     {
       pid_t pids[2] = { 0 };
 
-      ferry_peers_enter (i);
+      ferry_peers_enter (number++);
       ferry_peers_report (run (transports[i], pids), "%s: a message passes a stopped sender though the hint is old",
                           transports[i]);
-      for (guint k = 0; k < G_N_ELEMENTS (pids); k++)
-        if (pids[k] > 0)
-          {
-            kill (pids[k], SIGKILL);
-            kill (pids[k], SIGCONT);
-            waitpid (pids[k], NULL, 0);
-          }
+      end_all (pids, G_N_ELEMENTS (pids));
+      for (guint k = 0; k < G_N_ELEMENTS (slot_steps); k++)
+        {
+          pid_t pid = 0;
+
+          ferry_peers_enter (number++);
+          ferry_peers_report (run_slot (transports[i], slot_steps[k], &pid),
+                              "%s: others pass one that is stopped at %s, until the ring has come round to it", transports[i],
+                              slot_steps[k]);
+          end_all (&pid, 1);
+        }
     }
   return ferry_peers_finish ();
 }
