@@ -303,8 +303,8 @@ main (int argc, char **argv)
 
           ferry_peers_enter (number++);
           ferry_peers_report (run_slot (transports[i], slot_steps[k], &pid),
-                              "%s: others pass one that is stopped at %s, until the ring has come round to it", transports[i],
-                              slot_steps[k]);
+                              "%s: others pass one that is stopped at %s, until the ring has come round to it",
+                              transports[i], slot_steps[k]);
           end_all (&pid, 1);
         }
     }
