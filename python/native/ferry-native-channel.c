@@ -41,7 +41,7 @@ bytes_from_gbytes (const GValue *value)
   gsize size = 0;
   gconstpointer data = bytes != NULL ? g_bytes_get_data (bytes, &size) : NULL;
 
-  return PyBytes_FromStringAndSize (data, (Py_ssize_t) size);
+  return ferry_native_bytes_new (data, size);
 }
 
 /* What is no Python object, for instance a GVariant, goes the way of gi; slow is fine. */
@@ -1324,7 +1324,7 @@ channel_receive_bytes (PyObject *object, PyObject *const *args, Py_ssize_t n_arg
   if (buffer == NULL)
     return NULL;
   data = ferry_buffer_get_data (buffer, &size);
-  return PyBytes_FromStringAndSize ((const char *) data, (Py_ssize_t) size);
+  return ferry_native_bytes_new (data, size);
 }
 
 static PyObject *

@@ -560,6 +560,7 @@ connection_recv_bytes (PyObject *object, PyObject *const *args, Py_ssize_t n_arg
   PyObject *values[1] = { NULL };
   PyObject *contents;
   PyObject *result;
+  Py_buffer view;
   Py_ssize_t longest = PY_SSIZE_T_MAX;
   Py_ssize_t size;
 
@@ -593,7 +594,16 @@ connection_recv_bytes (PyObject *object, PyObject *const *args, Py_ssize_t n_arg
       Py_XDECREF (result);
       return result != NULL ? raise_os_error ("bad message length") : NULL;
     }
-  result = PyBytes_FromObject (contents);
+  result = NULL;
+  if (PyBytes_CheckExact (contents))
+    {
+      result = Py_NewRef (contents);
+    }
+  else if (PyObject_GetBuffer (contents, &view, PyBUF_SIMPLE) == 0)
+    {
+      result = ferry_native_bytes_new (view.buf, (gsize) view.len);
+      PyBuffer_Release (&view);
+    }
   Py_DECREF (contents);
   return result;
 }

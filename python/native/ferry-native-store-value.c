@@ -91,6 +91,8 @@ ferry_native_reading_place (FerryReading *reading, const FerryLeaf *leaf, gsize 
       PyErr_Clear ();
       return NULL;
     }
+  ferry_native_expect_writes (
+      leaf->kind == FERRY_LEAF_BYTES ? (gpointer) PyBytes_AS_STRING (object) : PyUnicode_DATA (object), size);
   reading->user_data = object;
   return leaf->kind == FERRY_LEAF_BYTES ? (gpointer) PyBytes_AS_STRING (object) : PyUnicode_DATA (object);
 }

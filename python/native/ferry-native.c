@@ -6,9 +6,15 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pygobject.h>
+#include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define HUGE_PAGE ((uintptr_t) 2 << 20)
+/* Objects of that size and more may lie in fresh memory. Bytes. */
+#define FRESH_MIN ((gsize) 4 << 20)
 
 /* ---- errors ---- */
 
@@ -87,6 +93,38 @@ ferry_native_get_codec (const char *name, gboolean pickle)
   return codec;
 }
 
+/* ---- memory of large objects ---- */
+
+/* The C library maps what is larger than its threshold, 32 MiB at most, anew for each object. Touching such pages one by one
+ * takes many times as long as the copy into them; huge ones are a fraction of that. */
+void
+ferry_native_expect_writes (gpointer data, gsize size)
+{
+  uintptr_t begin = ((uintptr_t) data + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+  uintptr_t end = ((uintptr_t) data + size) & ~(HUGE_PAGE - 1);
+
+  if (size >= FRESH_MIN && end > begin)
+    madvise ((gpointer) begin, end - begin, MADV_HUGEPAGE);
+}
+
+/* @data stays while other threads run. */
+PyObject *
+ferry_native_bytes_new (gconstpointer data, gsize size)
+{
+  PyObject *bytes;
+
+  if (G_LIKELY (size < FRESH_MIN))
+    return PyBytes_FromStringAndSize (data, (Py_ssize_t) size);
+  bytes = PyBytes_FromStringAndSize (NULL, (Py_ssize_t) size);
+  if (bytes == NULL)
+    return NULL;
+  ferry_native_expect_writes (PyBytes_AS_STRING (bytes), size);
+  Py_BEGIN_ALLOW_THREADS
+  memcpy (PyBytes_AS_STRING (bytes), data, size);
+  Py_END_ALLOW_THREADS
+  return bytes;
+}
+
 PyObject *
 ferry_native_encode (PyObject *object, const char *name, gboolean pickle)
 {
@@ -105,7 +143,7 @@ ferry_native_encode (PyObject *object, const char *name, gboolean pickle)
   if (bytes == NULL)
     return ferry_native_raise (&error);
   data = g_bytes_get_data (bytes, &size);
-  return PyBytes_FromStringAndSize (data, (Py_ssize_t) size);
+  return ferry_native_bytes_new (data, size);
 }
 
 /* ---- arguments ---- */

@@ -78,6 +78,8 @@ extern PyTypeObject FerryNativeBuffer_Type;
 PyObject *ferry_native_buffer_new (FerryBuffer *buffer); /* takes the reference */
 
 /* One message in memory of this process. */
+void ferry_native_expect_writes (gpointer data, gsize size);
+PyObject *ferry_native_bytes_new (gconstpointer data, gsize size);
 PyObject *ferry_native_encode (PyObject *object, const char *codec, gboolean pickle);
 
 /* ---- Channel ---- */

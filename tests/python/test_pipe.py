@@ -59,6 +59,19 @@ def test_bytes(make):
     assert b.recv_bytes() == b""
 
 
+@pytest.mark.parametrize("size", [(4 << 20) - 1, 4 << 20, (40 << 20) + 3])
+def test_large_bytes(make, size):
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    a, b = make()
+    for kind in (bytes, bytearray, memoryview):
+        thread = threading.Thread(target=a.send_bytes, args=(kind(data),))
+        thread.start()
+        received = b.recv_bytes(size)
+        thread.join()
+        assert type(received) is bytes and received == data
+        assert hash(received) == hash(data)
+
+
 @pytest.mark.parametrize("arguments", [(-1,), (11,), (2, -1), (2, 9), (-sys.maxsize - 1,), (2, -sys.maxsize - 1)])
 def test_offsets_are_checked(make, arguments):
     a, _b = make()
