@@ -714,7 +714,7 @@ first_slice (gint64 timeout)
   return timeout < 0 || timeout > EVENT_SLICE_US ? EVENT_SLICE_US : timeout;
 }
 
-static gboolean
+static inline gboolean
 ferry_channel_send_packed (FerryChannel *self, const guint8 *data, gsize size, guint64 name, guint64 version,
                            gint64 timeout, GCancellable *cancellable, GError **error)
 {

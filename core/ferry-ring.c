@@ -2,30 +2,16 @@
 
 /* The ring of docs/memory-model.md, section 3. */
 
-#include "ferry-segment-private.h"
+#include "ferry-ring-private.h"
 
-#include <string.h>
-
-/* How many slots ahead are fetched into the cache. A miss costs some 80 ns between cores and
- * a message some 40, so a few suffice; more only evicts. */
-#define PREFETCH_DISTANCE (12)
-/* How many messages a receiver takes before it looks at the tail again. */
-#define TAIL_REFRESH (16)
 /* Answers that take longer than this on average are no ping-pong. Nanoseconds. */
 #define QUICK_ANSWER_NS (1000)
-/* A receiver that is alone stores the head hint every so many messages. */
-#define HEAD_INTERVAL (8)
 /* A spinner looks at the slot itself every so many looks. */
 #define SLOT_LOOK_INTERVAL (16)
-/* The ends of a stream keep so many messages between them ... */
-#define DISTANCE (64)
-/* ... if the ring has room for several times as many, and they follow each other faster than this, in ns. */
-#define DISTANCE_CAPACITY (4 * DISTANCE)
+/* The messages of a stream follow each other faster than this, in ns. */
 #define STREAM_PACE_NS (150)
 /* Pauses, of some 50 ns, between two looks at the clock. */
 #define CLOCK_PAUSES (8)
-/* The second cache line of a slot, in bytes from its start. */
-#define CACHE_LINE (64)
 
 static inline guint64
 ferry_ring_walk_limit (FerrySegment *self)
@@ -220,16 +206,15 @@ ferry_ring_refresh_head (FerrySegment *self, guint64 t)
   return h;
 }
 
-static inline void
-ferry_ring_note_peak (FerrySegment *self, guint64 t)
+/* Private: more messages may be in flight than ever before: the cached head may be old, so look closer, and yet closer, only
+ * when it would be a new peak. */
+void
+ferry_ring_raise_peak (FerrySegment *self, guint64 t)
 {
   guint64 peak = atomic_load_explicit (&self->shared->in_flight_peak, memory_order_relaxed);
-  guint64 depth = t + 1 - atomic_load_explicit (&self->cached_head, memory_order_relaxed);
+  guint64 depth;
+  guint64 h;
 
-  /* The cached head may be old, so the depth is at most this: look closer, and yet closer, only when it would be a new
-   * peak. */
-  if (G_LIKELY (depth <= peak))
-    return;
   if (self->mode == FERRY_MODE_WORK_QUEUE)
     {
       guint64 hint = atomic_load_explicit (self->head, memory_order_acquire);
@@ -240,7 +225,7 @@ ferry_ring_note_peak (FerrySegment *self, guint64 t)
           return;
         }
     }
-  guint64 h = ferry_ring_refresh_head (self, t);
+  h = ferry_ring_refresh_head (self, t);
   depth = t + 1 - h;
   if (h == G_MAXUINT64 || depth > self->ring_slots)
     return;
@@ -378,95 +363,8 @@ again:
       goto again;
     }
 
-  FERRY_STEP ("send-claimed");
-  slot->size = message->size;
-  slot->timestamp = message->timestamp;
-  __atomic_store_n (&slot->block, message->block, __ATOMIC_RELAXED);
-  slot->sender = (guint16) self->id;
-  slot->flags = 0;
-  slot->generation = message->generation;
-  slot->wire_name = message->wire_name;
-  slot->wire_version = message->wire_version;
-  if (message->block == FERRY_NO_BLOCK && message->size > 0)
-    memcpy (slot->payload, payload, message->size);
-  if (message->block != FERRY_NO_BLOCK)
-    FERRY_TSAN_RELEASE (ferry_arena_block (self, message->block));
-  FERRY_STEP ("send-written");
-
-  /* Release for the fields (pairs with the acquire loads of the word in ferry_ring_take()), and a full barrier before
-   * rx_sleeping is looked at (pairs with ferry_waiter_prepare()). */
-  atomic_exchange_explicit (&slot->word, ferry_word (lap, self->id, FERRY_SLOT_COMMITTED), memory_order_seq_cst);
-  FERRY_STEP ("send-committed");
-  atomic_store_explicit (self->tail, t + 1, memory_order_release);
-  atomic_store_explicit (&self->own_tail, t + 1, memory_order_release);
-  FERRY_STEP ("send-tail");
-  ferry_waiter_notify_receivers (self);
-  FERRY_STEP ("send-woken");
-
-  ferry_ring_note_peak (self, t);
-  /* Only slots that are surely free: in a full ring the next ones are those that receivers are about to take. */
-  if (G_LIKELY (t + PREFETCH_DISTANCE - atomic_load_explicit (&self->cached_head, memory_order_relaxed)
-                < self->ring_slots))
-    {
-      FerrySlot *next = ferry_segment_slot (self, t + PREFETCH_DISTANCE);
-
-      ferry_prefetch_for_writing (next);
-      ferry_prefetch_for_writing ((guint8 *) next + CACHE_LINE);
-    }
+  ferry_ring_write (self, slot, t, message, payload);
   return FERRY_RING_OK;
-}
-
-/* Copies a slot's fields to private memory and checks them. */
-static inline gboolean
-ferry_ring_read_slot (FerrySegment *self, FerrySlot *slot, guint64 position, FerryMessage *message)
-{
-  message->sequence = position;
-  message->size = slot->size;
-  message->timestamp = slot->timestamp;
-  message->block = slot->block;
-  message->sender = slot->sender;
-  message->generation = slot->generation;
-  message->wire_name = slot->wire_name;
-  message->wire_version = slot->wire_version;
-
-  /* The compiler must not read the slot again: a hostile peer may change it any time. */
-  __asm__ volatile("" ::: "memory");
-
-  if (message->block == FERRY_NO_BLOCK)
-    return message->size <= self->inline_max;
-  return ferry_arena_check_ref (self, message->block, message->size);
-}
-
-/* Copies inline payload out. In broadcast a sender may overwrite it meanwhile; the word is checked afterwards. */
-__attribute__ ((no_sanitize ("thread"))) static inline void
-ferry_ring_copy_payload (guint8 *to, const FerrySlot *slot, gsize size)
-{
-  if (G_LIKELY (size > 0))
-    memcpy (to, slot->payload, size);
-}
-
-static inline void
-ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
-{
-  guint64 known = atomic_load_explicit (&self->cached_tail, memory_order_relaxed);
-
-  if (position + DISTANCE >= known && position % TAIL_REFRESH == 0)
-    {
-      guint64 before = known;
-
-      known = atomic_load_explicit (self->tail, memory_order_relaxed);
-      atomic_store_explicit (&self->cached_tail, known, memory_order_relaxed);
-      /* A single message may be a question that waits for its answer, and what grows no more is the end of a burst. */
-      if (position + DISTANCE >= known && known > position + 1 && known - before >= TAIL_REFRESH / 2
-          && self->capacity >= DISTANCE_CAPACITY && ferry_waiter_may_spin (self))
-        atomic_store_explicit (&self->too_close, TRUE, memory_order_relaxed);
-    }
-  if (position + PREFETCH_DISTANCE >= known)
-    return;
-  FerrySlot *ahead = ferry_segment_slot (self, position + PREFETCH_DISTANCE);
-  /* In broadcast too, though it is only read: a line that two caches share is dearer to take for the sender. */
-  ferry_prefetch_for_writing (ahead);
-  __builtin_prefetch ((guint8 *) ahead + CACHE_LINE, 0);
 }
 
 /* Where to begin to look for the head. Senders read the shared hint while they wait for room, and each time take its line
@@ -614,13 +512,7 @@ ferry_ring_take_work (FerrySegment *self, FerryMessage *message, guint8 *payload
             return FERRY_RING_CORRUPT;
         }
       if (pending == 0)
-        {
-          atomic_store_explicit (&self->own_head, h + 1, memory_order_release);
-          if ((h + 1) % HEAD_INTERVAL == HEAD_INTERVAL / 2)
-            ferry_prefetch_for_writing (self->head);
-          if (!own || (h + 1) % HEAD_INTERVAL == 0)
-            atomic_store_explicit (self->head, h + 1, memory_order_release);
-        }
+        ferry_ring_move_head (self, h + 1, own);
       FERRY_STEP ("take-head");
       ferry_waiter_notify_senders (self);
       FERRY_STEP ("take-woken");

@@ -409,7 +409,6 @@ gboolean ferry_segment_lock_cancellable (FerrySegment *self, gint64 patience, GC
 void ferry_segment_unlock (FerrySegment *self);
 gboolean ferry_segment_is_dead (FerrySegment *self, guint id);
 guint ferry_segment_repair_dead (FerrySegment *self, gint64 patience);
-void ferry_segment_count (FerrySegment *self, guint64 bytes);
 gboolean ferry_segment_verify (FerrySegment *self, GError **error);
 gboolean ferry_segment_set_corrupt (FerrySegment *self, GError **error, const char *what);
 gboolean ferry_segment_ended (FerrySegment *self);
@@ -447,6 +446,27 @@ static inline guint
 ferry_segment_n_records (FerrySegment *self)
 {
   return MIN (atomic_load_explicit (&self->shared->n_records, memory_order_acquire), FERRY_MAX_PARTICIPANTS);
+}
+
+/* Counts a message sent or received. The first thread that does pays no atomic
+ * operation. */
+static inline void
+ferry_segment_count (FerrySegment *self, guint64 bytes)
+{
+  FerryParticipantRecord *me = self->me;
+
+  if (G_LIKELY (self->first_thread == &ferry_thread_mark))
+    {
+      atomic_store_explicit (&me->messages[0], atomic_load_explicit (&me->messages[0], memory_order_relaxed) + 1,
+                             memory_order_relaxed);
+      atomic_store_explicit (&me->bytes[0], atomic_load_explicit (&me->bytes[0], memory_order_relaxed) + bytes,
+                             memory_order_relaxed);
+    }
+  else
+    {
+      atomic_fetch_add_explicit (&me->messages[1], 1, memory_order_relaxed);
+      atomic_fetch_add_explicit (&me->bytes[1], bytes, memory_order_relaxed);
+    }
 }
 
 static inline FerrySlot *

@@ -6,6 +6,7 @@
 #include "ferry-copy-private.h"
 #include "ferry-copy.h"
 #include "ferry-error.h"
+#include "ferry-ring-private.h"
 #include "ferry-segment-private.h"
 #include "ferry-store-ticket-private.h"
 
@@ -618,6 +619,17 @@ ferry_segment_transport_usable (FerrySegmentTransport *self, FerryRole role, GEr
 
 static void ferry_segment_transport_leave_if_done (FerrySegmentTransport *self);
 
+/* The end of a call by the thread that came first. */
+static inline void
+ferry_segment_transport_exit_first (FerrySegmentTransport *self, FerrySegment *segment)
+{
+  atomic_store_explicit (&segment->inside_first,
+                         atomic_load_explicit (&segment->inside_first, memory_order_relaxed) - 1, memory_order_release);
+  atomic_signal_fence (memory_order_seq_cst);
+  if (G_UNLIKELY (atomic_load_explicit (&segment->closed, memory_order_acquire)))
+    ferry_segment_transport_leave_if_done (self);
+}
+
 /* The end of what ferry_segment_transport_enter() began. */
 static inline void
 ferry_segment_transport_exit (FerrySegmentTransport *self)
@@ -625,12 +637,11 @@ ferry_segment_transport_exit (FerrySegmentTransport *self)
   FerrySegment *segment = &PRIVATE (self)->segment;
 
   if (G_LIKELY (segment->first_thread == &ferry_thread_mark))
-    atomic_store_explicit (&segment->inside_first,
-                           atomic_load_explicit (&segment->inside_first, memory_order_relaxed) - 1,
-                           memory_order_release);
-  else
-    atomic_fetch_sub_explicit (&segment->inside_others, 1, memory_order_seq_cst);
-  atomic_signal_fence (memory_order_seq_cst);
+    {
+      ferry_segment_transport_exit_first (self, segment);
+      return;
+    }
+  atomic_fetch_sub_explicit (&segment->inside_others, 1, memory_order_seq_cst);
   if (G_UNLIKELY (atomic_load_explicit (&segment->closed, memory_order_acquire)))
     ferry_segment_transport_leave_if_done (self);
 }
@@ -664,6 +675,25 @@ ferry_segment_transport_enter (FerrySegmentTransport *self, FerryRole role, GErr
       ferry_segment_transport_exit (self);
     }
   return ok;
+}
+
+/* The same as ferry_segment_transport_enter() for the thread that came first, in the usual case. FALSE: nothing was done. */
+static inline gboolean
+ferry_segment_transport_enter_first (FerrySegmentTransport *self, FerryRole role)
+{
+  FerrySegmentTransportPrivate *priv = PRIVATE (self);
+  FerrySegment *segment = &priv->segment;
+
+  if (!priv->opened || segment->role != role || segment->fork_generation != ferry_fork_generation
+      || segment->first_thread != &ferry_thread_mark)
+    return FALSE;
+  atomic_store_explicit (&segment->inside_first,
+                         atomic_load_explicit (&segment->inside_first, memory_order_relaxed) + 1, memory_order_relaxed);
+  atomic_signal_fence (memory_order_seq_cst);
+  if (G_LIKELY (!atomic_load_explicit (&segment->closed, memory_order_acquire)))
+    return TRUE;
+  ferry_segment_transport_exit_first (self, segment);
+  return FALSE;
 }
 
 static gboolean
@@ -705,7 +735,7 @@ set_error_timed_out (FerrySegment *segment, gint64 timeout, const char *what, GE
 
 /* ---- taking ---- */
 
-static FerryBuffer *
+static inline FerryBuffer *
 ferry_segment_transport_wrap (FerrySegmentTransport *self, FerryBuffer *buffer, const FerryMessage *message,
                               GError **error)
 {
@@ -2131,8 +2161,8 @@ ferry_segment_transport_sweep_channel (FerryTransport *transport, const char *na
 
 /* ---- the calls of the interface: each in progress from enter to exit ---- */
 
-static FerryBuffer *
-ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+static G_GNUC_NO_INLINE FerryBuffer *
+take_any (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
 {
   FerryBuffer *buffer;
 
@@ -2143,9 +2173,27 @@ ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancel
   return buffer;
 }
 
-static gboolean
-ferry_segment_transport_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name,
-                              guint64 wire_version, gint64 timeout, GCancellable *cancellable, GError **error)
+/* A small message of a work queue that waits takes the short way. */
+static FerryBuffer *
+ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  FerrySegment *segment = &PRIVATE (SELF (transport))->segment;
+  FerryMessage message;
+  FerryBuffer *buffer;
+
+  if (G_UNLIKELY (segment->mode != FERRY_MODE_WORK_QUEUE
+                  || !ferry_segment_transport_enter_first (SELF (transport), FERRY_ROLE_RECEIVER)))
+    return take_any (transport, timeout, cancellable, error);
+  buffer = ferry_ring_try_take (segment, &message);
+  if (G_LIKELY (buffer != NULL))
+    buffer = ferry_segment_transport_wrap (SELF (transport), buffer, &message, NULL); /* it has no block to map */
+  ferry_segment_transport_exit_first (SELF (transport), segment);
+  return buffer != NULL ? buffer : take_any (transport, timeout, cancellable, error);
+}
+
+static G_GNUC_NO_INLINE gboolean
+send_any (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name, guint64 wire_version,
+          gint64 timeout, GCancellable *cancellable, GError **error)
 {
   gboolean ok;
 
@@ -2154,6 +2202,31 @@ ferry_segment_transport_send (FerryTransport *transport, const guint8 *data, gsi
   ok = do_send (transport, data, size, wire_name, wire_version, timeout, cancellable, error);
   ferry_segment_transport_exit (SELF (transport));
   return ok;
+}
+
+/* A small message takes the short way when there is room. */
+static gboolean
+ferry_segment_transport_send (FerryTransport *transport, const guint8 *data, gsize size, guint64 wire_name,
+                              guint64 wire_version, gint64 timeout, GCancellable *cancellable, GError **error)
+{
+  FerrySegmentTransportPrivate *priv = PRIVATE (SELF (transport));
+  FerrySegment *segment = &priv->segment;
+  FerryMessage message = { .size = size,
+                           .timestamp = 0,
+                           .block = FERRY_NO_BLOCK,
+                           .generation = 0,
+                           .wire_name = wire_name,
+                           .wire_version = wire_version };
+  gboolean done;
+
+  if (G_UNLIKELY (!ferry_segment_transport_enter_first (SELF (transport), FERRY_ROLE_SENDER)))
+    return send_any (transport, data, size, wire_name, wire_version, timeout, cancellable, error);
+  done = size <= segment->inline_max && !priv->config->timestamps && !is_shut_down (segment)
+         && ferry_ring_try_send (segment, &message, data);
+  if (G_LIKELY (done))
+    ferry_segment_count (segment, size);
+  ferry_segment_transport_exit_first (SELF (transport), segment);
+  return done || send_any (transport, data, size, wire_name, wire_version, timeout, cancellable, error);
 }
 
 static FerryBuffer *

@@ -1450,27 +1450,6 @@ ferry_segment_refork (FerrySegment *self, GError **error)
   return ok;
 }
 
-/* Private: counts a message sent or received. The first thread that does pays no atomic
- * operation. */
-void
-ferry_segment_count (FerrySegment *self, guint64 bytes)
-{
-  FerryParticipantRecord *me = self->me;
-
-  if (G_LIKELY (self->first_thread == &ferry_thread_mark))
-    {
-      atomic_store_explicit (&me->messages[0], atomic_load_explicit (&me->messages[0], memory_order_relaxed) + 1,
-                             memory_order_relaxed);
-      atomic_store_explicit (&me->bytes[0], atomic_load_explicit (&me->bytes[0], memory_order_relaxed) + bytes,
-                             memory_order_relaxed);
-    }
-  else
-    {
-      atomic_fetch_add_explicit (&me->messages[1], 1, memory_order_relaxed);
-      atomic_fetch_add_explicit (&me->bytes[1], bytes, memory_order_relaxed);
-    }
-}
-
 /* Private: whether every live sender has ended, and at least one did. */
 gboolean
 ferry_segment_ended (FerrySegment *self)
