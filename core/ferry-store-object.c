@@ -1561,13 +1561,14 @@ hold_all (FerryStore *self, const FerryReading *reading, GError **error)
   return TRUE;
 }
 
+/* In a stretch of work or outside of one. */
 void
 ferry_store_unhold_reading (FerryStore *self, const FerryReading *reading)
 {
   guint n = reading_n_refs (reading);
 
   for (guint i = 0; i < n; i++)
-    unhold (self, reading_ref (reading, i));
+    ferry_store_unhold (self, reading_ref (reading, i));
 }
 
 gboolean

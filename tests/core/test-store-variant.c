@@ -959,6 +959,57 @@ START_TEST (test_tensor)
 }
 END_TEST
 
+/* ---- threads ---- */
+
+#define THREADS (4)
+#define LOOKUPS (3000)
+
+static gpointer
+lookups_thread (gpointer data)
+{
+  FerryStore *store = data;
+
+  for (guint i = 0; i < LOOKUPS; i++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (FerryStoreReference) list = ferry_store_get_reference (store, "d.list", &error);
+      g_autoptr (GVariant) value = list != NULL ? ferry_store_get (store, "d.list[1]", &error) : NULL;
+      g_autoptr (FerryTensor) array = value != NULL ? ferry_store_get_tensor (store, "d.array", &error) : NULL;
+
+      if (array == NULL || g_variant_get_int64 (value) != 2)
+        return g_strdup (error != NULL ? error->message : "another value");
+    }
+  return NULL;
+}
+
+/* What a look-up holds on its way is counted for the whole process. */
+START_TEST (test_lookups_of_threads)
+{
+  g_autoptr (FerryStore) store = open_anonymous ();
+  g_autoptr (FerryTensor) tensor = NULL;
+  g_autoptr (GError) error = NULL;
+  GThread *threads[THREADS];
+  const gint32 numbers[] = { 1, 2, 3 };
+  const gint64 shape[] = { G_N_ELEMENTS (numbers) };
+
+  set_text (store, "d", "{'list': <[int64 1, 2, 3]>}");
+  tensor = ferry_tensor_new_copy ("<i4", shape, 1, (const guint8 *) numbers, sizeof numbers, &error);
+  ferry_assert_no_error (error);
+  ck_assert (ferry_store_set_tensor (store, "d.array", tensor, &error));
+  for (guint i = 0; i < THREADS; i++)
+    threads[i] = g_thread_new ("look up", lookups_thread, store);
+  for (guint i = 0; i < THREADS; i++)
+    {
+      g_autofree char *trouble = g_thread_join (threads[i]);
+
+      ck_assert_msg (trouble == NULL, "%s", trouble);
+    }
+  ck_assert (ferry_store_remove (store, "d", &error));
+  assert_at_rest (store);
+  ferry_assert_last_unref (g_steal_pointer (&store));
+}
+END_TEST
+
 /* ---- waiting ---- */
 
 static gpointer
@@ -1169,7 +1220,7 @@ add_tests (Suite *suite)
   const TTest *const paths[] = { test_paths, test_path_errors, test_not_there, test_changes,  test_objects,
                                  test_cycle, test_messages,    test_repeated,  test_nonsense, NULL };
   const TTest *const numbers[] = { test_add, test_add_from_everywhere, test_transaction, test_tensor, NULL };
-  const TTest *const waiting[] = { test_wait, test_source, test_async, test_closed, NULL };
+  const TTest *const waiting[] = { test_lookups_of_threads, test_wait, test_source, test_async, test_closed, NULL };
 
   ferry_test_add_case (suite, "values", 20, values);
   ferry_test_add_case (suite, "paths", 60, paths);
