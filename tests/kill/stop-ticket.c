@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Who frees the block of a message with a live object is stopped or killed in the midst of it.
+/* Who frees the block of a message with a live object is stopped or killed in the midst of it, or others are.
  *
- * A sender dies between retiring a block and emptying its slot, so that a repair finishes that. Meanwhile the last reader
- * of the block frees it, and is stopped before it removes the ticket, or killed there. The block must not become free in
- * the repair as well: a message that is put there would lose its ticket when the reader goes on. */
+ * 1. A sender dies between retiring a block and emptying its slot, so that a repair finishes that. Meanwhile the last reader
+ *    of the block frees it, and is stopped before it removes the ticket, or killed there. The block must not become free in
+ *    the repair as well: a message that is put there would lose its ticket when the reader goes on.
+ * 2. A death has asked for a collection, which has to wait for somebody who is stopped in the middle of a change. Neither who
+ *    frees a block nor who leaves the channel makes it: the next change does. */
 
 #include "ferry-segment-private.h"
 #include "kill-common.h"
@@ -18,6 +20,7 @@
 /* Messages that are sent while the reader is stopped: as many as wait in the ring. */
 #define MANY (CAPACITY - 2)
 #define PATIENCE (20 * FERRY_PEERS_S)
+#define PROMPT (1 * FERRY_PEERS_S)
 /* Of a store; in each object beside the number; and of dicts of a few entries. Bytes. */
 #define STORE_BYTES "67108864"
 #define LARGE (20000)
@@ -35,6 +38,16 @@ typedef struct
   const char *step;
   int signal;
 } Child;
+
+static guint n_repairs;
+static guint n_collections;
+
+static void
+observe_cb (const char *name)
+{
+  n_repairs += strcmp (name, "store-repair-end") == 0;
+  n_collections += strcmp (name, "store-collect-marked") == 0;
+}
 
 static FerryStore *
 open_store (const char *transport)
@@ -274,6 +287,104 @@ run_freed (const char *transport, const char *step, int signal, pid_t *pids)
   return bytes_used (store) <= before + SLACK;
 }
 
+/* ---- a collection is made elsewhere ---- */
+
+static int
+dying_cb (gpointer data)
+{
+  Child *self = data;
+  g_autoptr (FerryStore) store = NULL;
+
+  raise (SIGSTOP);
+  store = open_store (self->transport);
+  if (store == NULL)
+    return EXIT_FAILURE;
+  ferry_step_arm ("store-locked", 1, SIGKILL);
+  ferry_store_set (store, "x", g_variant_new_int64 (1), NULL);
+  return EXIT_FAILURE;
+}
+
+/* In the middle of a change, but with nothing locked. */
+static int
+busy_cb (gpointer data)
+{
+  Child *self = data;
+  g_autoptr (FerryStore) store = NULL;
+  g_autoptr (FerryChannel) channel = NULL;
+
+  raise (SIGSTOP);
+  store = open_store (self->transport);
+  channel = join (self->transport, self->mode, FERRY_ROLE_SENDER);
+  raise (SIGSTOP);
+  if (store == NULL || channel == NULL)
+    return EXIT_FAILURE;
+  ferry_step_arm ("ticket-counted", 1, SIGSTOP);
+  return send_one (store, channel, 2) && ferry_channel_close (channel, NULL) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static gboolean
+is_prompt (gint64 began, const char *what)
+{
+  gint64 took = g_get_monotonic_time () - began;
+
+  if (took < PROMPT * (ferry_peers_is_sanitized () ? 4 : 1) && n_collections == 0)
+    return TRUE;
+  g_printerr ("stop-ticket: %s took %.2f s, with %u collections\n", what, (double) took / FERRY_PEERS_S, n_collections);
+  return FALSE;
+}
+
+static gboolean
+run_collection (const char *transport, pid_t *pids)
+{
+  Child child = { transport, FERRY_MODE_WORK_QUEUE, NULL, 0 };
+  g_autoptr (FerryStore) store = NULL;
+  g_autoptr (FerryChannel) sender = NULL;
+  g_autoptr (FerryChannel) receiver = NULL;
+  FerryBuffer *buffer;
+  guint64 seen;
+  gint64 began;
+  gboolean freed;
+
+  pids[0] = ferry_peers_fork (dying_cb, &child);
+  pids[1] = ferry_peers_fork (busy_cb, &child);
+  if (!wait_stopped (pids[0]) || !wait_stopped (pids[1]))
+    return FALSE;
+  store = open_store (transport);
+  sender = join (transport, FERRY_MODE_WORK_QUEUE, FERRY_ROLE_SENDER);
+  receiver = join (transport, FERRY_MODE_WORK_QUEUE, FERRY_ROLE_RECEIVER);
+  if (store == NULL || sender == NULL || receiver == NULL || !go_on (pids[1]) || !send_one (store, sender, 0)
+      || !send_one (store, sender, 1) || (buffer = receive_one (receiver, 0)) == NULL)
+    return FALSE;
+  /* In this order: who meets what the dead left repairs it. */
+  if (!go_on (pids[1]))
+    return FALSE;
+  kill (pids[0], SIGCONT);
+  if (!wait_killed (&pids[0]))
+    return FALSE;
+  /* Who waits for changes repairs what the dead left, and changes nothing itself. */
+  n_repairs = n_collections = 0;
+  ferry_step_observe (observe_cb);
+  seen = ferry_store_watch (store);
+  for (began = g_get_monotonic_time (); n_repairs == 0 && g_get_monotonic_time () - began < PATIENCE;)
+    ferry_store_wait_change (store, &seen, FERRY_PEERS_MS, NULL, NULL);
+  if (n_repairs == 0)
+    {
+      g_printerr ("stop-ticket: what the dead left is not repaired\n");
+      return FALSE;
+    }
+  began = g_get_monotonic_time ();
+  ferry_buffer_unref (buffer);
+  freed = is_prompt (began, "freeing a block");
+  began = g_get_monotonic_time ();
+  freed = ferry_channel_close (receiver, NULL) && is_prompt (began, "leaving") && freed;
+  kill (pids[1], SIGCONT);
+  if (!wait_ended (&pids[1]) || !freed || !ferry_store_set (store, "x", g_variant_new_int64 (1), NULL))
+    return FALSE;
+  if (n_collections != 1)
+    g_printerr ("stop-ticket: the next change made %u collections\n", n_collections);
+  return n_collections == 1;
+}
+
 static void
 end_all (pid_t *pids, guint n)
 {
@@ -308,6 +419,12 @@ main (int argc, char **argv)
           end_all (pids, G_N_ELEMENTS (pids));
           memset (pids, 0, sizeof pids);
         }
+      ferry_peers_enter (number++);
+      ferry_peers_report (run_collection (transports[i], pids),
+                          "%s: neither freeing a block nor leaving makes the collection that a death asked for",
+                          transports[i]);
+      ferry_step_observe (NULL);
+      end_all (pids, G_N_ELEMENTS (pids));
     }
   return ferry_peers_finish ();
 }
