@@ -142,8 +142,8 @@ set_in_transaction (FerryStore *store, GError **error)
 /**
  * ferry_store_reference_encode: (skip)
  * @self: a reference
- * @data: (array length=size): where to
- * @size: %FERRY_STORE_REFERENCE_SIZE
+ * @data: (out caller-allocates) (array length=size): where to
+ * @size: room there in bytes: %FERRY_STORE_REFERENCE_SIZE, neither less nor more
  * @error: return location for an error
  *
  * Makes a message of codec `store`. The caller keeps the reference until the message is sent.
@@ -158,14 +158,20 @@ set_in_transaction (FerryStore *store, GError **error)
 gboolean
 ferry_store_reference_encode (FerryStoreReference *self, guint8 *data, gsize size, GError **error)
 {
-  FerryStore *store = ferry_store_reference_get_store (self);
-  FerryRef ref = ferry_store_reference_get_object_id (self);
-  const char *transport = ferry_segment_get_transport_name (store->segment);
-  gsize transport_length = transport != NULL && store->name != NULL ? strlen (transport) : 0;
-  gsize name_length = transport_length > 0 ? strlen (store->name) : 0;
+  FerryStore *store;
+  FerryRef ref;
+  const char *transport;
+  gsize transport_length;
+  gsize name_length;
   FerryObject *object;
   MessageHead head = { 0 };
 
+  g_return_val_if_fail (self != NULL, FALSE);
+  g_return_val_if_fail (data != NULL, FALSE);
+  g_return_val_if_fail (error == NULL || *error == NULL, FALSE);
+
+  store = ferry_store_reference_get_store (self);
+  ref = ferry_store_reference_get_object_id (self);
   if (size != FERRY_STORE_REFERENCE_SIZE)
     return malformed (error, "a message has %d bytes, there are %" G_GSIZE_FORMAT, FERRY_STORE_REFERENCE_SIZE, size);
   if (store->closed)
@@ -179,6 +185,9 @@ ferry_store_reference_encode (FerryStoreReference *self, guint8 *data, gsize siz
   object = ferry_store_object (store, ref);
   if (object == NULL)
     return ferry_store_set_corrupt (store, "a reference leads nowhere", error);
+  transport = ferry_segment_get_transport_name (store->segment);
+  transport_length = transport != NULL && store->name != NULL ? strlen (transport) : 0;
+  name_length = transport_length > 0 ? strlen (store->name) : 0;
   memcpy (head.identity, store->segment->identity, sizeof head.identity);
   head.object = GUINT64_TO_LE (ref);
   head.generation = GUINT16_TO_LE ((guint16) atomic_load_explicit (&object->generation, memory_order_relaxed));
@@ -198,13 +207,13 @@ ferry_store_reference_encode (FerryStoreReference *self, guint8 *data, gsize siz
 /**
  * ferry_store_reference_peek: (skip)
  * @buffer: a message
- * @identity: (out): of the store that it refers to
- * @transport: (out): the transport of the store; "": it has no name
- * @name: (out): its name
+ * @identity: (out caller-allocates) (array fixed-size=16): of the store that it refers to, 16 bytes
+ * @transport: (out) (transfer full): the transport of the store, at most 64 bytes; "": it has no name
+ * @name: (out) (transfer full): its name, UTF-8 of at most 200 bytes
  *
  * Tells, for a message of codec `store`, which store has to be open for it.
  *
- * Returns: %FALSE for other messages, and for those that can't be decoded
+ * Returns: %TRUE if so; %FALSE for other messages, and for those that can't be decoded: then nothing is set
  *
  * Since: 1.0
  */
@@ -212,6 +221,11 @@ gboolean
 ferry_store_reference_peek (FerryBuffer *buffer, guint8 identity[16], char **transport, char **name)
 {
   Message message;
+
+  g_return_val_if_fail (buffer != NULL, FALSE);
+  g_return_val_if_fail (identity != NULL, FALSE);
+  g_return_val_if_fail (transport != NULL, FALSE);
+  g_return_val_if_fail (name != NULL, FALSE);
 
   if (buffer->wire_name != FERRY_STORE_WIRE_NAME_PACKED || !message_read (&message, buffer->data, buffer->size, NULL))
     return FALSE;
@@ -877,7 +891,7 @@ decode (FerryBuffer *buffer, gboolean may_open, const char *accept, gboolean *wa
  * @buffer: a message
  * @may_open: whether a store that is not open in this process may be opened
  * @accept: (nullable): the only name of a store that is accepted; %NULL: any
- * @was_opened: (out): whether the store was opened by this call
+ * @was_opened: (out): whether the store was opened by this call; set on errors, too
  * @error: return location for an error
  *
  * Reads a message of codec `store`.
@@ -897,6 +911,9 @@ ferry_store_reference_decode (FerryBuffer *buffer, gboolean may_open, const char
   FerryStoreReference *reference;
 
   g_return_val_if_fail (buffer != NULL, NULL);
+  g_return_val_if_fail (was_opened != NULL, NULL);
+  g_return_val_if_fail (error == NULL || *error == NULL, NULL);
+
   *was_opened = FALSE;
   reference = decode (buffer, may_open, accept, was_opened, &local);
   if (local != NULL && g_str_has_prefix (local->message, "codec 'store'"))

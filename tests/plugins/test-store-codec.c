@@ -672,6 +672,135 @@ START_TEST (test_forged)
 }
 END_TEST
 
+/* ---- messages without the codec, as bindings make and read them ---- */
+
+static FerryBuffer *
+new_message (const guint8 *data, gsize size, const char *wire_name)
+{
+  FerryBuffer *buffer = ferry_buffer_new (size);
+
+  ferry_buffer_fill (buffer, 0, data, size);
+  ferry_buffer_set_wire_name (buffer, wire_name, 1);
+  return buffer;
+}
+
+START_TEST (test_message)
+{
+  g_autoptr (FerryStore) store = open_store ("message");
+  g_autoptr (FerryStoreReference) reference = NULL;
+  g_autoptr (FerryStoreReference) found = NULL;
+  g_autoptr (FerryBuffer) message = NULL;
+  g_autoptr (FerryBuffer) other = NULL;
+  g_autoptr (FerryBuffer) broken = NULL;
+  g_autofree char *transport = NULL;
+  g_autofree char *name = NULL;
+  g_autoptr (GError) error = NULL;
+  guint8 data[FERRY_STORE_REFERENCE_SIZE + 1];
+  guint8 expected[16];
+  guint8 identity[16] = { 0 };
+  gboolean was_opened = TRUE;
+
+  set (store, "x", "[<1>]");
+  reference = get (store, "x");
+  for (gsize i = 0; i <= 2; i++)
+    {
+      gsize size = FERRY_STORE_REFERENCE_SIZE - 1 + i;
+      gboolean ok = ferry_store_reference_encode (reference, data, size, &error);
+
+      ck_assert_int_eq (ok, size == FERRY_STORE_REFERENCE_SIZE);
+      if (!ok)
+        ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CODEC);
+      g_clear_error (&error);
+    }
+  ck_assert (ferry_store_reference_encode (reference, data, FERRY_STORE_REFERENCE_SIZE, NULL));
+
+  /* what says nothing sets nothing */
+  other = new_message (data, FERRY_STORE_REFERENCE_SIZE, "raw");
+  ck_assert (!ferry_store_reference_peek (other, identity, &transport, &name));
+  broken = new_message (data, FERRY_STORE_REFERENCE_SIZE - 1, "store");
+  ck_assert (!ferry_store_reference_peek (broken, identity, &transport, &name));
+  ck_assert (transport == NULL && name == NULL && identity[0] == 0);
+  ck_assert_ptr_null (ferry_store_reference_decode (broken, FALSE, NULL, &was_opened, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CODEC);
+  ck_assert (!was_opened);
+  g_clear_error (&error);
+
+  message = new_message (data, FERRY_STORE_REFERENCE_SIZE, "store");
+  ck_assert (ferry_store_reference_peek (message, identity, &transport, &name));
+  ferry_store_get_identity (store, expected);
+  ck_assert_mem_eq (identity, expected, sizeof expected);
+  ck_assert_str_eq (transport, "memfd");
+  ck_assert_str_eq (name, ferry_store_get_name (store));
+  /* it came through no channel, but the object is held here */
+  found = ferry_store_reference_decode (message, FALSE, name, &was_opened, &error);
+  ferry_assert_no_error (error);
+  ck_assert (!was_opened);
+  ck_assert (ferry_store_reference_equal (found, reference));
+  g_clear_pointer (&found, ferry_store_reference_unref);
+  ck_assert_ptr_null (ferry_store_reference_decode (message, FALSE, "other", &was_opened, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CODEC);
+  g_clear_error (&error);
+
+  ferry_store_close (store);
+  ck_assert (!ferry_store_reference_encode (reference, data, FERRY_STORE_REFERENCE_SIZE, &error));
+  ferry_assert_error (error, FERRY_ERROR, FERRY_ERROR_CLOSED);
+}
+END_TEST
+
+#define expect_refused(condition)                                                                                      \
+  g_test_expect_message ("Ferry", G_LOG_LEVEL_CRITICAL, "*assertion '" condition "' failed*")
+
+/* Mistakes of the caller are told, and change nothing. */
+START_TEST (test_arguments)
+{
+  g_autoptr (FerryStore) store = open_store ("arguments");
+  g_autoptr (FerryStoreReference) reference = NULL;
+  g_autoptr (FerryBuffer) message = NULL;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GError) earlier = g_error_new_literal (FERRY_ERROR, FERRY_ERROR_FULL, "earlier");
+  GError *const kept = earlier;
+  char *transport = NULL;
+  char *name = NULL;
+  guint8 data[FERRY_STORE_REFERENCE_SIZE];
+  guint8 identity[16];
+  gboolean was_opened = TRUE;
+
+  set (store, "x", "[<1>]");
+  reference = get (store, "x");
+  expect_refused ("self != NULL");
+  ck_assert (!ferry_store_reference_encode (NULL, data, sizeof data, &error));
+  expect_refused ("data != NULL");
+  ck_assert (!ferry_store_reference_encode (reference, NULL, sizeof data, &error));
+  expect_refused ("error == NULL || *error == NULL");
+  ck_assert (!ferry_store_reference_encode (reference, data, 1, &earlier));
+  g_test_assert_expected_messages ();
+  ck_assert (ferry_store_reference_encode (reference, data, sizeof data, &error));
+  message = new_message (data, sizeof data, "store");
+
+  expect_refused ("buffer != NULL");
+  ck_assert (!ferry_store_reference_peek (NULL, identity, &transport, &name));
+  expect_refused ("identity != NULL");
+  ck_assert (!ferry_store_reference_peek (message, NULL, &transport, &name));
+  expect_refused ("transport != NULL");
+  ck_assert (!ferry_store_reference_peek (message, identity, NULL, &name));
+  expect_refused ("name != NULL");
+  ck_assert (!ferry_store_reference_peek (message, identity, &transport, NULL));
+  g_test_assert_expected_messages ();
+  ck_assert (transport == NULL && name == NULL);
+
+  expect_refused ("buffer != NULL");
+  ck_assert_ptr_null (ferry_store_reference_decode (NULL, FALSE, NULL, &was_opened, &error));
+  expect_refused ("was_opened != NULL");
+  ck_assert_ptr_null (ferry_store_reference_decode (message, FALSE, NULL, NULL, &error));
+  expect_refused ("error == NULL || *error == NULL");
+  ck_assert_ptr_null (ferry_store_reference_decode (message, FALSE, "other", &was_opened, &earlier));
+  g_test_assert_expected_messages ();
+  ck_assert (was_opened);
+  ferry_assert_no_error (error);
+  ck_assert_ptr_eq (earlier, kept);
+}
+END_TEST
+
 /* No store is opened where that is not wanted. */
 START_TEST (test_open_stores)
 {
@@ -708,9 +837,9 @@ END_TEST
 static void
 add (Suite *suite)
 {
-  const TTest *const tests[]
-      = { test_reference, test_work_queue,   test_twice,   test_dropped, test_transaction, test_broadcast,
-          test_processes, test_channel_gone, test_hostile, test_forged,  test_open_stores, NULL };
+  const TTest *const tests[] = { test_reference, test_work_queue, test_twice,        test_dropped, test_transaction,
+                                 test_broadcast, test_processes,  test_channel_gone, test_hostile, test_forged,
+                                 test_message,   test_arguments,  test_open_stores,  NULL };
 
   ferry_test_add_case (suite, "store-codec", 30, tests);
 }
