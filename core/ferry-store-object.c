@@ -21,6 +21,10 @@
 #define LOG_CHUNKS_KEPT (4)
 /* A death asks for a collection, which is made at once in stores up to this size, in bytes. */
 #define COLLECT_AT_ONCE (G_GUINT64_CONSTANT (64) << 20)
+/* Whoever finds that it is to be made did not ask for it, so it waits for others so long, and if somebody is in the middle of a change for
+ * longer, it is tried again after the pause. Microseconds. */
+#define COLLECT_PATIENCE_US (100 * 1000)
+#define COLLECT_PAUSE_US (G_USEC_PER_SEC)
 
 typedef struct
 {
@@ -441,6 +445,19 @@ ferry_store_end_briefly (FerryStore *self)
   return TRUE;
 }
 
+static G_GNUC_NO_INLINE void
+collect_by_itself (FerryStore *self)
+{
+  if (g_get_monotonic_time () < self->collect_after)
+    return;
+  self->collect_wanted = FALSE;
+  if (ferry_store_heap_bytes_used (self) > COLLECT_AT_ONCE
+      || ferry_store_collect_heap (self, COLLECT_PATIENCE_US, NULL))
+    return;
+  self->collect_after = g_get_monotonic_time () + COLLECT_PAUSE_US;
+  self->collect_wanted = TRUE;
+}
+
 /**
  * ferry_store_end: (skip)
  * @self: a store
@@ -453,11 +470,7 @@ void
 ferry_store_end (FerryStore *self)
 {
   if (ferry_store_end_briefly (self) && G_UNLIKELY (self->collect_wanted) && self->tx_gate == 0)
-    {
-      self->collect_wanted = FALSE;
-      if (ferry_store_heap_bytes_used (self) <= COLLECT_AT_ONCE)
-        ferry_store_collect_heap (self, NULL);
-    }
+    collect_by_itself (self);
 }
 
 /* ---- looks ---- */
@@ -1655,6 +1668,8 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
 {
   FerryStoreHeader *header = self->header;
   FerryPatience patience = { 0 };
+  gint64 began = g_get_monotonic_time ();
+  gint64 left = FERRY_LOCK_PATIENCE;
   guint64 mine;
 
   if (self->closed)
@@ -1708,7 +1723,10 @@ ferry_store_take_gate (FerryStore *self, guint64 purpose, gint64 timeout, GCance
     }
   FERRY_STEP ("store-gate-taken");
   __atomic_store_n (&self->tx_thread, thread_mark (), __ATOMIC_RELAXED);
-  if (!others_are_still (self, FERRY_LOCK_PATIENCE, error))
+  /* Nobody else can begin a change meanwhile, so this does not wait for ever. */
+  if (timeout >= 0)
+    left = CLAMP (timeout - (g_get_monotonic_time () - began), FERRY_LOCK_PATIENCE_MIN, FERRY_LOCK_PATIENCE);
+  if (!others_are_still (self, left, error))
     {
       ferry_store_leave_gate (self);
       return FALSE;
@@ -1734,7 +1752,8 @@ ferry_store_leave_gate (FerryStore *self)
 /**
  * ferry_store_begin_transaction:
  * @self: a store
- * @timeout: how long to wait for others, in microseconds; negative: as long as it takes
+ * @timeout: how long to wait for other transactions, in microseconds; negative: as long as it takes. For those who are in
+ *   the middle of a change it waits 20 ms at least and 10 s at most.
  * @cancellable: (nullable): to give up
  * @error: return location for an error
  *
@@ -2048,6 +2067,7 @@ ferry_store_leave_slot (FerryStore *self)
   while (ferry_store_in_transaction (self))
     ferry_store_roll_back (self, NULL);
   /* a collection that a death asked for: the end of the last stretch can't make it any more */
+  self->collect_after = 0;
   if (self->collect_wanted && ferry_store_begin_within (self, FERRY_LOCK_PATIENCE, NULL))
     ferry_store_end (self);
   if (ferry_store_begin_within (self, FERRY_LOCK_PATIENCE, NULL))

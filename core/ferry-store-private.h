@@ -200,6 +200,7 @@ struct _FerryStore
   GArray *unholds; /* of FerryRef: to be given back at the next stretch of work */
   _Atomic guint32 n_unholds;
   gboolean collect_wanted;
+  gint64 collect_after; /* not before; monotonic microseconds */
 
   FerryHeap *heap;
 };
@@ -511,7 +512,7 @@ gboolean ferry_store_heap_verify (FerryStore *self, FerryMarks *marks, gboolean 
 /* With the gate closed and everybody still. */
 gboolean ferry_store_collect_held (FerryStore *self, GError **error);
 /* As ferry_store_collect(), but tickets stay as they are: no channel is looked at, nor its locks asked for. */
-gboolean ferry_store_collect_heap (FerryStore *self, GError **error);
+gboolean ferry_store_collect_heap (FerryStore *self, gint64 patience, GError **error);
 /* How long the stretch of work that we are in waits for who is in the middle of a change, in microseconds; -1: as ever. */
 void ferry_store_hurry (FerryStore *self, gint64 patience);
 gint64 ferry_store_patience (FerryStore *self);

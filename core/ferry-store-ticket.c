@@ -582,7 +582,7 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
   if (alive <= 0)
     {
       ferry_store_hurry (store, -1);
-      ferry_store_end (store);
+      ferry_store_end_briefly (store);
       return FALSE;
     }
   courier = get_courier (store, segment, TRUE, &local);
@@ -599,7 +599,7 @@ ferry_store_ticket_bind (FerrySegment *segment, guint32 block, const guint8 *dat
     }
   ferry_store_unhold (store, message.head.object);
   ferry_store_hurry (store, -1);
-  ferry_store_end (store);
+  ferry_store_end_briefly (store); /* a send keeps to its time-out */
   if (timeout == 0 && g_error_matches (local, FERRY_ERROR, FERRY_ERROR_TIMED_OUT))
     local->code = FERRY_ERROR_FULL;
   if (local != NULL)

@@ -825,7 +825,7 @@ ferry_store_check (FerryStore *self, guint64 *seen)
 
 static gboolean
 hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error), GPtrArray *survey, const char *what,
-            GError **error)
+            gint64 patience, GError **error)
 {
   gboolean ok;
 
@@ -837,8 +837,8 @@ hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error
                    "%s: %s can't be made within a transaction; commit it first", self->label, what);
       return FALSE;
     }
-  ferry_segment_repair_dead (self->segment, G_USEC_PER_SEC);
-  if (!ferry_store_take_gate (self, FERRY_GATE_COLLECTING, FERRY_LOCK_PATIENCE, NULL, error))
+  ferry_segment_repair_dead (self->segment, MIN (patience, G_USEC_PER_SEC));
+  if (!ferry_store_take_gate (self, FERRY_GATE_COLLECTING, patience, NULL, error))
     return FALSE;
   ok = ferry_store_begin (self, error);
   if (ok)
@@ -850,10 +850,11 @@ hold_still (FerryStore *self, gboolean (*func) (FerryStore *self, GError **error
   return ok;
 }
 
+/* Waits no longer than @patience, in microseconds, for those who are inside of a stretch of work. */
 gboolean
-ferry_store_collect_heap (FerryStore *self, GError **error)
+ferry_store_collect_heap (FerryStore *self, gint64 patience, GError **error)
 {
-  return hold_still (self, ferry_store_collect_held, NULL, "a collection", error);
+  return hold_still (self, ferry_store_collect_held, NULL, "a collection", patience, error);
 }
 
 /**
@@ -879,7 +880,7 @@ ferry_store_collect (FerryStore *self, GError **error)
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
   if (!self->closed && !ferry_store_in_transaction (self))
     survey = ferry_store_tickets_survey (self);
-  return hold_still (self, ferry_store_collect_held, survey, "a collection", error);
+  return hold_still (self, ferry_store_collect_held, survey, "a collection", FERRY_LOCK_PATIENCE, error);
 }
 
 /**
@@ -899,7 +900,7 @@ gboolean
 ferry_store_verify (FerryStore *self, GError **error)
 {
   g_return_val_if_fail (FERRY_IS_STORE (self), FALSE);
-  return hold_still (self, ferry_store_verify_held, NULL, "a check", error);
+  return hold_still (self, ferry_store_verify_held, NULL, "a check", FERRY_LOCK_PATIENCE, error);
 }
 
 /**
