@@ -27,6 +27,7 @@
 #define LENGTH_MAX (200)
 #define KEYS (300)
 #define FIELDS (4)
+#define TICKETS (9) /* at once: one more than a dict holds without an index */
 #define TIMEOUT (3600 * FERRY_PEERS_S)
 /* What may stay committed after trim() beyond what was at the start: spans that were begun and are in use. In bytes. */
 #define COMMITTED_SLACK (2 << 20)
@@ -687,6 +688,27 @@ run_processes (const char *what, const char *name, guint n, GString *trouble)
 
 /* ---- the tests ---- */
 
+/* Brings the dict of tickets, which stays, back to the same room, whatever it has had. Without an index it has room for three
+ * tickets or, from the fourth at the same moment on, for eight; and for three again when the eight places were used up while
+ * it never was empty. So its size depends on how the processes ran. One that loses its index has room for three. */
+static gboolean
+settle_tickets (Soak *self)
+{
+  FerryRef root = ferry_store_get_root (self->store);
+  guint64 tickets[TICKETS];
+  gboolean ok = TRUE;
+
+  for (guint i = 0; ok && i < TICKETS; i++)
+    ok = (tickets[i] = ferry_store_ticket_new (self->store, root, &self->error)) != 0;
+  for (guint i = 0; ok && i < TICKETS; i++)
+    {
+      ok = ferry_store_ticket_take (self->store, tickets[i], &self->error) == root;
+      if (ok)
+        ferry_store_unhold (self->store, root);
+    }
+  return check (self, ok, "tickets");
+}
+
 /* Removes everything and collects. */
 static gboolean
 empty (Soak *self)
@@ -709,27 +731,8 @@ empty (Soak *self)
       ok = ferry_store_root_remove (self->store, &key, NULL, &self->error) == 1;
     }
   ferry_store_snapshot_clear (self->store, &snapshot);
-  return check (self, ok && ferry_store_collect (self->store, &self->error), "empty");
-}
-
-/* As many tickets at once as there ever can be: the dict of tickets keeps room for them. That all processes have one at
- * the same moment is so rare that a warm-up seldom sees it. */
-static gboolean
-warm_tickets_up (Soak *self)
-{
-  FerryRef root = ferry_store_get_root (self->store);
-  guint64 tickets[PROCESSES];
-  gboolean ok = TRUE;
-
-  for (guint i = 0; ok && i < PROCESSES; i++)
-    ok = (tickets[i] = ferry_store_ticket_new (self->store, root, &self->error)) != 0;
-  for (guint i = 0; ok && i < PROCESSES; i++)
-    {
-      ok = ferry_store_ticket_take (self->store, tickets[i], &self->error) == root;
-      if (ok)
-        ferry_store_unhold (self->store, root);
-    }
-  return check (self, ok, "tickets");
+  return check (self, ok, "empty") && settle_tickets (self)
+         && check (self, ferry_store_collect (self->store, &self->error), "collect");
 }
 
 static void
@@ -752,8 +755,7 @@ test_operations (gboolean many)
   if (open_soak (&soak, name, MAX_BYTES))
     {
       run_operations (&soak, OPS_WARM_UP);
-      if (soak.what == NULL && (!many || run_processes ("operations", name, OPS_WARM_UP, trouble))
-          && warm_tickets_up (&soak) && empty (&soak))
+      if (soak.what == NULL && (!many || run_processes ("operations", name, OPS_WARM_UP, trouble)) && empty (&soak))
         {
           ferry_store_trim (soak.store);
           used = ferry_store_get_bytes_used (soak.store);
