@@ -47,6 +47,55 @@ struct _FerryBuffer
   guint8 inline_data[] __attribute__ ((aligned (FERRY_BUFFER_ALIGNMENT)));
 };
 
-FerryBuffer *ferry_buffer_alloc (gsize room);
+/* Buffers are pooled by thread, so the message path neither allocates nor locks. One pool for small messages and one
+ * for channels whose slots hold more. */
+#define FERRY_N_BUFFER_POOLS (2)
+
+typedef struct
+{
+  FerryBuffer *head;
+  gint room; /* how many more it takes */
+} FerryBufferPool;
+
+extern __thread FerryBufferPool ferry_buffer_pools[FERRY_N_BUFFER_POOLS] __attribute__ ((tls_model ("initial-exec")));
+
+FerryBuffer *ferry_buffer_alloc_slowly (guint i);
+
+/* Private: an empty buffer with one reference, and inside it at least @room bytes, at most
+ * FERRY_BUFFER_INLINE_LARGE, for payload. */
+static inline FerryBuffer *
+ferry_buffer_alloc (gsize room)
+{
+  guint i = room > FERRY_BUFFER_INLINE_SMALL;
+  FerryBufferPool *pool = &ferry_buffer_pools[i];
+  FerryBuffer *self = pool->head;
+
+  if (G_LIKELY (self != NULL))
+    {
+      pool->head = self->next_free;
+      pool->room++;
+    }
+  else
+    {
+      self = ferry_buffer_alloc_slowly (i);
+    }
+
+  atomic_store_explicit (&self->ref_count, 1, memory_order_relaxed);
+  self->flags = i > 0 ? FERRY_BUFFER_LARGE : 0;
+  self->data = self->inline_data;
+  self->size = 0;
+  self->capacity = 0;
+  self->sequence = 0;
+  self->timestamp = 0;
+  self->wire_name = 0;
+  self->wire_version = 0;
+  self->sender = 0;
+  self->fork_generation = 0;
+  self->transport = NULL;
+  self->token = 0;
+  self->release = NULL;
+  self->release_data = NULL;
+  return self;
+}
 
 G_END_DECLS

@@ -27,95 +27,74 @@
 
 G_DEFINE_BOXED_TYPE (FerryBuffer, ferry_buffer, ferry_buffer_ref, ferry_buffer_unref)
 
-/* Buffers are pooled by thread, so the message path neither allocates nor locks. One pool for small messages and one
- * for channels whose slots hold more. */
-#define N_POOLS (2)
-#define POOL_TLS static __thread __attribute__ ((tls_model ("initial-exec")))
+static const guint pool_max[FERRY_N_BUFFER_POOLS] = { 64, 16 };
+static const gsize pool_room[FERRY_N_BUFFER_POOLS] = { FERRY_BUFFER_INLINE_SMALL, FERRY_BUFFER_INLINE_LARGE };
 
-static const guint pool_max[N_POOLS] = { 64, 16 };
-static const gsize pool_room[N_POOLS] = { FERRY_BUFFER_INLINE_SMALL, FERRY_BUFFER_INLINE_LARGE };
-
-POOL_TLS FerryBuffer *pool_head[N_POOLS];
-POOL_TLS guint pool_size[N_POOLS];
-POOL_TLS gboolean pool_has_cleanup;
+__thread FerryBufferPool ferry_buffer_pools[FERRY_N_BUFFER_POOLS] __attribute__ ((tls_model ("initial-exec")));
+static __thread gboolean pool_has_cleanup __attribute__ ((tls_model ("initial-exec")));
 
 static void
 pool_clear (gpointer data)
 {
-  for (guint i = 0; i < N_POOLS; i++)
+  for (guint i = 0; i < FERRY_N_BUFFER_POOLS; i++)
     {
-      while (pool_head[i] != NULL)
-        {
-          FerryBuffer *buffer = pool_head[i];
+      FerryBufferPool *pool = &ferry_buffer_pools[i];
 
-          pool_head[i] = buffer->next_free;
+      while (pool->head != NULL)
+        {
+          FerryBuffer *buffer = pool->head;
+
+          pool->head = buffer->next_free;
           g_aligned_free (buffer);
         }
-      pool_size[i] = pool_max[i]; /* what is freed later in the thread's exit goes straight back */
+      pool->room = 0; /* what is freed later in the thread's exit goes straight back */
     }
 }
 
 static GPrivate pool_cleanup = G_PRIVATE_INIT (pool_clear);
 
-/* Private: an empty buffer with one reference, and inside it at least @room bytes, at most
- * FERRY_BUFFER_INLINE_LARGE, for payload. */
+/* Private: a new one for pool @i. */
 FerryBuffer *
-ferry_buffer_alloc (gsize room)
+ferry_buffer_alloc_slowly (guint i)
 {
-  guint i = room > FERRY_BUFFER_INLINE_SMALL;
-  FerryBuffer *self = pool_head[i];
-
-  if (G_LIKELY (self != NULL))
-    {
-      pool_head[i] = self->next_free;
-      pool_size[i]--;
-    }
-  else
-    {
-      self = g_aligned_alloc (1, sizeof *self + pool_room[i], FERRY_BUFFER_ALIGNMENT);
-    }
-
-  atomic_store_explicit (&self->ref_count, 1, memory_order_relaxed);
-  self->flags = i > 0 ? FERRY_BUFFER_LARGE : 0;
-  self->data = self->inline_data;
-  self->size = 0;
-  self->capacity = 0;
-  self->sequence = 0;
-  self->timestamp = 0;
-  self->wire_name = 0;
-  self->wire_version = 0;
-  self->sender = 0;
-  self->fork_generation = 0;
-  self->transport = NULL;
-  self->token = 0;
-  self->release = NULL;
-  self->release_data = NULL;
-  return self;
+  return g_aligned_alloc (1, sizeof (FerryBuffer) + pool_room[i], FERRY_BUFFER_ALIGNMENT);
 }
 
-static void
+static inline void
+pool_push (FerryBufferPool *pool, FerryBuffer *buffer)
+{
+  buffer->next_free = pool->head;
+  pool->head = buffer;
+  pool->room--;
+}
+
+static G_GNUC_NO_INLINE void
+ferry_buffer_recycle_slowly (FerryBuffer *self, guint i)
+{
+  if (!pool_has_cleanup)
+    {
+      pool_has_cleanup = TRUE;
+      g_private_set (&pool_cleanup, GINT_TO_POINTER (1));
+      for (guint k = 0; k < FERRY_N_BUFFER_POOLS; k++)
+        ferry_buffer_pools[k].room += (gint) pool_max[k];
+    }
+  if (ferry_buffer_pools[i].room > 0)
+    pool_push (&ferry_buffer_pools[i], self);
+  else
+    g_aligned_free (self);
+}
+
+static inline void
 ferry_buffer_recycle (FerryBuffer *self)
 {
   guint i = (self->flags & FERRY_BUFFER_LARGE) != 0;
 
   if (G_UNLIKELY (self->flags & FERRY_BUFFER_OWNS_DATA))
     g_aligned_free (self->data);
-
-  if (G_LIKELY (pool_size[i] < pool_max[i]))
-    {
-      if (G_UNLIKELY (!pool_has_cleanup))
-        {
-          pool_has_cleanup = TRUE;
-          g_private_set (&pool_cleanup, GINT_TO_POINTER (1));
-        }
-      self->next_free = pool_head[i];
-      pool_head[i] = self;
-      pool_size[i]++;
-    }
+  if (G_LIKELY (ferry_buffer_pools[i].room > 0))
+    pool_push (&ferry_buffer_pools[i], self);
   else
-    {
-      g_aligned_free (self);
-    }
+    ferry_buffer_recycle_slowly (self, i);
 }
 
 /**
