@@ -3,10 +3,10 @@
 /*
  * A fork copies the locks of an allocator as they are, and of the threads only the one that forks: what another thread
  * held stays locked in the child for ever. glibc's allocator is locked by the thread that forks; AddressSanitizer's
- * is not before LLVM 18 and GCC 15 (llvm/llvm-project, pull request 75290), so that now and then the child of a
- * process with threads hangs in its first malloc(). So in builds with it test programs have these functions in front
- * of the sanitizer's, which a fork closes to all other threads and waits until none is inside. A thread that just
- * begins or ends at that moment is not waited for.
+ * is not before LLVM 18 and GCC 15 (llvm/llvm-project, pull request 75290), and ThreadSanitizer's is not in GCC 12, so
+ * that now and then the child of a process with threads hangs in its first malloc(). So in builds with them test programs
+ * have these functions in front of the sanitizer's, which a fork closes to all other threads and waits until none is
+ * inside. A thread that just begins or ends at that moment is not waited for.
  */
 
 #include <pthread.h>
@@ -81,9 +81,15 @@ init_library (void)
 __attribute__ ((section (".preinit_array"), used)) static void (*init_program) (void) = init;
 #endif
 
-/* The sanitizer's function of that name. */
+/* The sanitizer's function of that name; ThreadSanitizer's by way of tsan-allocator.c. */
+#ifdef FERRY_TEST_TSAN
+#define REAL(name) ferry_test_##name
+#else
+#define REAL(name) __interceptor_##name
+#endif
+
 #define WRAP(Type, name, parameters, arguments)                                                                        \
-  Type __interceptor_##name parameters;                                                                                \
+  Type REAL (name) parameters;                                                                                         \
   EXPORT Type name parameters;                                                                                         \
                                                                                                                        \
   EXPORT Type name parameters                                                                                          \
@@ -91,7 +97,7 @@ __attribute__ ((section (".preinit_array"), used)) static void (*init_program) (
     Type result;                                                                                                       \
                                                                                                                        \
     enter ();                                                                                                          \
-    result = __interceptor_##name arguments;                                                                           \
+    result = REAL (name) arguments;                                                                                    \
     leave ();                                                                                                          \
     return result;                                                                                                     \
   }
@@ -103,6 +109,9 @@ WRAP (void *, reallocarray, (void *memory, size_t n, size_t size), (memory, n, s
 WRAP (void *, memalign, (size_t alignment, size_t size), (alignment, size))
 WRAP (void *, aligned_alloc, (size_t alignment, size_t size), (alignment, size))
 WRAP (int, posix_memalign, (void **memory, size_t alignment, size_t size), (memory, alignment, size))
+
+#ifndef FERRY_TEST_TSAN
+/* ThreadSanitizer has glibc's, which call the functions above. */
 WRAP (char *, strdup, (const char *text), (text))
 WRAP (char *, strndup, (const char *text, size_t n), (text, n))
 
@@ -115,14 +124,15 @@ __lsan_default_suppressions (void)
 {
   return "leak:dl_open_worker_begin\n";
 }
+#endif
 
-void __interceptor_free (void *memory);
+void REAL (free) (void *memory);
 EXPORT void free (void *memory);
 
 EXPORT void
 free (void *memory)
 {
   enter ();
-  __interceptor_free (memory);
+  REAL (free) (memory);
   leave ();
 }
