@@ -188,9 +188,10 @@ ferry_ring_try_send (FerrySegment *self, const FerryMessage *message, const guin
   return TRUE;
 }
 
-/* ferry_ring_take() in the usual case, of a small message of a work queue that is the next one. NULL: nothing was done. */
+/* ferry_ring_take() in the usual case, of a small message of a work queue that is the next one. NULL: nothing was done.
+ * @given: a buffer with room for it, or NULL for a new one. */
 static inline FerryBuffer *
-ferry_ring_try_take (FerrySegment *self, FerryMessage *message)
+ferry_ring_try_take (FerrySegment *self, FerryBuffer *given, FerryMessage *message)
 {
   guint64 h = atomic_load_explicit (&self->own_head, memory_order_acquire);
   FerrySlot *slot = ferry_segment_slot (self, h);
@@ -202,13 +203,14 @@ ferry_ring_try_take (FerrySegment *self, FerryMessage *message)
       || atomic_load_explicit (&self->too_close, memory_order_relaxed) || !ferry_ring_read_slot (self, slot, h, message)
       || message->block != FERRY_NO_BLOCK)
     return NULL;
-  buffer = ferry_buffer_alloc (self->inline_max);
+  buffer = given != NULL ? given : ferry_buffer_alloc (self->inline_max);
   ferry_ring_copy_payload (buffer->data, slot, message->size);
   FERRY_STEP ("take-copied");
   if (!atomic_compare_exchange_strong_explicit (&slot->word, &w, ferry_word (lap + 1, 0, FERRY_SLOT_EMPTY),
                                                 memory_order_seq_cst, memory_order_relaxed))
     {
-      ferry_buffer_unref (buffer);
+      if (given == NULL)
+        ferry_buffer_unref (buffer);
       return NULL;
     }
   FERRY_STEP ("take-emptied");

@@ -360,9 +360,12 @@ typedef struct
   GMutex sleep_mutex;
   guint n_sleepers[3]; /* by FerrySide */
   FerryWaitStrategy wait_strategy;
-  _Atomic gint64 mean_wait;                    /* ns, moving average */
-  _Atomic guint32 backoff;                     /* pauses before the first look while spinning */
-  _Atomic guint32 probe;                       /* counts waits that were too long to spin for */
+  _Atomic gint64 mean_wait; /* ns, moving average */
+  _Atomic guint32 backoff;  /* pauses before the first look while spinning */
+  _Atomic guint32 probe;    /* counts waits that were too long to spin for */
+  _Atomic guint32 n_quick_waits;
+  _Atomic guint32 answer_delay;                /* before the first look; parts of a pause */
+  _Atomic guint32 n_answers;                   /* that were there at the first look, in turn */
   _Atomic guint32 next_index[FERRY_N_ROTATED]; /* senders: where the next block of a small class is looked for */
   _Atomic guint32 n_cold;                      /* how often that was at a block that is not there yet */
   _Atomic gint64 cold_since;                   /* ns, when that number was a multiple last */
@@ -576,6 +579,9 @@ void ferry_segment_forget_private (FerrySegment *self, guint8 *data, gsize size)
 gboolean ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint64 started, gint64 deadline);
 gboolean ferry_waiter_may_spin (FerrySegment *self);
 void ferry_waiter_learn (FerrySegment *self, gint64 waited);
+void ferry_waiter_expect_answer (guint delay);
+void ferry_waiter_answer_came (FerrySegment *self, guint delay);
+void ferry_waiter_learn_since (FerrySegment *self, gint64 started, gboolean slept);
 gint64 ferry_waiter_now (void);
 guint32 ferry_waiter_prepare (FerrySegment *self, FerrySide side);
 void ferry_waiter_sleep (FerrySegment *self, guint32 seen, gint64 deadline, gboolean idle);

@@ -863,7 +863,13 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buf
 
       if (ferry_waiter_spin (segment, ferry_ring_spin_ready, &looks, slept ? ferry_waiter_now () : started, deadline))
         {
-          result = ferry_segment_transport_try_take (segment, buffer, message);
+          /* Who waits for an answer is in haste; at the heels of a stream it is better to be slow. */
+          if (segment->mode == FERRY_MODE_WORK_QUEUE
+              && atomic_load_explicit (&segment->backoff, memory_order_relaxed) == 0
+              && ferry_ring_try_take (segment, buffer, message) != NULL)
+            result = FERRY_RING_OK;
+          else
+            result = ferry_segment_transport_try_take (segment, buffer, message);
           if (!nothing (result))
             break;
         }
@@ -885,6 +891,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buf
           && !ferry_segment_ended (segment) && !g_cancellable_is_cancelled (cancellable))
         {
           ferry_waiter_sleep (segment, seen, deadline, result == FERRY_RING_EMPTY);
+          atomic_store_explicit (&segment->answer_delay, 0, memory_order_relaxed);
           slept = TRUE;
         }
       ferry_waiter_finish (segment, FERRY_SIDE_RX);
@@ -898,7 +905,7 @@ ferry_segment_transport_wait_take (FerrySegmentTransport *self, FerryBuffer *buf
 
   if (cancel_id != 0)
     g_cancellable_disconnect (cancellable, cancel_id);
-  ferry_waiter_learn (segment, ferry_waiter_now () - started);
+  ferry_waiter_learn_since (segment, started, slept);
   /* The wake-up that was ours may have been meant for another message as well: pass it on. */
   if (segment->mode == FERRY_MODE_WORK_QUEUE && ferry_waiter_any (segment->rx_sleeping)
       && ferry_ring_maybe_ready (segment))
@@ -2180,15 +2187,21 @@ ferry_segment_transport_take (FerryTransport *transport, gint64 timeout, GCancel
   FerrySegment *segment = &PRIVATE (SELF (transport))->segment;
   FerryMessage message;
   FerryBuffer *buffer;
+  guint delay;
 
   if (G_UNLIKELY (segment->mode != FERRY_MODE_WORK_QUEUE
                   || !ferry_segment_transport_enter_first (SELF (transport), FERRY_ROLE_RECEIVER)))
     return take_any (transport, timeout, cancellable, error);
-  buffer = ferry_ring_try_take (segment, &message);
+  delay = atomic_load_explicit (&segment->answer_delay, memory_order_relaxed);
+  if (G_UNLIKELY (delay > 0) && timeout != FERRY_NO_WAIT)
+    ferry_waiter_expect_answer (delay);
+  buffer = ferry_ring_try_take (segment, NULL, &message);
+  if (G_UNLIKELY (delay > 0) && buffer != NULL)
+    ferry_waiter_answer_came (segment, delay);
   if (G_LIKELY (buffer != NULL))
     buffer = ferry_segment_transport_wrap (SELF (transport), buffer, &message, NULL); /* it has no block to map */
   ferry_segment_transport_exit_first (SELF (transport), segment);
-  return buffer != NULL ? buffer : take_any (transport, timeout, cancellable, error);
+  return G_LIKELY (buffer != NULL) ? buffer : take_any (transport, timeout, cancellable, error);
 }
 
 static G_GNUC_NO_INLINE gboolean

@@ -42,6 +42,13 @@
 #define QUICK_WAIT_NS (1000)
 #define PAUSES_SHIFT (8)
 #define PAUSES_MAX (16)
+/* The delay before the first look counts in parts of a pause, and has at most so many pauses. So many answers that are
+ * there at the first look, one after the other, are a stream. */
+#define DELAY_PARTS (4)
+#define DELAY_MAX (24)
+#define STREAM_ANSWERS (8)
+/* Of waits that are quicker than that, one in so many is timed. */
+#define LEARN_INTERVAL (8)
 /* A spinner that finds what it waits for at the first looks is on the heels of a stream: each of its looks takes the
  * cache line away from the peer that is writing it. It then holds back for up to so many pauses (of some 50 ns), in
  * which the peer gets ahead by a few messages; a peer that answers, as in request and reply, takes longer
@@ -91,6 +98,53 @@ gboolean
 ferry_waiter_may_spin (FerrySegment *self)
 {
   return self->wait_strategy != FERRY_WAIT_STRATEGY_SLEEP && !ferry_waiter_single_cpu ();
+}
+
+/* Private: who waits for answers that come quickly does not look before they are about to come: each look takes the cache line
+ * away from the peer, who then has to wait for it twice, to claim the slot and to commit. */
+void
+ferry_waiter_expect_answer (guint delay)
+{
+  for (guint i = 0; i < delay / DELAY_PARTS; i++)
+    ferry_waiter_relax ();
+}
+
+/* Private: the answer was there at the first look. A little earlier the next time; much earlier if it is none, but a stream. */
+void
+ferry_waiter_answer_came (FerrySegment *self, guint delay)
+{
+  guint n = atomic_load_explicit (&self->n_answers, memory_order_relaxed) + 1;
+
+  atomic_store_explicit (&self->n_answers, n, memory_order_relaxed);
+  atomic_store_explicit (&self->answer_delay, n < STREAM_ANSWERS ? delay - 1 : delay / 2, memory_order_relaxed);
+}
+
+/* It came so many looks later. */
+static void
+answer_was_late (FerrySegment *self, guint looks)
+{
+  guint delay = atomic_load_explicit (&self->answer_delay, memory_order_relaxed);
+
+  atomic_store_explicit (&self->n_answers, 0, memory_order_relaxed);
+  atomic_store_explicit (&self->answer_delay, MIN (delay + MAX (looks, 2), DELAY_MAX * DELAY_PARTS),
+                         memory_order_relaxed);
+}
+
+/* Private: what a wait took that began then. To look at the clock takes a tenth of the way of a small message, so while
+ * answers are quick only some waits are timed. (At the heels of a stream the time is well spent: the sender gets ahead.) */
+void
+ferry_waiter_learn_since (FerrySegment *self, gint64 started, gboolean slept)
+{
+  guint n = atomic_load_explicit (&self->n_quick_waits, memory_order_relaxed);
+
+  if (!slept && atomic_load_explicit (&self->mean_wait, memory_order_relaxed) < QUICK_WAIT_NS
+      && atomic_load_explicit (&self->backoff, memory_order_relaxed) == 0)
+    {
+      atomic_store_explicit (&self->n_quick_waits, n + 1, memory_order_relaxed);
+      if (n % LEARN_INTERVAL != 0)
+        return;
+    }
+  ferry_waiter_learn (self, ferry_waiter_now () - started);
 }
 
 /* Private: what a wait took, in ns, with or without sleep. */
@@ -147,7 +201,10 @@ ferry_waiter_spin (FerrySegment *self, FerryReadyFunc ready, gpointer data, gint
         {
           if (ready (self, data))
             {
-              if (looks < FEW_LOOKS)
+              if (mean < QUICK_WAIT_NS && backoff == 0
+                  && (looks > MANY_LOOKS || atomic_load_explicit (&self->answer_delay, memory_order_relaxed) > 0))
+                answer_was_late (self, looks);
+              else if (looks < FEW_LOOKS)
                 backoff = MIN (2 * backoff + 1, BACKOFF_MAX);
               else if (looks > MANY_LOOKS)
                 backoff /= 2;
