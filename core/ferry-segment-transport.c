@@ -2232,10 +2232,10 @@ ferry_segment_transport_send (FerryTransport *transport, const guint8 *data, gsi
                            .wire_version = wire_version };
   gboolean done;
 
-  if (G_UNLIKELY (!ferry_segment_transport_enter_first (SELF (transport), FERRY_ROLE_SENDER)))
+  if (size > segment->inline_max
+      || G_UNLIKELY (!ferry_segment_transport_enter_first (SELF (transport), FERRY_ROLE_SENDER)))
     return send_any (transport, data, size, wire_name, wire_version, timeout, cancellable, error);
-  done = size <= segment->inline_max && !priv->config->timestamps && !is_shut_down (segment)
-         && ferry_ring_try_send (segment, &message, data);
+  done = !priv->config->timestamps && !is_shut_down (segment) && ferry_ring_try_send (segment, &message, data);
   if (G_LIKELY (done))
     ferry_segment_count (segment, size);
   ferry_segment_transport_exit_first (SELF (transport), segment);
