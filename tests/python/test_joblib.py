@@ -66,6 +66,14 @@ def pid_after(seconds=0.0):
     return os.getpid()
 
 
+def pid_beside(folder, n):
+    """Waits until as many processes are here at the same time, however long they take to start."""
+    os.makedirs(folder, exist_ok=True)
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    wait_until(lambda: len(os.listdir(folder)) >= n)
+    return os.getpid()
+
+
 def test_import_registers_it():
     program = (
         "import joblib, ferry, sys\n"
@@ -96,11 +104,11 @@ def wait_and_return(number, seconds):
     return number
 
 
-def test_runs_in_that_many_processes_and_keeps_them():
-    first = set(Parallel()(delayed(pid_after)(0.1) for _ in range(6)))
+def test_runs_in_that_many_processes_and_keeps_them(tmp_path):
+    first = set(Parallel()(delayed(pid_beside)(tmp_path / "first", 2) for _ in range(6)))
     assert len(first) == 2 and os.getpid() not in first
-    assert set(Parallel()(delayed(pid_after)(0.1) for _ in range(6))) == first
-    assert len(set(Parallel(n_jobs=3)(delayed(pid_after)(0.2) for _ in range(9)))) == 3
+    assert set(Parallel()(delayed(pid_beside)(tmp_path / "second", 2) for _ in range(6))) == first
+    assert len(set(Parallel(n_jobs=3)(delayed(pid_beside)(tmp_path / "third", 3) for _ in range(9)))) == 3
 
 
 def test_number_of_jobs(backend):
@@ -400,11 +408,12 @@ def test_nested_in_threads_and_then_in_order():
     assert os.getpid() not in {result[0] for result in results}
 
 
-def test_nested_in_processes():
+def test_nested_in_processes(tmp_path):
     def inner(i):
         import ferry.joblib  # noqa: F401
 
-        return os.getpid(), Parallel(n_jobs=2, backend="ferry")(delayed(pid_after)(0.05) for _ in range(4))
+        pids = Parallel(n_jobs=2, backend="ferry")(delayed(pid_beside)(tmp_path / str(i), 2) for _ in range(4))
+        return os.getpid(), pids
 
     for pid, pids in Parallel()(delayed(inner)(i) for i in range(2)):
         assert pid not in pids and os.getpid() not in pids and len(set(pids)) == 2
