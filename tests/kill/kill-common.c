@@ -548,3 +548,15 @@ kill_run_cases (const KillCases *cases)
       g_usleep (1000);
     }
 }
+
+/* Ends those that are left, stopped ones too. 0: none. */
+void
+kill_end_all (pid_t *pids, guint n)
+{
+  for (guint i = 0; i < n; i++)
+    if (pids[i] > 0)
+      {
+        kill (pids[i], SIGKILL);
+        waitpid (pids[i], NULL, 0);
+      }
+}

@@ -88,6 +88,7 @@ gint64 kill_check_prompt (KillLedger *ledger, const KillChannel *channel, GStrin
 void kill_end (KillLedger *ledger, const KillChannel *channel, const pid_t *pids, guint n_may_be_lost,
                GString *trouble);
 void kill_abandon (const pid_t *pids);
+void kill_end_all (pid_t *pids, guint n);
 
 /* Cases, each in a process of its own, several at a time. */
 #define KILL_TROUBLE_MAX (1500)

@@ -272,17 +272,6 @@ run_slot (const char *transport, const char *step, pid_t *pid)
   return ferry_peers_ended_well (status);
 }
 
-static void
-end_all (pid_t *pids, guint n)
-{
-  for (guint i = 0; i < n; i++)
-    if (pids[i] > 0)
-      {
-        kill (pids[i], SIGKILL);
-        waitpid (pids[i], NULL, 0);
-      }
-}
-
 int
 main (int argc, char **argv)
 {
@@ -296,7 +285,7 @@ main (int argc, char **argv)
       ferry_peers_enter (number++);
       ferry_peers_report (run (transports[i], pids), "%s: a message passes a stopped sender though the hint is old",
                           transports[i]);
-      end_all (pids, G_N_ELEMENTS (pids));
+      kill_end_all (pids, G_N_ELEMENTS (pids));
       for (guint k = 0; k < G_N_ELEMENTS (slot_steps); k++)
         {
           pid_t pid = 0;
@@ -305,7 +294,7 @@ main (int argc, char **argv)
           ferry_peers_report (run_slot (transports[i], slot_steps[k], &pid),
                               "%s: others pass one that is stopped at %s, until the ring has come round to it",
                               transports[i], slot_steps[k]);
-          end_all (&pid, 1);
+          kill_end_all (&pid, 1);
         }
     }
   return ferry_peers_finish ();

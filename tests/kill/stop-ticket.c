@@ -405,17 +405,6 @@ run_collection (const char *transport, pid_t *pids)
   return n_collections == 1;
 }
 
-static void
-end_all (pid_t *pids, guint n)
-{
-  for (guint i = 0; i < n; i++)
-    if (pids[i] > 0)
-      {
-        kill (pids[i], SIGKILL);
-        waitpid (pids[i], NULL, 0);
-      }
-}
-
 int
 main (int argc, char **argv)
 {
@@ -436,7 +425,7 @@ main (int argc, char **argv)
           ferry_peers_report (run_freed (transports[i], step, signal, pids),
                               "%s: a block is freed once, though its reclaimer was killed at %s and who frees it is %s",
                               transports[i], step, signal == SIGKILL ? "killed as well" : "stopped");
-          end_all (pids, G_N_ELEMENTS (pids));
+          kill_end_all (pids, G_N_ELEMENTS (pids));
           memset (pids, 0, sizeof pids);
         }
       ferry_peers_enter (number++);
@@ -444,7 +433,7 @@ main (int argc, char **argv)
                           "%s: nothing waits for the collection that a death asked for, and it is made when it can be",
                           transports[i]);
       ferry_step_observe (NULL);
-      end_all (pids, G_N_ELEMENTS (pids));
+      kill_end_all (pids, G_N_ELEMENTS (pids));
     }
   return ferry_peers_finish ();
 }
