@@ -41,10 +41,10 @@
 /*
  * Between these the copy goes from the second-level cache to the second-level cache, and what limits it is the way to the
  * first one and back. A loop of plain moves is 2 % faster there than the string instruction that C libraries take, 5 %
- * where the source is not aligned, and it begins and ends without delay. Moves of 32 bytes are not faster than those of 16 while the core
- * is ours alone, and 7 % where its other thread is busy, for they are half as many instructions. Where another processor has read the target since, its lines must be had back from there; asked for so many
- * bytes ahead, the loop is as fast as the string instruction. Below, where all is in the first-level cache, and above the C library is
- * faster.
+ * where the source is not aligned, and it begins and ends without delay. Moves of 32 bytes are not faster than those of 16
+ * while the core is ours alone, and 7 % where its other thread is busy, for they are half as many instructions. Where
+ * another processor has read the target since, its lines must be had back from there; asked for so many bytes ahead,
+ * the loop is as fast as the string instruction. Below, where all is in the first-level cache, and above the C library is faster.
  */
 #define LOOP_MIN (40 * KIB)
 #define LOOP_MAX (512 * KIB)

@@ -16,39 +16,37 @@ G_BEGIN_DECLS
 
 /* How many slots ahead are fetched into the cache. A miss costs some 80 ns between cores and
  * a message some 40, so a few suffice; more only evicts. */
-#define PREFETCH_DISTANCE (12)
+#define FERRY_RING_PREFETCH_DISTANCE (12)
 /* How many messages a receiver takes before it looks at the tail again. */
-#define TAIL_REFRESH (16)
+#define FERRY_RING_TAIL_REFRESH (16)
 /* A receiver that is alone stores the head hint every so many messages. */
-#define HEAD_INTERVAL (8)
+#define FERRY_RING_HEAD_INTERVAL (8)
 /* The ends of a stream keep so many messages between them ... */
-#define DISTANCE (64)
+#define FERRY_RING_DISTANCE (64)
 /* ... if the ring has room for several times as many. */
-#define DISTANCE_CAPACITY (4 * DISTANCE)
+#define FERRY_RING_DISTANCE_CAPACITY (4 * FERRY_RING_DISTANCE)
 /* The second cache line of a slot, in bytes from its start. */
-#define CACHE_LINE (64)
+#define FERRY_RING_CACHE_LINE (64)
 
-/* Payload of a slot. 64 bytes, or half as many, need no call. */
+/* Small payload is copied in four pieces of so many bytes, two from the front and two from the end, which may overlap. */
+#define FERRY_RING_PIECE (16)
+
+/* Payload of a slot. From 32 to 64 bytes need no call. */
 static inline void
 ferry_ring_copy (guint8 *to, const guint8 *from, gsize size)
 {
-  enum
-  {
-    HALF = 16
-  };
-
-  if (G_LIKELY (size >= 2 * HALF && size <= 4 * HALF))
+  if (G_LIKELY (size >= 2 * FERRY_RING_PIECE && size <= 4 * FERRY_RING_PIECE))
     {
-      guint8 pieces[4][HALF];
+      guint8 pieces[4][FERRY_RING_PIECE];
 
-      memcpy (pieces[0], from, HALF);
-      memcpy (pieces[1], from + HALF, HALF);
-      memcpy (pieces[2], from + size - 2 * HALF, HALF);
-      memcpy (pieces[3], from + size - HALF, HALF);
-      memcpy (to, pieces[0], HALF);
-      memcpy (to + HALF, pieces[1], HALF);
-      memcpy (to + size - 2 * HALF, pieces[2], HALF);
-      memcpy (to + size - HALF, pieces[3], HALF);
+      memcpy (pieces[0], from, FERRY_RING_PIECE);
+      memcpy (pieces[1], from + FERRY_RING_PIECE, FERRY_RING_PIECE);
+      memcpy (pieces[2], from + size - 2 * FERRY_RING_PIECE, FERRY_RING_PIECE);
+      memcpy (pieces[3], from + size - FERRY_RING_PIECE, FERRY_RING_PIECE);
+      memcpy (to, pieces[0], FERRY_RING_PIECE);
+      memcpy (to + FERRY_RING_PIECE, pieces[1], FERRY_RING_PIECE);
+      memcpy (to + size - 2 * FERRY_RING_PIECE, pieces[2], FERRY_RING_PIECE);
+      memcpy (to + size - FERRY_RING_PIECE, pieces[3], FERRY_RING_PIECE);
     }
   else if (size > 0)
     {
@@ -89,23 +87,24 @@ ferry_ring_prefetch_ahead (FerrySegment *self, guint64 position)
 {
   guint64 known = atomic_load_explicit (&self->cached_tail, memory_order_relaxed);
 
-  if (position + DISTANCE >= known && position % TAIL_REFRESH == 0)
+  if (position + FERRY_RING_DISTANCE >= known && position % FERRY_RING_TAIL_REFRESH == 0)
     {
       guint64 before = known;
 
       known = atomic_load_explicit (self->tail, memory_order_relaxed);
       atomic_store_explicit (&self->cached_tail, known, memory_order_relaxed);
       /* A single message may be a question that waits for its answer, and what grows no more is the end of a burst. */
-      if (position + DISTANCE >= known && known > position + 1 && known - before >= TAIL_REFRESH / 2
-          && self->capacity >= DISTANCE_CAPACITY && ferry_waiter_may_spin (self))
+      if (position + FERRY_RING_DISTANCE >= known && known > position + 1
+          && known - before >= FERRY_RING_TAIL_REFRESH / 2 && self->capacity >= FERRY_RING_DISTANCE_CAPACITY
+          && ferry_waiter_may_spin (self))
         atomic_store_explicit (&self->too_close, TRUE, memory_order_relaxed);
     }
-  if (position + PREFETCH_DISTANCE >= known)
+  if (position + FERRY_RING_PREFETCH_DISTANCE >= known)
     return;
-  FerrySlot *ahead = ferry_segment_slot (self, position + PREFETCH_DISTANCE);
+  FerrySlot *ahead = ferry_segment_slot (self, position + FERRY_RING_PREFETCH_DISTANCE);
   /* In broadcast too, though it is only read: a line that two caches share is dearer to take for the sender. */
   ferry_prefetch_for_writing (ahead);
-  __builtin_prefetch ((guint8 *) ahead + CACHE_LINE, 0);
+  __builtin_prefetch ((guint8 *) ahead + FERRY_RING_CACHE_LINE, 0);
 }
 
 void ferry_ring_raise_peak (FerrySegment *self, guint64 t);
@@ -146,13 +145,13 @@ ferry_ring_write (FerrySegment *self, FerrySlot *slot, guint64 t, const FerryMes
                   > atomic_load_explicit (&self->shared->in_flight_peak, memory_order_relaxed)))
     ferry_ring_raise_peak (self, t);
   /* Only slots that are surely free: in a full ring the next ones are those that receivers are about to take. */
-  if (G_LIKELY (t + PREFETCH_DISTANCE - atomic_load_explicit (&self->cached_head, memory_order_relaxed)
+  if (G_LIKELY (t + FERRY_RING_PREFETCH_DISTANCE - atomic_load_explicit (&self->cached_head, memory_order_relaxed)
                 < self->ring_slots))
     {
-      FerrySlot *next = ferry_segment_slot (self, t + PREFETCH_DISTANCE);
+      FerrySlot *next = ferry_segment_slot (self, t + FERRY_RING_PREFETCH_DISTANCE);
 
       ferry_prefetch_for_writing (next);
-      ferry_prefetch_for_writing ((guint8 *) next + CACHE_LINE);
+      ferry_prefetch_for_writing ((guint8 *) next + FERRY_RING_CACHE_LINE);
     }
 }
 
@@ -161,9 +160,9 @@ static inline void
 ferry_ring_move_head (FerrySegment *self, guint64 h, gboolean alone)
 {
   atomic_store_explicit (&self->own_head, h, memory_order_release);
-  if (h % HEAD_INTERVAL == HEAD_INTERVAL / 2)
+  if (h % FERRY_RING_HEAD_INTERVAL == FERRY_RING_HEAD_INTERVAL / 2)
     ferry_prefetch_for_writing (self->head);
-  if (!alone || h % HEAD_INTERVAL == 0)
+  if (!alone || h % FERRY_RING_HEAD_INTERVAL == 0)
     atomic_store_explicit (self->head, h, memory_order_release);
 }
 

@@ -253,7 +253,7 @@ ferry_ring_keep_distance (FerrySegment *self)
   atomic_store_explicit (&self->too_close, FALSE, memory_order_relaxed);
   /* Threads of one endpoint share these numbers: whatever comes of them is bounded. */
   if (n > 0 && n < G_MAXUINT32 && since > 0 && since < (gint64) n * STREAM_PACE_NS)
-    until += DISTANCE * since / (gint64) n;
+    until += FERRY_RING_DISTANCE * since / (gint64) n;
   while (now < until)
     {
       for (guint i = 0; i < CLOCK_PAUSES; i++)

@@ -469,7 +469,8 @@ collect_by_itself (FerryStore *self)
 void
 ferry_store_end (FerryStore *self)
 {
-  if (ferry_store_end_briefly (self) && G_UNLIKELY (self->collect_wanted) && self->tx_gate == 0)
+  if (ferry_store_end_briefly (self) && G_UNLIKELY (atomic_load_explicit (&self->collect_wanted, memory_order_relaxed))
+      && self->tx_gate == 0)
     collect_by_itself (self);
 }
 

@@ -199,8 +199,8 @@ struct _FerryStore
   GMutex unhold_mutex;
   GArray *unholds; /* of FerryRef: to be given back at the next stretch of work */
   _Atomic guint32 n_unholds;
-  gboolean collect_wanted;
-  gint64 collect_after; /* not before; monotonic microseconds */
+  _Atomic gboolean collect_wanted; /* looked at outside of stretches of work, too */
+  _Atomic gint64 collect_after;    /* not before; monotonic microseconds */
 
   FerryHeap *heap;
 };

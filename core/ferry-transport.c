@@ -146,7 +146,9 @@ fail (FerryTransport *self, const char *what, GError *local, GError **error)
   return FALSE;
 }
 
-G_DEFINE_QUARK (ferry - transport - feature, ferry_transport_feature)
+/* clang-format off */
+G_DEFINE_QUARK (ferry-transport-feature, ferry_transport_feature)
+/* clang-format on */
 
 const char *
 ferry_transport_get_feature_name (FerryTransport *self)

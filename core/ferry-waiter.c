@@ -47,7 +47,7 @@
 #define DELAY_PARTS (4)
 #define DELAY_MAX (24)
 #define STREAM_ANSWERS (8)
-/* Of waits that are quicker than that, one in so many is timed. */
+/* Of waits that are quicker than QUICK_WAIT_NS, one in so many is timed. */
 #define LEARN_INTERVAL (8)
 /* A spinner that finds what it waits for at the first looks is on the heels of a stream: each of its looks takes the
  * cache line away from the peer that is writing it. It then holds back for up to so many pauses (of some 50 ns), in

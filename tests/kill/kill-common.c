@@ -560,3 +560,14 @@ kill_end_all (pid_t *pids, guint n)
         waitpid (pids[i], NULL, 0);
       }
 }
+
+gboolean
+kill_wait_stopped (pid_t pid)
+{
+  int status = 0;
+
+  if (waitpid (pid, &status, WUNTRACED) == pid && WIFSTOPPED (status))
+    return TRUE;
+  g_printerr ("kill: a process did not stop: %s\n", ferry_peers_tell_end (status));
+  return FALSE;
+}

@@ -89,6 +89,7 @@ void kill_end (KillLedger *ledger, const KillChannel *channel, const pid_t *pids
                GString *trouble);
 void kill_abandon (const pid_t *pids);
 void kill_end_all (pid_t *pids, guint n);
+gboolean kill_wait_stopped (pid_t pid);
 
 /* Cases, each in a process of its own, several at a time. */
 #define KILL_TROUBLE_MAX (1500)

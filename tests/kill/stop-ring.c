@@ -168,17 +168,6 @@ slot_cb (gpointer data)
 }
 
 static gboolean
-wait_stopped (pid_t pid)
-{
-  int status = 0;
-
-  if (waitpid (pid, &status, WUNTRACED) == pid && WIFSTOPPED (status))
-    return TRUE;
-  g_printerr ("stop-ring: did not stop: %s\n", ferry_peers_tell_end (status));
-  return FALSE;
-}
-
-static gboolean
 pass_many (FerryChannel *sender, FerryChannel *receiver, guint at_a_time, guint n)
 {
   for (guint32 i = 0; i < n; i += at_a_time)
@@ -206,7 +195,7 @@ run (const char *transport, pid_t *pids)
   if (sender == NULL || receiver == NULL || !pass_many (sender, receiver, CAPACITY, CAPACITY))
     return FALSE;
   pids[0] = ferry_peers_fork (receiver_cb, &receiving);
-  if (!send_one (sender, 0) || !wait_stopped (pids[0]) || !pass_many (sender, receiver, 1, MANY))
+  if (!send_one (sender, 0) || !kill_wait_stopped (pids[0]) || !pass_many (sender, receiver, 1, MANY))
     return FALSE;
   /* Both senders know a head of late, so that they have no need to look for it. */
   pids[1] = ferry_peers_fork (sender_cb, &sending);
@@ -216,7 +205,7 @@ run (const char *transport, pid_t *pids)
   kill (pids[0], SIGCONT);
   wait_for (receiving.phase, PHASE_READY);
   atomic_store (sending.phase, PHASE_CLAIM);
-  if (!wait_stopped (pids[1]) || !send_one (sender, 3))
+  if (!kill_wait_stopped (pids[1]) || !send_one (sender, 3))
     return FALSE;
   passed = receive_one (receiver, 3, PROMPT);
   kill (pids[1], SIGCONT);
@@ -248,7 +237,7 @@ run_slot (const char *transport, const char *step, pid_t *pid)
   if (sender == NULL || receiver == NULL)
     return FALSE;
   *pid = ferry_peers_fork (slot_cb, &child);
-  if ((takes && !send_large (sender, 0, PATIENCE, NULL)) || !wait_stopped (*pid))
+  if ((takes && !send_large (sender, 0, PATIENCE, NULL)) || !kill_wait_stopped (*pid))
     return FALSE;
   for (guint8 i = 1; i < CAPACITY; i++)
     if (!send_large (sender, i, PROMPT, NULL) || !receive_large (receiver, i))

@@ -144,23 +144,12 @@ bytes_used (FerryStore *store)
   return G_MAXUINT64;
 }
 
-static gboolean
-wait_stopped (pid_t pid)
-{
-  int status = 0;
-
-  if (waitpid (pid, &status, WUNTRACED) == pid && WIFSTOPPED (status))
-    return TRUE;
-  g_printerr ("stop-ticket: did not stop: %s\n", ferry_peers_tell_end (status));
-  return FALSE;
-}
-
 /* Lets a child go on to where it stops next. */
 static gboolean
 go_on (pid_t pid)
 {
   kill (pid, SIGCONT);
-  return wait_stopped (pid);
+  return kill_wait_stopped (pid);
 }
 
 static gboolean
@@ -191,6 +180,17 @@ wait_ended (pid_t *pid)
 
 /* ---- a block is freed once ---- */
 
+/* In a child: opens both when it is told to, and goes on when it is told to again. */
+static gboolean
+take_part (const Child *self, FerryRole role, FerryStore **store, FerryChannel **channel)
+{
+  raise (SIGSTOP);
+  *store = open_store (self->transport);
+  *channel = join (self->transport, self->mode, role);
+  raise (SIGSTOP);
+  return *store != NULL && *channel != NULL;
+}
+
 /* Holds the message when its sender reclaims the slot, and frees the block then. */
 static int
 reader_cb (gpointer data)
@@ -200,11 +200,7 @@ reader_cb (gpointer data)
   g_autoptr (FerryChannel) channel = NULL;
   FerryBuffer *buffer;
 
-  raise (SIGSTOP);
-  store = open_store (self->transport);
-  channel = join (self->transport, self->mode, FERRY_ROLE_RECEIVER);
-  raise (SIGSTOP);
-  if (store == NULL || channel == NULL || (buffer = receive_one (channel, 0)) == NULL)
+  if (!take_part (self, FERRY_ROLE_RECEIVER, &store, &channel) || (buffer = receive_one (channel, 0)) == NULL)
     return EXIT_FAILURE;
   raise (SIGSTOP);
   ferry_step_arm ("ticket-unbind", 1, self->signal);
@@ -220,11 +216,7 @@ reclaimer_cb (gpointer data)
   g_autoptr (FerryStore) store = NULL;
   g_autoptr (FerryChannel) channel = NULL;
 
-  raise (SIGSTOP);
-  store = open_store (self->transport);
-  channel = join (self->transport, self->mode, FERRY_ROLE_SENDER);
-  raise (SIGSTOP);
-  if (store == NULL || channel == NULL)
+  if (!take_part (self, FERRY_ROLE_SENDER, &store, &channel))
     return EXIT_FAILURE;
   ferry_step_arm (self->step, 1, SIGKILL);
   send_one (store, channel, 1);
@@ -244,7 +236,7 @@ run_freed (const char *transport, const char *step, int signal, pid_t *pids)
   /* The first to join has the lower number, and is the first to be repaired. */
   pids[0] = ferry_peers_fork (reader_cb, &child);
   pids[1] = ferry_peers_fork (reclaimer_cb, &child);
-  if (!wait_stopped (pids[0]) || !wait_stopped (pids[1]))
+  if (!kill_wait_stopped (pids[0]) || !kill_wait_stopped (pids[1]))
     return FALSE;
   store = open_store (transport);
   sender = join (transport, FERRY_MODE_BROADCAST, FERRY_ROLE_SENDER);
@@ -258,7 +250,7 @@ run_freed (const char *transport, const char *step, int signal, pid_t *pids)
   if (!wait_killed (&pids[1]))
     return FALSE;
   kill (pids[0], SIGCONT);
-  if (!(signal == SIGKILL ? wait_killed (&pids[0]) : wait_stopped (pids[0])))
+  if (!(signal == SIGKILL ? wait_killed (&pids[0]) : kill_wait_stopped (pids[0])))
     return FALSE;
   /* This repairs, and all that fits together does so as well while somebody is stopped. */
   if (!ferry_channel_verify (sender, &error))
@@ -312,11 +304,7 @@ busy_cb (gpointer data)
   g_autoptr (FerryStore) store = NULL;
   g_autoptr (FerryChannel) channel = NULL;
 
-  raise (SIGSTOP);
-  store = open_store (self->transport);
-  channel = join (self->transport, self->mode, FERRY_ROLE_SENDER);
-  raise (SIGSTOP);
-  if (store == NULL || channel == NULL)
+  if (!take_part (self, FERRY_ROLE_SENDER, &store, &channel))
     return EXIT_FAILURE;
   ferry_step_arm ("ticket-counted", 1, SIGSTOP);
   return send_one (store, channel, 2) && ferry_channel_close (channel, NULL) ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -349,7 +337,7 @@ run_collection (const char *transport, pid_t *pids)
 
   pids[0] = ferry_peers_fork (dying_cb, &child);
   pids[1] = ferry_peers_fork (busy_cb, &child);
-  if (!wait_stopped (pids[0]) || !wait_stopped (pids[1]))
+  if (!kill_wait_stopped (pids[0]) || !kill_wait_stopped (pids[1]))
     return FALSE;
   store = open_store (transport);
   sender = join (transport, FERRY_MODE_WORK_QUEUE, FERRY_ROLE_SENDER);
